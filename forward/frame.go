@@ -87,7 +87,9 @@ type Datagram struct {
 }
 
 // Batch is a run of datagrams in sending order. Each payload starts where the
-// one before ends, so consecutive datagrams are contiguous in Buf.
+// one before ends, so consecutive datagrams are contiguous in Buf. A Batch that
+// a Sink or a Gate is given may be a part of a longer one: its first datagram
+// does not have to start at 0, nor its last to end at len(Buf).
 type Batch struct {
 	Buf       []byte
 	Datagrams []Datagram
