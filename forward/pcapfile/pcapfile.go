@@ -1,0 +1,49 @@
+// Package pcapfile reads capture files as a [forward.Source] and writes
+// encapsulated packets to one as a [forward.Sink].
+//
+// Read are pcap (microseconds and nanoseconds, both byte orders, and the
+// "modified" variant of patched libpcaps) and pcapng (several sections of
+// different byte order, several interfaces with link types, time resolutions
+// and offsets of their own), stored plain or compressed by gzip or zstd. What a
+// file is follows from its first bytes, never from its name.
+//
+// The nouns, from the outside in:
+//
+//   - [Files] is a run of captures, one after the other, as often as asked for.
+//   - A [Reader] is one capture.
+//   - A window is the piece of the uncompressed capture that is in memory. It
+//     is one buffer, filled by read(2) and used again and again, so that
+//     resident memory does not depend on the size of the capture; frames lie
+//     in it and are lent from it. Mapping the file was measured as well: on
+//     files in the page cache it costs more per frame as soon as the frame is
+//     looked at (a page fault is dearer than copying a page into a buffer that
+//     stays in the cache), and a file that shrinks while it is mapped kills the
+//     process with SIGBUS.
+//   - A record (pcap) or block (pcapng) is one entry of the file.
+//
+// # Damage
+//
+// A capture that is cut short or corrupt yields every frame before the damage
+// and then a [DamageError]. Lengths are believed only as far as they are
+// plausible: no frame is longer than 262 144 bytes and a little slack, the
+// largest snap length that libpcap and Wireshark accept.
+//
+// # Sources
+//
+// The formats are those of draft-ietf-opsawg-pcap, draft-ietf-opsawg-pcapng and
+// libpcap's sf-pcap.c and sf-pcapng.c.
+package pcapfile
+
+import "github.com/zeekdemo/zeekdemo/forward"
+
+// The interfaces that this package implements.
+var (
+	_ forward.Source   = (*Reader)(nil)
+	_ forward.Progress = (*Reader)(nil)
+	_ forward.Source   = (*Files)(nil)
+	_ forward.Progress = (*Files)(nil)
+)
+
+// maxFrame is the longest frame that is believed: MAXIMUM_SNAPLEN of libpcap's
+// pcap-int.h, and room for what some writers put on top of their snap length.
+const maxFrame = 262144 + 4096

@@ -1,0 +1,144 @@
+package pcapfile
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/zeekdemo/zeekdemo/forward"
+)
+
+var _ forward.Sink = (*Writer)(nil)
+
+// Header writes the outer headers of a datagram; encap.Outer is one.
+type Header interface {
+	// Len is the length of the Ethernet, IP and UDP headers together, in bytes.
+	Len() int
+	// Put writes them into hdr, Len bytes, for a payload and a UDP source port.
+	Put(hdr, payload []byte, srcPort uint16)
+}
+
+// Snap length in the file header, and size of the write buffer, in bytes.
+const (
+	writtenSnapLen = 262144
+	writeBuffer    = 256 << 10
+)
+
+// Writer writes datagrams as complete packets, outer Ethernet, IP and UDP
+// header first, into a pcap file with nanosecond times in little-endian order.
+// The time of a packet is Datagram.Time. It is a [forward.Sink].
+type Writer struct {
+	name    string
+	out     *bufio.Writer
+	close   func() error
+	header  Header
+	packets int64
+	err     error  // sticky
+	head    []byte // record header and outer headers of one packet
+}
+
+// Create makes the capture file name, replacing one that exists. The name "-"
+// stands for stdout, which is not closed. Close must be called, and its error
+// looked at: only then has everything been written.
+func Create(name string, stdout io.Writer, h Header) (*Writer, error) {
+	if name == "-" {
+		if stdout == nil {
+			return nil, errors.New("write standard output: none is connected")
+		}
+		return newWriter(stdout, "standard output", h, func() error { return nil })
+	}
+	f, err := os.Create(name)
+	if err != nil {
+		return nil, fmt.Errorf("create capture: %w", err)
+	}
+	return newWriter(f, name, h, f.Close)
+}
+
+// NewWriter writes a capture to w, which messages call name and which is not
+// closed.
+func NewWriter(w io.Writer, name string, h Header) (*Writer, error) {
+	return newWriter(w, name, h, func() error { return nil })
+}
+
+func newWriter(w io.Writer, name string, h Header, closeOut func() error) (*Writer, error) {
+	writer := &Writer{
+		name: name, out: bufio.NewWriterSize(w, writeBuffer), close: closeOut,
+		header: h, head: make([]byte, recordHeaderLen+h.Len()),
+	}
+	head := make([]byte, pcapHeaderLen)
+	le := binary.LittleEndian
+	le.PutUint32(head, magicNanos)
+	le.PutUint16(head[4:], 2)
+	le.PutUint16(head[6:], 4)
+	le.PutUint32(head[16:], writtenSnapLen)
+	le.PutUint32(head[20:], uint32(forward.LinkEthernet))
+	if _, err := writer.out.Write(head); err != nil {
+		return nil, errors.Join(writer.fail(err), closeOut())
+	}
+	return writer, nil
+}
+
+// Send writes the batch. Where it fails, the file holds a part of it, and the
+// error says how many packets had been written.
+func (w *Writer) Send(b *forward.Batch) (int, error) {
+	if w.err != nil {
+		return 0, w.err
+	}
+	for i := range b.Datagrams {
+		if err := w.write(&b.Datagrams[i], b.Payload(i)); err != nil {
+			return i, w.fail(err)
+		}
+		w.packets++
+	}
+	return len(b.Datagrams), nil
+}
+
+// write writes one packet. pcap has 32 bits for the seconds: times before 1970
+// and after February 2106 are refused.
+func (w *Writer) write(d *forward.Datagram, payload []byte) error {
+	if d.Time < 0 || d.Time/1e9 > 0xffffffff {
+		return fmt.Errorf("time %d ns is not between the years 1970 and 2106, which pcap can hold", d.Time)
+	}
+	le := binary.LittleEndian
+	length := uint32(len(w.head) - recordHeaderLen + len(payload))
+	le.PutUint32(w.head, uint32(d.Time/1e9))
+	le.PutUint32(w.head[4:], uint32(d.Time%1e9))
+	le.PutUint32(w.head[8:], length)
+	le.PutUint32(w.head[12:], length)
+	w.header.Put(w.head[recordHeaderLen:], payload, d.Port)
+	if _, err := w.out.Write(w.head); err != nil {
+		return err
+	}
+	_, err := w.out.Write(payload)
+	return err
+}
+
+// fail keeps the first error. What was buffered may not have reached the file.
+func (w *Writer) fail(err error) error {
+	if w.err == nil {
+		w.err = fmt.Errorf("write %s: packet %d (the file is incomplete): %w", w.name, w.packets+1, err)
+	}
+	return w.err
+}
+
+// Close writes what is buffered and closes the file. It returns the first error
+// of all.
+func (w *Writer) Close() error {
+	if w.close == nil {
+		return w.err
+	}
+	if w.err == nil {
+		if err := w.out.Flush(); err != nil {
+			w.err = fmt.Errorf("write %s: the file is incomplete: %w", w.name, err)
+		}
+	}
+	err := w.close()
+	w.close = nil
+	if err != nil && w.err == nil {
+		w.err = fmt.Errorf("close %s: %w", w.name, err)
+	}
+	return w.err
+}
