@@ -1,0 +1,293 @@
+package encap
+
+import (
+	"fmt"
+
+	"github.com/zeekdemo/zeekdemo/forward"
+)
+
+// Supported reports whether frames of the link type have an Ethernet form.
+// Those of all others are refused as forward.RefusedLinkType.
+func Supported(lt forward.LinkType) bool {
+	return lt == forward.LinkEthernet || normaliserOf(lt) != nil
+}
+
+// LinkTypeName names a link type as https://www.tcpdump.org/linktypes.html
+// does, without its prefix and with its number: "IEEE802_15_4_WITHFCS (195)".
+func LinkTypeName(lt forward.LinkType) string {
+	if name := linkTypeName(lt); name != "" {
+		return fmt.Sprintf("%s (%d)", name, lt)
+	}
+	return fmt.Sprintf("link type %d", lt)
+}
+
+// linkTypeName looks the name up, "" where there is none.
+func linkTypeName(lt forward.LinkType) string {
+	switch lt { // a table that is no package state
+	case 0:
+		return "NULL"
+	case 1:
+		return "ETHERNET"
+	case 2:
+		return "EXP_ETHERNET"
+	case 3:
+		return "AX25"
+	case 4:
+		return "PRONET"
+	case 5:
+		return "CHAOS"
+	case 6:
+		return "IEEE802_5"
+	case 7:
+		return "ARCNET_BSD"
+	case 8:
+		return "SLIP"
+	case 9:
+		return "PPP"
+	case 10:
+		return "FDDI"
+	case 12, 14, 101:
+		return "RAW"
+	case 50:
+		return "PPP_HDLC"
+	case 51:
+		return "PPP_ETHER"
+	case 99:
+		return "SYMANTEC_FIREWALL"
+	case 100:
+		return "ATM_RFC1483"
+	case 104:
+		return "C_HDLC"
+	case 105:
+		return "IEEE802_11"
+	case 107:
+		return "FRELAY"
+	case 108:
+		return "LOOP"
+	case 109:
+		return "ENC"
+	case 113:
+		return "LINUX_SLL"
+	case 114:
+		return "LTALK"
+	case 117:
+		return "PFLOG"
+	case 119:
+		return "IEEE802_11_PRISM"
+	case 122:
+		return "IP_OVER_FC"
+	case 123:
+		return "SUNATM"
+	case 127:
+		return "IEEE802_11_RADIOTAP"
+	case 129:
+		return "ARCNET_LINUX"
+	case 138:
+		return "APPLE_IP_OVER_IEEE1394"
+	case 139:
+		return "MTP2_WITH_PHDR"
+	case 140:
+		return "MTP2"
+	case 141:
+		return "MTP3"
+	case 142:
+		return "SCCP"
+	case 143:
+		return "DOCSIS"
+	case 144:
+		return "LINUX_IRDA"
+	case 163:
+		return "IEEE802_11_AVS"
+	case 165:
+		return "BACNET_MS_TP"
+	case 166:
+		return "PPP_PPPD"
+	case 169:
+		return "GPRS_LLC"
+	case 170:
+		return "GPF_T"
+	case 171:
+		return "GPF_F"
+	case 177:
+		return "LINUX_LAPD"
+	case 182:
+		return "MFR"
+	case 187:
+		return "BLUETOOTH_HCI_H4"
+	case 189:
+		return "USB_LINUX"
+	case 192:
+		return "PPI"
+	case 195:
+		return "IEEE802_15_4_WITHFCS"
+	case 196:
+		return "SITA"
+	case 197:
+		return "ERF"
+	case 201:
+		return "BLUETOOTH_HCI_H4_WITH_PHDR"
+	case 202:
+		return "AX25_KISS"
+	case 203:
+		return "LAPD"
+	case 204:
+		return "PPP_WITH_DIR"
+	case 205:
+		return "C_HDLC_WITH_DIR"
+	case 206:
+		return "FRELAY_WITH_DIR"
+	case 207:
+		return "LAPB_WITH_DIR"
+	case 209:
+		return "IPMB_LINUX"
+	case 210:
+		return "FLEXRAY"
+	case 212:
+		return "LIN"
+	case 215:
+		return "IEEE802_15_4_NONASK_PHY"
+	case 220:
+		return "USB_LINUX_MMAPPED"
+	case 224:
+		return "FC_2"
+	case 225:
+		return "FC_2_WITH_FRAME_DELIMS"
+	case 226:
+		return "IPNET"
+	case 227:
+		return "CAN_SOCKETCAN"
+	case 228:
+		return "IPV4"
+	case 229:
+		return "IPV6"
+	case 230:
+		return "IEEE802_15_4_NOFCS"
+	case 231:
+		return "DBUS"
+	case 235:
+		return "DVB_CI"
+	case 236:
+		return "MUX27010"
+	case 237:
+		return "STANAG_5066_D_PDU"
+	case 239:
+		return "NFLOG"
+	case 240:
+		return "NETANALYZER"
+	case 241:
+		return "NETANALYZER_TRANSPARENT"
+	case 242:
+		return "IPOIB"
+	case 243:
+		return "MPEG_2_TS"
+	case 244:
+		return "NG40"
+	case 245:
+		return "NFC_LLCP"
+	case 247:
+		return "INFINIBAND"
+	case 248:
+		return "SCTP"
+	case 249:
+		return "USBPCAP"
+	case 250:
+		return "RTAC_SERIAL"
+	case 251:
+		return "BLUETOOTH_LE_LL"
+	case 252:
+		return "WIRESHARK_UPPER_PDU"
+	case 253:
+		return "NETLINK"
+	case 254:
+		return "BLUETOOTH_LINUX_MONITOR"
+	case 255:
+		return "BLUETOOTH_BREDR_BB"
+	case 256:
+		return "BLUETOOTH_LE_LL_WITH_PHDR"
+	case 257:
+		return "PROFIBUS_DL"
+	case 258:
+		return "PKTAP"
+	case 259:
+		return "EPON"
+	case 260:
+		return "IPMI_HPM_2"
+	case 261:
+		return "ZWAVE_R1_R2"
+	case 262:
+		return "ZWAVE_R3"
+	case 263:
+		return "WATTSTOPPER_DLM"
+	case 264:
+		return "ISO_14443"
+	case 265:
+		return "RDS"
+	case 266:
+		return "USB_DARWIN"
+	case 268:
+		return "SDLC"
+	case 270:
+		return "LORATAP"
+	case 271:
+		return "VSOCK"
+	case 272:
+		return "NORDIC_BLE"
+	case 273:
+		return "DOCSIS31_XRA31"
+	case 274:
+		return "ETHERNET_MPACKET"
+	case 275:
+		return "DISPLAYPORT_AUX"
+	case 276:
+		return "LINUX_SLL2"
+	case 277:
+		return "SERCOS_MONITOR"
+	case 278:
+		return "OPENVIZSLA"
+	case 279:
+		return "EBHSCR"
+	case 280:
+		return "VPP_DISPATCH"
+	case 281:
+		return "DSA_TAG_BRCM"
+	case 282:
+		return "DSA_TAG_BRCM_PREPEND"
+	case 283:
+		return "IEEE802_15_4_TAP"
+	case 284:
+		return "DSA_TAG_DSA"
+	case 285:
+		return "DSA_TAG_EDSA"
+	case 286:
+		return "ELEE"
+	case 287:
+		return "Z_WAVE_SERIAL"
+	case 288:
+		return "USB_2_0"
+	case 289:
+		return "ATSC_ALP"
+	case 290:
+		return "ETW"
+	case 292:
+		return "ZBOSS_NCP"
+	case 293:
+		return "USB_2_0_LOW_SPEED"
+	case 294:
+		return "USB_2_0_FULL_SPEED"
+	case 295:
+		return "USB_2_0_HIGH_SPEED"
+	case 296:
+		return "AUERSWALD_LOG"
+	case 297:
+		return "ZWAVE_TAP"
+	case 298:
+		return "SILABS_DEBUG_CHANNEL"
+	case 299:
+		return "FIRA_UCI"
+	case 300:
+		return "MDB"
+	case 301:
+		return "DECT_NR"
+	}
+	return ""
+}
