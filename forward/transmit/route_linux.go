@@ -1,0 +1,277 @@
+package transmit
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/safchain/ethtool"
+	"github.com/vishvananda/netlink"
+)
+
+// way is how frames get to a destination: from which device, with which
+// addresses.
+type way struct {
+	device   string // frames are put on this one
+	index    int
+	bridge   string // of which it is a port, if the bridge is skipped
+	mtu      int    // of the narrowest of device, bridge and route
+	src      netip.Addr
+	srcMAC   [6]byte
+	dstMAC   [6]byte
+	segments bool // the device takes UDP super-packets as they are
+}
+
+// Numbers of linux/rtnetlink.h and linux/if.h.
+const (
+	routeUnicast = 1      // RTN_UNICAST
+	routeLocal   = 2      // RTN_LOCAL
+	linkRunning  = 1 << 6 // IFF_RUNNING: it is up and has a carrier
+)
+
+// findWay looks up route, neighbour and, where the route's device is a bridge,
+// the port behind which the neighbour lives.
+func findWay(ctx context.Context, dst netip.Addr) (way, error) {
+	route, err := findRoute(dst)
+	if err != nil {
+		return way{}, err
+	}
+	link, err := netlink.LinkByIndex(route.LinkIndex)
+	if err != nil {
+		return way{}, fmt.Errorf("look up device %d: %w", route.LinkIndex, err)
+	}
+	if err := ethernetLike(link); err != nil {
+		return way{}, err
+	}
+	hop := route.Gw
+	if hop == nil {
+		hop = dst.AsSlice()
+	}
+	mac, err := neighbour{link: link, addr: hop, dst: dst}.resolve(ctx)
+	if err != nil {
+		return way{}, err
+	}
+	return newWay(route, link, mac)
+}
+
+// newWay puts together what was found.
+func newWay(route netlink.Route, link netlink.Link, mac net.HardwareAddr) (way, error) {
+	attrs := link.Attrs()
+	w := way{device: attrs.Name, index: attrs.Index, mtu: attrs.MTU}
+	if route.MTU > 0 {
+		w.mtu = min(w.mtu, route.MTU)
+	}
+	w.src, _ = netip.AddrFromSlice(route.Src)
+	w.src = w.src.Unmap()
+	copy(w.srcMAC[:], attrs.HardwareAddr)
+	copy(w.dstMAC[:], mac)
+	if port := portBehind(link, mac); port != nil {
+		w.bridge, w.device, w.index = attrs.Name, port.Attrs().Name, port.Attrs().Index
+		w.mtu = min(w.mtu, port.Attrs().MTU)
+	}
+	if !w.src.IsValid() {
+		return w, fmt.Errorf("no source address on device %s", attrs.Name)
+	}
+	w.segments = segmentsUDP(w.device)
+	return w, nil
+}
+
+// findRoute returns the route to dst, which has to lead out of the machine.
+func findRoute(dst netip.Addr) (netlink.Route, error) {
+	routes, err := netlink.RouteGetWithOptions(dst.AsSlice(), &netlink.RouteGetOptions{Oif: dst.Zone()})
+	switch {
+	case err != nil:
+		return netlink.Route{}, fmt.Errorf("look up route to %v: %w", dst, err)
+	case len(routes) == 0:
+		return netlink.Route{}, fmt.Errorf("no route to %v", dst)
+	}
+	switch r := routes[0]; r.Type {
+	case routeUnicast:
+		return r, nil
+	case routeLocal:
+		return r, fmt.Errorf("%v is an address of this machine", dst)
+	default:
+		return r, fmt.Errorf("route to %v is of type %d, not unicast", dst, r.Type)
+	}
+}
+
+// ethernetLike returns an error if frames on link are not Ethernet.
+func ethernetLike(link netlink.Link) error {
+	attrs := link.Attrs()
+	switch {
+	case attrs.Flags&net.FlagLoopback != 0:
+		return fmt.Errorf("device %s is a loopback device", attrs.Name)
+	case attrs.EncapType != "ether" || len(attrs.HardwareAddr) != 6:
+		return fmt.Errorf("device %s is not an Ethernet device (%s)", attrs.Name, attrs.EncapType)
+	case attrs.Flags&net.FlagUp == 0:
+		return fmt.Errorf("device %s is down", attrs.Name)
+	}
+	return nil
+}
+
+// portBehind returns the port of the bridge link behind which mac lives, by
+// the bridge's forwarding database. It returns nil if link is no bridge, if
+// the bridge does not know, or if it filters VLANs, for then it may have to
+// change frames on their way.
+func portBehind(link netlink.Link, mac net.HardwareAddr) netlink.Link {
+	bridge, ok := link.(*netlink.Bridge)
+	if !ok || bridge.VlanFiltering != nil && *bridge.VlanFiltering {
+		return nil
+	}
+	entries, err := netlink.NeighList(0, familyBridge)
+	if err != nil {
+		return nil
+	}
+	for _, e := range entries {
+		if e.MasterIndex != link.Attrs().Index || e.State&(netlink.NUD_PERMANENT) != 0 || !bytes.Equal(e.HardwareAddr, mac) {
+			continue
+		}
+		if port, err := netlink.LinkByIndex(e.LinkIndex); err == nil && ethernetLike(port) == nil {
+			return port
+		}
+	}
+	return nil
+}
+
+const familyBridge = 7 // AF_BRIDGE of linux/socket.h
+
+// segmentsUDP reports whether device takes UDP super-packets without the
+// kernel having to split them first. That cannot be done behind the queueing
+// discipline's back.
+func segmentsUDP(device string) bool {
+	tool, err := ethtool.NewEthtool()
+	if err != nil {
+		return false
+	}
+	defer tool.Close()
+	features, err := tool.Features(device)
+	return err == nil && features["tx-udp-segmentation"]
+}
+
+// neighbour is the host that frames for dst are addressed to.
+type neighbour struct {
+	link netlink.Link
+	addr net.IP
+	dst  netip.Addr
+}
+
+// How long a neighbour is waited for.
+const (
+	neighbourPoll   = 5 * time.Millisecond
+	confirmTimeout  = 500 * time.Millisecond // its address is known but may be out of date
+	neighbourAnswer = 3 * time.Second        // three requests, as the kernel makes them
+)
+
+// States of an entry in the kernel's neighbour table (linux/neighbour.h).
+const (
+	neighbourSure  = netlink.NUD_REACHABLE | netlink.NUD_PERMANENT | netlink.NUD_NOARP
+	neighbourKnown = neighbourSure | netlink.NUD_STALE | netlink.NUD_DELAY | netlink.NUD_PROBE
+)
+
+// resolve returns the neighbour's Ethernet address. Where the kernel is not
+// sure of it, it is made to ask, without anything that a monitor behind the
+// address would see on its port. An address that the kernel merely remembers
+// is good enough if nobody answers in time: the kernel uses it too.
+func (n neighbour) resolve(ctx context.Context) (net.HardwareAddr, error) {
+	entry := n.lookup()
+	if entry.State&neighbourSure != 0 {
+		return entry.HardwareAddr, nil
+	}
+	if err := n.provoke(entry); err != nil {
+		return nil, fmt.Errorf("ask for neighbour %v on %s: %w", n.addr, n.link.Attrs().Name, err)
+	}
+	timeout := neighbourAnswer
+	if entry.State&neighbourKnown != 0 {
+		timeout = confirmTimeout
+	}
+	entry, err := n.await(ctx, timeout)
+	if err != nil {
+		return nil, err
+	}
+	if entry.State&neighbourKnown == 0 {
+		return nil, fmt.Errorf("neighbour %v on %s does not answer", n.addr, n.link.Attrs().Name)
+	}
+	return entry.HardwareAddr, nil
+}
+
+// await returns the entry as soon as the kernel is sure of it, or has given
+// up, or when the time is over.
+func (n neighbour) await(ctx context.Context, timeout time.Duration) (netlink.Neigh, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	tick := time.NewTicker(neighbourPoll)
+	defer tick.Stop()
+	for {
+		entry := n.lookup()
+		if entry.State&(neighbourSure|netlink.NUD_FAILED) != 0 {
+			return entry, nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				return entry, nil
+			}
+			return entry, context.Cause(ctx)
+		}
+	}
+}
+
+// lookup returns the neighbour table's entry, or one of state 0.
+func (n neighbour) lookup() netlink.Neigh {
+	entries, err := netlink.NeighList(n.link.Attrs().Index, familyOf(n.addr))
+	if err != nil {
+		return netlink.Neigh{}
+	}
+	for _, e := range entries {
+		if e.IP.Equal(n.addr) && (len(e.HardwareAddr) == 6 || e.State&neighbourKnown == 0) {
+			return e
+		}
+	}
+	return netlink.Neigh{}
+}
+
+func familyOf(ip net.IP) int {
+	if ip.To4() != nil {
+		return netlink.FAMILY_V4
+	}
+	return netlink.FAMILY_V6
+}
+
+// Flags of an entry (linux/neighbour.h).
+const neighbourUse = 0x01 // NTF_USE: act as if there were something to send
+
+// provoke makes the kernel ask: by netlink, or without CAP_NET_ADMIN by an ICMP
+// echo request, which no UDP socket sees.
+func (n neighbour) provoke(known netlink.Neigh) error {
+	ask := &netlink.Neigh{LinkIndex: n.link.Attrs().Index, Family: familyOf(n.addr), IP: n.addr, Flags: neighbourUse}
+	if known.State&neighbourKnown != 0 {
+		ask.Flags, ask.State, ask.HardwareAddr = 0, netlink.NUD_PROBE, known.HardwareAddr
+	}
+	err := netlink.NeighSet(ask)
+	if errors.Is(err, os.ErrPermission) {
+		return echo(n.dst)
+	}
+	return err
+}
+
+// echo sends one ICMP echo request to dst and does not wait for the answer. It
+// needs CAP_NET_RAW. ICMPv6's checksum is the kernel's affair.
+func echo(dst netip.Addr) error {
+	network, request := "ip4:icmp", []byte{8, 0, 0xf7, 0xff, 0, 0, 0, 0}
+	if dst.Is6() {
+		network, request = "ip6:ipv6-icmp", []byte{128, 0, 0, 0, 0, 0, 0, 0}
+	}
+	conn, err := net.DialIP(network, nil, &net.IPAddr{IP: dst.AsSlice(), Zone: dst.Zone()})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_, err = conn.Write(request)
+	return err
+}

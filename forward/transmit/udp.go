@@ -1,0 +1,87 @@
+package transmit
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"syscall"
+
+	"github.com/zeekdemo/zeekdemo/forward"
+	"github.com/zeekdemo/zeekdemo/forward/internal/sys"
+)
+
+// runMessages is how many messages one call of the UDP transmission carries at
+// most. Runs of one socket are seldom longer.
+const runMessages = 256
+
+// udpPlan is the portable part of the UDP transmission: which datagram leaves
+// by which socket, in which message.
+type udpPlan struct {
+	coalescer
+	maxPayload int // bytes
+}
+
+// plan implements path: a run ends where the socket changes, for only so the
+// order is kept.
+func (u *udpPlan) plan(w *writer, b *forward.Batch, first int) (int, error) {
+	port := b.Datagrams[first].Port
+	for i := first; i < len(b.Datagrams) && w.room() > 0; {
+		d := &b.Datagrams[i]
+		if !u.same(port, d.Port) {
+			break
+		}
+		if d.Len > u.maxPayload {
+			if i == first {
+				return 0, &TooLongError{Length: d.Len, Limit: u.maxPayload}
+			}
+			break
+		}
+		n := 1
+		if w.gso {
+			n = u.span(b.Datagrams[i:])
+		}
+		m := sys.Message{Payload: b.Buf[d.Off : d.Off+d.Len]}
+		if n > 1 {
+			last := &b.Datagrams[i+n-1]
+			m.Payload, m.Segment = b.Buf[d.Off:last.Off+last.Len], d.Len
+		}
+		i += n
+		w.add(m, i)
+	}
+	return int(port % u.sockets), nil
+}
+
+// isSuper reports whether a message holds several datagrams.
+func isSuper(m *sys.Message) bool { return m.Segment != 0 }
+
+// spreadPorts calls bind with o.Sockets distinct ports, spread evenly over o's
+// range, the next one where one is in use. Where too few are free it is content
+// with fewer; none is an error.
+func (o Options) spreadPorts(bind func(port uint16) error) error {
+	step := (int(o.PortMax) - int(o.PortMin) + 1) / o.Sockets
+	port, bound := int(o.PortMin), 0
+	for bound < o.Sockets && port <= int(o.PortMax) {
+		err := bind(uint16(port))
+		switch {
+		case err == nil:
+			bound++
+			port = max(port+1, int(o.PortMin)+bound*step)
+		case errors.Is(err, syscall.EADDRINUSE), errors.Is(err, syscall.EACCES):
+			port++
+		default:
+			return err
+		}
+	}
+	if bound == 0 {
+		return fmt.Errorf("bind udp socket to a port of %d to %d: %w", o.PortMin, o.PortMax, syscall.EADDRINUSE)
+	}
+	return nil
+}
+
+// anyAddr is the unspecified address of the same family as a.
+func anyAddr(a netip.Addr) netip.Addr {
+	if a.Is4() {
+		return netip.IPv4Unspecified()
+	}
+	return netip.IPv6Unspecified()
+}

@@ -1,0 +1,78 @@
+//go:build !linux
+
+package transmit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/zeekdemo/zeekdemo/forward/internal/sys"
+)
+
+// udpPool is the UDP transmission where there is no sendmmsg: one plain send
+// per datagram.
+type udpPool struct {
+	writer
+	udpPlan
+	description Description
+	conns       []*net.UDPConn
+}
+
+var _ Transmitter = (*udpPool)(nil)
+
+func openUDP(ctx context.Context, o Options, reasons []string) (Transmitter, error) {
+	p := new(udpPool)
+	p.writer.prepare(ctx, p, runMessages)
+	if err := o.spreadPorts(func(port uint16) error { return p.open(o, port) }); err != nil {
+		p.Close()
+		return nil, fmt.Errorf("open transmission udp to %v: %w", o.Destination, err)
+	}
+	p.udpPlan = udpPlan{coalescer: coalescer{sockets: uint16(len(p.conns))}, maxPayload: MaxPayload(o.Destination.Addr())}
+	p.description = Description{
+		Mode: UDP, Destination: o.Destination, Sockets: len(p.conns), Reasons: reasons,
+		Source: p.conns[0].LocalAddr().(*net.UDPAddr).AddrPort().Addr(),
+	}
+	return p, nil
+}
+
+// open adds one socket to the pool.
+func (p *udpPool) open(o Options, port uint16) error {
+	local := netip.AddrPortFrom(anyAddr(o.Destination.Addr()), port)
+	conn, err := net.DialUDP("udp", net.UDPAddrFromAddrPort(local), net.UDPAddrFromAddrPort(o.Destination))
+	if err != nil {
+		return err
+	}
+	p.conns = append(p.conns, conn)
+	return conn.SetWriteBuffer(otherSendBuffer)
+}
+
+// otherSendBuffer is asked for each socket's send buffer, in bytes. On BSD
+// systems it also bounds the length of a datagram.
+const otherSendBuffer = 1 << 20
+
+// send implements path.
+func (p *udpPool) send(socket int, msgs []sys.Message) (int, error) {
+	if _, err := p.conns[socket].Write(msgs[0].Payload); err != nil {
+		return 0, err
+	}
+	return 1, nil
+}
+
+// check implements path: a UDP socket's queue always drains.
+func (p *udpPool) check() error { return nil }
+
+// Describe implements Transmitter.
+func (p *udpPool) Describe() Description { return p.description }
+
+// Close implements forward.Sink.
+func (p *udpPool) Close() error {
+	var errs []error
+	for _, conn := range p.conns {
+		errs = append(errs, conn.Close())
+	}
+	p.conns = nil
+	return errors.Join(errs...)
+}
