@@ -1,0 +1,259 @@
+// Package engine is the only one that speaks to Docker: it implements
+// [orchestrate.Engine] with Docker Compose as a library and the Docker API.
+//
+// What binds here:
+//
+//   - The API client is built here and handed to Docker's CLI library, whose
+//     own accessor ends the process where it cannot build one.
+//   - A project is loaded from memory with an environment of its own: neither
+//     the caller's variables nor a .env file can leak into it.
+//   - Compose's Up runs without Attach, which would take over SIGINT.
+//   - Compose reports success of an operation inverted (Done's flag), so the
+//     returned errors are what counts.
+package engine
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/docker/cli/cli/command"
+	"github.com/docker/cli/cli/config"
+	"github.com/docker/cli/cli/flags"
+	"github.com/docker/compose/v5/pkg/api"
+	"github.com/docker/compose/v5/pkg/compose"
+	"github.com/moby/moby/api/pkg/stdcopy"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/client"
+	"github.com/sirupsen/logrus"
+
+	"github.com/zeekdemo/zeekdemo/orchestrate"
+)
+
+// Engine is a Docker engine. Its methods may be called concurrently.
+type Engine struct {
+	client client.APIClient
+	cli    *command.DockerCli
+}
+
+var _ orchestrate.Engine = (*Engine)(nil)
+
+// Connect prepares a client for the engine that DOCKER_HOST, DOCKER_CONTEXT or
+// the current Docker context names. It does not reach out yet: Info does.
+func Connect(warnings io.Writer) (*Engine, error) {
+	logrus.SetOutput(io.Discard) // Compose logs to the global logger what it returns as errors as well
+	cfg := config.LoadDefaultConfigFile(warnings)
+	c, err := command.NewAPIClientFromFlags(flags.NewClientOptions(), cfg)
+	if err != nil {
+		return nil, orchestrate.WithHint(fmt.Errorf("connect to the Docker engine: %w", err),
+			"`docker context ls` shows the contexts there are; DOCKER_CONTEXT and DOCKER_HOST choose one")
+	}
+	cli, err := command.NewDockerCli(command.WithAPIClient(c), command.WithCombinedStreams(io.Discard))
+	if err != nil {
+		return nil, fmt.Errorf("prepare the Docker client: %w", err)
+	}
+	if err := cli.Initialize(flags.NewClientOptions()); err != nil {
+		return nil, fmt.Errorf("prepare the Docker client: %w", err)
+	}
+	return &Engine{client: c, cli: cli}, nil
+}
+
+// Close releases the connections.
+func (e *Engine) Close() error { return e.client.Close() }
+
+// Info reaches the engine and describes it.
+func (e *Engine) Info(ctx context.Context) (orchestrate.EngineInfo, error) {
+	address := e.client.DaemonHost()
+	if _, err := e.client.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true}); err != nil {
+		return orchestrate.EngineInfo{}, explainReach(address, err)
+	}
+	v, err := e.client.ServerVersion(ctx, client.ServerVersionOptions{})
+	if err != nil {
+		return orchestrate.EngineInfo{}, explainReach(address, err)
+	}
+	return orchestrate.EngineInfo{Version: v.Version, APIVersion: v.APIVersion, OS: v.Os, Arch: v.Arch,
+		Address: address, Remote: isRemote(address)}, nil
+}
+
+// isRemote tells a local socket or loopback address from another machine's.
+// An SSH context keeps the address of the far end's socket behind a dialer.
+func isRemote(address string) bool {
+	u, err := url.Parse(address)
+	if err != nil {
+		return false
+	}
+	switch u.Scheme {
+	case "unix", "npipe", "fd":
+		return false
+	}
+	ip, err := netip.ParseAddr(u.Hostname())
+	return u.Hostname() != "localhost" && (err != nil || !ip.IsLoopback())
+}
+
+// compose returns a Compose service that reports to progress.
+func (e *Engine) compose(progress orchestrate.Progress) (api.Compose, error) {
+	return compose.NewComposeService(e.cli,
+		compose.WithPrompt(compose.AlwaysOkPrompt()),
+		compose.WithEventProcessor(events(progress)))
+}
+
+// Up brings the project up with Compose.
+func (e *Engine) Up(ctx context.Context, p orchestrate.Project, progress orchestrate.Progress) error {
+	project, err := load(ctx, p)
+	if err != nil {
+		return err
+	}
+	service, err := e.compose(progress)
+	if err != nil {
+		return err
+	}
+	err = service.Up(ctx, project, api.UpOptions{Create: api.CreateOptions{
+		RemoveOrphans: true,
+		Recreate:      api.RecreateDiverged, RecreateDependencies: api.RecreateDiverged,
+		Inherit: true,
+	}, Start: api.StartOptions{Project: project}})
+	return explainUp(ctx, err)
+}
+
+// Down removes what carries the project's label.
+func (e *Engine) Down(ctx context.Context, project string, volumes bool, progress orchestrate.Progress) error {
+	service, err := e.compose(progress)
+	if err != nil {
+		return err
+	}
+	err = service.Down(ctx, project, api.DownOptions{RemoveOrphans: true, Volumes: volumes})
+	if err != nil {
+		return fmt.Errorf("remove the stack: %w", err)
+	}
+	return nil
+}
+
+// Containers lists containers and inspects each, for the list alone lacks the
+// PID and the exit code.
+func (e *Engine) Containers(ctx context.Context, project string) ([]orchestrate.Container, error) {
+	filters := client.Filters{}
+	if project != "" {
+		filters.Add("label", api.ProjectLabel+"="+project)
+	}
+	list, err := e.client.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: filters})
+	if err != nil {
+		return nil, fmt.Errorf("list containers: %w", err)
+	}
+	var containers []orchestrate.Container
+	for _, item := range list.Items {
+		if item.Labels[api.OneoffLabel] == "True" {
+			continue
+		}
+		inspected, err := e.client.ContainerInspect(ctx, item.ID, client.ContainerInspectOptions{})
+		if err != nil {
+			continue // gone since it was listed
+		}
+		containers = append(containers, describe(item, inspected.Container))
+	}
+	return containers, nil
+}
+
+func describe(item container.Summary, in container.InspectResponse) orchestrate.Container {
+	c := orchestrate.Container{
+		ID: item.ID, Name: strings.TrimPrefix(in.Name, "/"), Image: item.Image,
+		Project: item.Labels[api.ProjectLabel], Service: item.Labels[api.ServiceLabel],
+		State: string(item.State), Addresses: map[string]netip.Addr{},
+	}
+	if s := in.State; s != nil {
+		c.State, c.ExitCode, c.OOMKilled, c.PID = string(s.Status), s.ExitCode, s.OOMKilled, s.Pid
+		c.StartedAt, _ = time.Parse(time.RFC3339Nano, s.StartedAt)
+		if s.Health != nil && s.Health.Status != container.NoHealthcheck {
+			c.Health = string(s.Health.Status)
+		}
+	}
+	if in.Config != nil {
+		c.Image = in.Config.Image
+	}
+	if in.NetworkSettings != nil {
+		for name, endpoint := range in.NetworkSettings.Networks {
+			if endpoint != nil && endpoint.IPAddress.IsValid() {
+				c.Addresses[strings.TrimPrefix(name, c.Project+"_")] = endpoint.IPAddress
+			}
+		}
+	}
+	for _, p := range item.Ports {
+		c.Ports = append(c.Ports, orchestrate.PublishedPort{HostIP: p.IP, HostPort: p.PublicPort, ContainerPort: p.PrivatePort, Protocol: p.Type})
+	}
+	return c
+}
+
+// Exec runs a command in a container.
+func (e *Engine) Exec(ctx context.Context, id string, cmd []string, stdout, stderr io.Writer) (int, error) {
+	created, err := e.client.ExecCreate(ctx, id, client.ExecCreateOptions{Cmd: cmd, AttachStdout: true, AttachStderr: true})
+	if err != nil {
+		return 0, fmt.Errorf("run %s in the container: %w", cmd[0], err)
+	}
+	attached, err := e.client.ExecAttach(ctx, created.ID, client.ExecAttachOptions{})
+	if err != nil {
+		return 0, fmt.Errorf("run %s in the container: %w", cmd[0], err)
+	}
+	stop := context.AfterFunc(ctx, attached.Close)
+	defer stop()
+	defer attached.Close()
+	if _, err := stdcopy.StdCopy(stdout, stderr, attached.Reader); err != nil && ctx.Err() == nil {
+		return 0, fmt.Errorf("read the output of %s: %w", cmd[0], err)
+	}
+	if ctx.Err() != nil {
+		return 0, context.Cause(ctx)
+	}
+	ended, err := e.client.ExecInspect(ctx, created.ID, client.ExecInspectOptions{})
+	if err != nil {
+		return 0, fmt.Errorf("run %s in the container: %w", cmd[0], err)
+	}
+	return ended.ExitCode, nil
+}
+
+// Logs writes the services' output through Compose's log reader, which follows
+// containers that are started later as well.
+func (e *Engine) Logs(ctx context.Context, req orchestrate.LogRequest) error {
+	service, err := e.compose(nil)
+	if err != nil {
+		return err
+	}
+	options := api.LogOptions{Follow: req.Follow, Tail: req.Tail}
+	if req.Service != "" {
+		options.Services = []string{req.Service}
+	}
+	if err := service.Logs(ctx, req.Project, &consumer{project: req.Project, line: req.Line}, options); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("read the logs: %w", err)
+	}
+	return context.Cause(ctx)
+}
+
+// composeEvents translates Compose's progress.
+type composeEvents struct {
+	progress orchestrate.Progress
+}
+
+func events(p orchestrate.Progress) api.EventProcessor {
+	if p == nil {
+		p = func(orchestrate.Event) {}
+	}
+	return composeEvents{p}
+}
+
+func (composeEvents) Start(context.Context, string) {}
+
+func (composeEvents) Done(string, bool) {}
+
+func (c composeEvents) On(resources ...api.Resource) {
+	states := []orchestrate.EventState{api.Working: orchestrate.Working, api.Done: orchestrate.Done,
+		api.Warning: orchestrate.Warning, api.Error: orchestrate.Failed}
+	for _, r := range resources {
+		e := orchestrate.Event{ID: r.ID, Parent: r.ParentID, Text: r.Text, Detail: r.Details, Current: r.Current, Total: r.Total}
+		if i := int(r.Status); slices.Contains([]int{0, 1, 2, 3}, i) {
+			e.State = states[i]
+		}
+		c.progress(e)
+	}
+}

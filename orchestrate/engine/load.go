@@ -1,0 +1,48 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/compose-spec/compose-go/v2/loader"
+	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/docker/compose/v5/pkg/api"
+
+	"github.com/zeekdemo/zeekdemo/orchestrate"
+)
+
+// load turns a project into Compose's model. Interpolation sees the project's
+// own environment only.
+func load(ctx context.Context, p orchestrate.Project) (*types.Project, error) {
+	details := types.ConfigDetails{
+		WorkingDir:  "/", // nothing in the file is relative to it
+		ConfigFiles: []types.ConfigFile{{Filename: "compose.yaml", Content: p.Compose}},
+		Environment: types.Mapping(p.Env),
+	}
+	project, err := loader.LoadWithContext(ctx, details, func(o *loader.Options) {
+		o.SetProjectName(p.Name, true)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("load the stack: %w", err)
+	}
+	for name, s := range project.Services {
+		s.CustomLabels = labels(project, name)
+		s.PullPolicy = string(p.Pull)
+		project.Services[name] = s
+	}
+	return project, nil
+}
+
+// labels are those by which Compose finds a project's containers again. Its own
+// loader sets them after loading; a project loaded past it lacks them, and
+// `down` would find nothing.
+func labels(project *types.Project, service string) types.Labels {
+	return types.Labels{
+		api.ProjectLabel:     project.Name,
+		api.ServiceLabel:     service,
+		api.VersionLabel:     api.ComposeVersion,
+		api.WorkingDirLabel:  project.WorkingDir,
+		api.ConfigFilesLabel: "embedded",
+		api.OneoffLabel:      "False",
+	}
+}

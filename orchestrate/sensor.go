@@ -1,0 +1,66 @@
+package orchestrate
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+)
+
+// Sensor is a running Zeek and the two ways to it.
+type Sensor struct {
+	Service   Service
+	Container Container
+	// Published is where the engine publishes its port on this machine; not
+	// valid if it does not.
+	Published netip.AddrPort
+	// Direct is the container's own address on the monitoring network. Which
+	// of the container's interfaces that is follows from the address, not
+	// from a name such as eth0.
+	Direct netip.AddrPort
+}
+
+// FindSensor finds the running sensor for an encapsulation, "vxlan" or
+// "geneve", by inspecting its container.
+func FindSensor(ctx context.Context, engine Engine, encap string) (Sensor, error) {
+	service, err := SensorFor(encap)
+	if err != nil {
+		return Sensor{}, err
+	}
+	if _, err := engine.Info(ctx); err != nil {
+		return Sensor{}, err
+	}
+	containers, err := byService(ctx, engine)
+	if err != nil {
+		return Sensor{}, err
+	}
+	c, ok := containers[service.Name]
+	switch {
+	case len(containers) == 0:
+		return Sensor{}, ErrNoStack
+	case !ok:
+		return Sensor{}, WithHint(fmt.Errorf("find sensor %s: it has no container", service.Name), "`zeekdemo up` completes the stack")
+	case !c.Running():
+		return Sensor{}, WithHint(fmt.Errorf("find sensor %s: its container is %s%s", service.Name, c.State, exitReason(c)),
+			"`zeekdemo up` starts it; `zeekdemo logs "+service.Name+"` shows why it stopped")
+	}
+	s := Sensor{Service: service, Container: c}
+	s.Published, _ = service.published(c)
+	if addr, ok := c.Addresses[MonitoringNetwork]; ok && addr.IsValid() {
+		s.Direct = netip.AddrPortFrom(addr, service.Port)
+	}
+	return s, nil
+}
+
+// GrafanaURL returns the base URL of the stack's Grafana as published on this
+// machine; empty if there is none.
+func GrafanaURL(ctx context.Context, engine Engine) string {
+	service, err := ServiceByName("grafana")
+	if err != nil {
+		return ""
+	}
+	containers, err := byService(ctx, engine)
+	if err != nil {
+		return ""
+	}
+	return service.URL(containers[service.Name])
+}

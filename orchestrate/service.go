@@ -1,0 +1,93 @@
+package orchestrate
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+)
+
+// Service describes what the orchestrator must know of one service of the
+// embedded stack beyond what its Compose file says.
+type Service struct {
+	Name string
+	// Encap is the encapsulation that a sensor listens for; empty for others.
+	Encap string
+	// Port is the port inside the container that shows whether it answers.
+	Port uint16
+	// Path is requested over HTTP to see whether it is ready.
+	Path string
+	// Title is what a person calls its web page; empty where there is none.
+	Title string
+	// Job is its name in Prometheus' own scrape list.
+	Job string
+}
+
+// Services lists the stack in the order in which it is shown: the sensors
+// first, then the way of their logs and numbers to the eye.
+func Services() []Service {
+	return []Service{
+		{Name: "zeek", Encap: "vxlan", Port: 4789, Job: "zeek"},
+		{Name: "zeek-geneve", Encap: "geneve", Port: 6081, Job: "zeek"},
+		{Name: "collector", Port: 13133, Path: "/", Job: "collector"},
+		{Name: "loki", Port: 3100, Path: "/ready", Title: "Loki", Job: "loki"},
+		{Name: "prometheus", Port: 9090, Path: "/-/ready", Title: "Prometheus", Job: "prometheus"},
+		{Name: "grafana", Port: 3000, Path: "/api/health", Title: "Grafana"},
+	}
+}
+
+// ServiceByName finds a service of the stack.
+func ServiceByName(name string) (Service, error) {
+	i := slices.IndexFunc(Services(), func(s Service) bool { return s.Name == name })
+	if i < 0 {
+		return Service{}, fmt.Errorf("no service %q in the stack: there are %s", name, serviceNames())
+	}
+	return Services()[i], nil
+}
+
+// SensorFor returns the sensor that takes an encapsulation, "vxlan" or "geneve".
+func SensorFor(encap string) (Service, error) {
+	i := slices.IndexFunc(Services(), func(s Service) bool { return s.Encap != "" && s.Encap == encap })
+	if i < 0 {
+		return Service{}, fmt.Errorf("no sensor takes the encapsulation %q", encap)
+	}
+	return Services()[i], nil
+}
+
+func serviceNames() string {
+	var names string
+	for i, s := range Services() {
+		if i > 0 {
+			names += ", "
+		}
+		names += s.Name
+	}
+	return names
+}
+
+// published returns where the service's port can be reached from this machine,
+// and whether it is published at all. A port bound to every address is reached
+// over loopback.
+func (s Service) published(c Container) (netip.AddrPort, bool) {
+	for _, p := range c.Ports {
+		if p.ContainerPort != s.Port || p.HostPort == 0 {
+			continue
+		}
+		ip := p.HostIP
+		if !ip.IsValid() || ip.IsUnspecified() {
+			ip = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+		}
+		return netip.AddrPortFrom(ip, p.HostPort), true
+	}
+	return netip.AddrPort{}, false
+}
+
+// URL returns the address of the service's web page, or nothing.
+func (s Service) URL(c Container) string {
+	at, ok := s.published(c)
+	if !ok || s.Title == "" {
+		return ""
+	}
+	return "http://" + net.JoinHostPort(at.Addr().String(), strconv.Itoa(int(at.Port())))
+}
