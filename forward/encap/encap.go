@@ -88,7 +88,7 @@ func (c Config) appendHeader(b []byte) []byte {
 	return b
 }
 
-// VNI is the virtual network identifier of frames with this Frame.Loop.
+// LoopVNI is the virtual network identifier of frames with this Frame.Loop.
 func (c Config) LoopVNI(loop int) uint32 {
 	if !c.VNIPerLoop {
 		return c.VNI

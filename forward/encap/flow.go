@@ -69,6 +69,19 @@ func flowHash(frame []byte) uint64 {
 		}
 		return mixFlow(src, dst, uint64(proto))
 	}
+	// The next: IP in Ethernet with one VLAN tag or none, all headers there.
+	if len(frame) >= 60 {
+		etherType, packet := binary.BigEndian.Uint16(frame[12:]), frame[etherLen:]
+		if etherType == etherTypeVLAN {
+			etherType, packet = binary.BigEndian.Uint16(packet[2:]), packet[4:]
+		}
+		switch {
+		case etherType == etherTypeIPv4 && packet[0]>>4 == 4:
+			return flowHash4(packet)
+		case etherType == etherTypeIPv6 && packet[0]>>4 == 6:
+			return flowHash6(packet)
+		}
+	}
 	return flowHashAny(frame)
 }
 
@@ -92,9 +105,9 @@ func flowHashAny(frame []byte) uint64 {
 // addresses are not there.
 func flowHashIP(packet []byte) (uint64, bool) {
 	switch {
-	case len(packet) >= 20 && packet[0]>>4 == 4:
+	case len(packet) >= ipv4Len && packet[0]>>4 == 4:
 		return flowHash4(packet), true
-	case len(packet) >= 40 && packet[0]>>4 == 6:
+	case len(packet) >= ipv6Len && packet[0]>>4 == 6:
 		return flowHash6(packet), true
 	}
 	return 0, false
@@ -104,11 +117,11 @@ func flowHash4(packet []byte) uint64 {
 	src := uint64(binary.BigEndian.Uint32(packet[12:])) << 16
 	dst := uint64(binary.BigEndian.Uint32(packet[16:])) << 16
 	proto := packet[9]
-	at := int(packet[0]&15) * 4
 	fragment := binary.BigEndian.Uint16(packet[6:])&0x3fff != 0
-	if !fragment && hasPorts(proto) && at >= 20 && len(packet) >= at+4 {
-		src |= uint64(binary.BigEndian.Uint16(packet[at:]))
-		dst |= uint64(binary.BigEndian.Uint16(packet[at+2:]))
+	if at := int(packet[0]&15) * 4; !fragment && hasPorts(proto) && at >= ipv4Len && len(packet) >= at+4 {
+		ports := binary.BigEndian.Uint32(packet[at:])
+		src |= uint64(ports >> 16)
+		dst |= uint64(ports & 0xffff)
 	}
 	return mixFlow(src, dst, uint64(proto))
 }
@@ -116,10 +129,14 @@ func flowHash4(packet []byte) uint64 {
 func flowHash6(packet []byte) uint64 {
 	src := mixPair(binary.BigEndian.Uint64(packet[8:]), binary.BigEndian.Uint64(packet[16:]))
 	dst := mixPair(binary.BigEndian.Uint64(packet[24:]), binary.BigEndian.Uint64(packet[32:]))
-	proto, at := upperLayer6(packet)
+	proto, at := packet[6], ipv6Len
+	if !hasPorts(proto) {
+		proto, at = upperLayer6(packet)
+	}
 	if hasPorts(proto) && at > 0 && len(packet) >= at+4 {
-		src += uint64(binary.BigEndian.Uint16(packet[at:])) * mixC
-		dst += uint64(binary.BigEndian.Uint16(packet[at+2:])) * mixC
+		ports := binary.BigEndian.Uint32(packet[at:])
+		src += uint64(ports>>16) * mixC
+		dst += uint64(ports&0xffff) * mixC
 	}
 	return mixFlow(src, dst, uint64(proto))
 }
@@ -130,7 +147,7 @@ func flowHash6(packet []byte) uint64 {
 // the fragment header's, or where the packet ends before. An atomic fragment
 // (RFC 6946), offset 0 and none to follow, is a whole packet.
 func upperLayer6(packet []byte) (proto byte, at int) {
-	proto, at = packet[6], 40
+	proto, at = packet[6], ipv6Len
 	for isExtension(proto) {
 		if len(packet) < at+8 {
 			return proto, 0
@@ -162,11 +179,10 @@ func isExtension(proto byte) bool {
 }
 
 func hasPorts(proto byte) bool {
-	switch proto {
-	case protoTCP, protoUDP, protoSCTP, protoDCCP, protoUDPLite:
-		return true
+	if proto < 64 {
+		return (1<<protoTCP|1<<protoUDP|uint64(1)<<protoDCCP)>>proto&1 != 0
 	}
-	return false
+	return proto == protoSCTP || proto == protoUDPLite
 }
 
 // network is where the network header of an Ethernet frame lies.

@@ -1,0 +1,189 @@
+package encap
+
+import (
+	"encoding/binary"
+	"math"
+	"slices"
+	"testing"
+)
+
+// directions lists pairs of frames that are each other's opposite direction.
+func directions(sport, dport int) map[string][2][]byte {
+	pair := func(make func(a, b byte, p, q int) []byte) [2][]byte {
+		return [2][]byte{make(1, 2, sport, dport), make(2, 1, dport, sport)}
+	}
+	tcp4 := func(a, b byte, p, q int) []byte {
+		return ether(b, a, 0x0800, ip4(a, b, 6, 0x4000, tcp(p, q, uint32(p), 0x10, false, payloadBytes(40))))
+	}
+	in6 := func(a, b byte, next byte, rest []byte) []byte { return ether(b, a, 0x86dd, ip6(a, b, next, rest)) }
+	mpls := func(payload []byte) []byte { return slices.Concat(be32(17<<12), be32(18<<12|0x100), payload) }
+	return map[string][2][]byte{
+		"tcp4": pair(tcp4),
+		"vlan": pair(func(a, b byte, p, q int) []byte { return vlanTag(tcp4(a, b, p, q), int(a)) }),
+		"qinq": pair(func(a, b byte, p, q int) []byte {
+			return vlanTag(ethertyped(vlanTag(tcp4(a, b, p, q), int(a)), 0x88a8), int(b))
+		}),
+		"mpls": pair(func(a, b byte, p, q int) []byte { return ether(b, a, 0x8847, mpls(tcp4(a, b, p, q)[14:])) }),
+		"pseudowire": pair(func(a, b byte, p, q int) []byte {
+			return ether(b, a, 0x8847, mpls(slices.Concat(be32(0), tcp4(a, b, p, q))))
+		}),
+		"pppoe": pair(func(a, b byte, p, q int) []byte {
+			ip := tcp4(a, b, p, q)[14:]
+			return ether(b, a, 0x8864, slices.Concat([]byte{0x11, 0, 0, a}, be16(len(ip)+2), be16(0x21), ip))
+		}),
+		"snap": pair(func(a, b byte, p, q int) []byte {
+			llc := snap(0x0800, tcp4(a, b, p, q)[14:])
+			return ether(b, a, len(llc), llc)
+		}),
+		"pbb": pair(func(a, b byte, p, q int) []byte {
+			return ether(b, a, 0x88e7, slices.Concat(be32(0), tcp4(a, b, p, q)))
+		}),
+		"udp6": pair(func(a, b byte, p, q int) []byte { return in6(a, b, 17, udp(p, q, payloadBytes(40))) }),
+		"extensions": pair(func(a, b byte, p, q int) []byte {
+			return in6(a, b, 0, slices.Concat([]byte{60, 0, 1, 4, 0, 0, 0, 0}, []byte{6, 0, 1, 4, 0, 0, 0, 0},
+				tcp(p, q, 1, 0x10, false, payloadBytes(40))))
+		}),
+		"arp": pair(func(a, b byte, p, q int) []byte { return ether(b, a, 0x0806, make([]byte, 28+p%7)) }),
+	}
+}
+
+func TestFlowHashIsSymmetric(t *testing.T) {
+	for name, pair := range directions(40000, 443) {
+		if a, b := flowHash(pair[0]), flowHash(pair[1]); a != b {
+			t.Errorf("%s: %x one way, %x the other", name, a, b)
+		}
+	}
+}
+
+func TestFlowHashReadsPorts(t *testing.T) {
+	other := directions(40001, 443)
+	for name, pair := range directions(40000, 443) {
+		if same := flowHash(pair[0]) == flowHash(other[name][0]); same != (name == "arp") {
+			t.Errorf("%s: another port makes the same hash: %v", name, same)
+		}
+	}
+}
+
+// Frames that differ in their envelope only belong to one flow.
+func TestFlowHashLooksThroughEnvelopes(t *testing.T) {
+	all := directions(40000, 443)
+	for _, name := range []string{"vlan", "qinq", "mpls", "pseudowire", "pppoe", "snap", "pbb"} {
+		if flowHash(all[name][0]) != flowHash(all["tcp4"][0]) {
+			t.Errorf("%s hashes otherwise than without", name)
+		}
+	}
+	if flowHash(all["extensions"][0]) == flowHash(all["udp6"][0]) {
+		t.Error("TCP and UDP hash the same")
+	}
+	tcp4 := all["tcp4"][0]
+	if raw, ok := flowHashIP(tcp4[14:]); !ok || raw != flowHash(tcp4) {
+		t.Error("a bare packet hashes otherwise than in Ethernet")
+	}
+	withOptions := slices.Concat(tcp4[:14], []byte{0x46}, tcp4[15:34], []byte{1, 1, 1, 1}, tcp4[34:])
+	if flowHash(withOptions) != flowHash(tcp4) {
+		t.Error("IPv4 options change the hash")
+	}
+}
+
+func TestFragmentsStayTogether(t *testing.T) {
+	segment := udp(40000, 53, payloadBytes(100))
+	first := ether(1, 2, 0x0800, ip4(1, 2, 17, 0x2000, segment))
+	later := ether(1, 2, 0x0800, ip4(1, 2, 17, 0x0009, payloadBytes(80)))
+	if flowHash(first) != flowHash(later) {
+		t.Error("IPv4 fragments part")
+	}
+	header := func(frag int) []byte { return slices.Concat([]byte{17, 0}, be16(frag), be32(99)) }
+	first = ether(1, 2, 0x86dd, ip6(1, 2, 44, slices.Concat(header(1), segment)))
+	later = ether(1, 2, 0x86dd, ip6(1, 2, 44, slices.Concat(header(0x48), payloadBytes(80))))
+	if flowHash(first) != flowHash(later) {
+		t.Error("IPv6 fragments part")
+	}
+	atomic := ether(1, 2, 0x86dd, ip6(1, 2, 44, slices.Concat(header(0), segment)))
+	whole := ether(1, 2, 0x86dd, ip6(1, 2, 17, segment))
+	if flowHash(atomic) != flowHash(whole) {
+		t.Error("an atomic fragment parts from its flow")
+	}
+}
+
+func TestICMPIgnoresTypeAndCode(t *testing.T) {
+	request := ether(1, 2, 0x0800, ip4(1, 2, 1, 0, slices.Concat([]byte{8, 0, 0, 0}, payloadBytes(40))))
+	reply := ether(2, 1, 0x0800, ip4(2, 1, 1, 0, slices.Concat([]byte{0, 0, 1, 2}, payloadBytes(40))))
+	if flowHash(request) != flowHash(reply) {
+		t.Error("request and reply part")
+	}
+}
+
+// TestPortsSpreadEvenly asks chi squared over 1000 source ports for flows that
+// differ as little as flows do: neighbouring hosts and ports.
+func TestPortsSpreadEvenly(t *testing.T) {
+	const flows, ports = 200000, 1000
+	e, err := New(Config{PortMin: 60000, PortMax: 60000 + ports - 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name          string
+		frame         []byte
+		host, srcPort int // offsets of the source address' last byte and the port
+	}{{"ipv4", tcp4Frame(30, 1), 29, 34}, {"ipv6", tcp6Frame(30, 1), 37, 54}} {
+		var count [ports]int
+		for i := range flows {
+			tt.frame[tt.host] = byte(i >> 14)
+			binary.BigEndian.PutUint16(tt.frame[tt.srcPort:], uint16(1024+i&0x3fff))
+			count[e.port(flowHash(tt.frame))-60000]++
+		}
+		var chi float64
+		for _, n := range count {
+			d := float64(n) - flows/ports
+			chi += d * d / (flows / ports)
+		}
+		// Mean ports-1, deviation sqrt(2 (ports-1)): five deviations.
+		if limit := ports - 1 + 5*math.Sqrt(2*(ports-1)); chi > limit {
+			t.Errorf("%s: chi squared %.0f, at most %.0f expected", tt.name, chi, limit)
+		}
+	}
+}
+
+func TestPortRange(t *testing.T) {
+	for _, tt := range [][2]uint16{{1, 65535}, {5000, 5000}, {49152, 65535}} {
+		e, err := New(Config{PortMin: tt[0], PortMax: tt[1]})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if lo, hi := e.port(0), e.port(math.MaxUint64); lo != tt[0] || hi != tt[1] {
+			t.Errorf("range %v gives %d to %d", tt, lo, hi)
+		}
+	}
+}
+
+// FuzzFlowPort swaps the two ends of a packet and demands the same port.
+func FuzzFlowPort(f *testing.F) {
+	f.Add([]byte("0123456789abcdef"), []byte("fedcba9876543210"), uint16(443), uint16(50000), byte(6), byte(0), []byte("payload"))
+	f.Add([]byte("0123456789abcdef"), []byte("0123456789abcdef"), uint16(1), uint16(1), byte(17), byte(0x1f), []byte{})
+	f.Add([]byte("0123456789abcdef"), []byte("0123456789abcdee"), uint16(0), uint16(9), byte(44), byte(0x83), []byte("x"))
+	f.Fuzz(func(t *testing.T, a, b []byte, p, q uint16, proto, shape byte, rest []byte) {
+		if len(a) < 16 || len(b) < 16 {
+			t.Skip()
+		}
+		build := func(a, b []byte, p, q uint16) []byte {
+			l4 := slices.Concat(be16(int(p)), be16(int(q)), rest)
+			etherType, packet := 0x0800, slices.Concat([]byte{0x45, 0}, be16(20+len(l4)), be32(int(shape&0x80)<<6),
+				[]byte{64, proto, 0, 0}, a[:4], b[:4], l4)
+			if shape&1 != 0 {
+				etherType = 0x86dd
+				packet = slices.Concat([]byte{0x60, 0, 0, 0}, be16(len(l4)), []byte{proto, 64}, a[:16], b[:16], l4)
+			}
+			if isExtension(proto) && shape&1 != 0 {
+				packet = packet[:40] // ports would be read as an extension header
+			}
+			frame := slices.Concat(b[:6], a[:6], be16(etherType), packet)
+			for range shape >> 1 & 3 {
+				frame = vlanTag(frame, int(p))
+			}
+			return frame
+		}
+		if x, y := flowHash(build(a, b, p, q)), flowHash(build(b, a, q, p)); x != y {
+			t.Fatalf("%x one way, %x the other", x, y)
+		}
+	})
+}
