@@ -1,0 +1,1 @@
+@load policy/frameworks/conn_key/packet_source/udp/vxlan_vni
