@@ -37,7 +37,7 @@ type packetSocket struct {
 	fragmenter  fragmenter
 	partial     bool // UDP checksums are needed, and completed by kernel or device
 	maxPayload  int  // bytes
-	unfragments int  // longest payload that needs no fragments, bytes
+	whole       int  // longest payload that needs no fragments, bytes
 	headers     []byte
 }
 
@@ -47,28 +47,16 @@ var (
 )
 
 func openPacket(ctx context.Context, o Options) (Transmitter, error) {
-	addr := o.Destination.Addr()
-	way, err := findWay(ctx, addr)
+	exit, err := findExit(o.Destination.Addr())
 	if err != nil {
 		return nil, err
 	}
-	if way.mtu < minPacketMTU {
-		return nil, fmt.Errorf("device %s has an MTU of %d, at least %d are needed", way.device, way.mtu, minPacketMTU)
-	}
-	outer, err := encap.NewOuter(encap.OuterConfig{
-		Kind: o.Kind, SrcMAC: way.srcMAC, DstMAC: way.dstMAC, Src: way.src, Dst: addr,
-		DstPort: o.Destination.Port(), ForceChecksum: o.ForceChecksum,
-	})
-	if err != nil {
-		return nil, err
-	}
-	fd, err := sys.OpenPacket(way.index, true)
+	fd, err := sys.OpenPacket()
 	if err != nil {
 		return nil, permission(err)
 	}
-	p := newPacketSocket(ctx, o, way, outer)
-	p.fd = fd
-	if err := p.setOptions(); err != nil {
+	p, err := newPacketSocket(ctx, o, exit, fd)
+	if err != nil {
 		sys.Close(fd)
 		return nil, err
 	}
@@ -83,8 +71,36 @@ func permission(err error) error {
 	return err
 }
 
-func newPacketSocket(ctx context.Context, o Options, way way, outer *encap.Outer) *packetSocket {
+// newPacketSocket makes the socket fd ready for the way that exit begins.
+func newPacketSocket(ctx context.Context, o Options, exit exit, fd int) (*packetSocket, error) {
+	way, err := findWay(ctx, exit)
+	if err != nil {
+		return nil, err
+	}
+	p, err := newPacketPath(ctx, o, way)
+	if err != nil {
+		return nil, err
+	}
+	p.fd = fd
+	if err := sys.BindPacket(fd, way.index); err != nil {
+		return nil, err
+	}
+	if _, err := sys.SetSendBuffer(fd, defaultSendBuffer); err != nil {
+		return nil, err
+	}
+	return p, sys.SetSendTimeout(fd, sendTimeout)
+}
+
+// newPacketPath prepares all that needs no socket.
+func newPacketPath(ctx context.Context, o Options, way way) (*packetSocket, error) {
 	addr := o.Destination.Addr()
+	outer, err := encap.NewOuter(encap.OuterConfig{
+		Kind: o.Kind, SrcMAC: way.srcMAC, DstMAC: way.dstMAC, Src: way.src, Dst: addr,
+		DstPort: o.Destination.Port(), ForceChecksum: o.ForceChecksum,
+	})
+	if err != nil {
+		return nil, err
+	}
 	headers := ipHeaderLen(addr) + udpHeaderLen
 	p := &packetSocket{
 		coalescer:   coalescer{maxSegment: way.mtu - headers, maxTotal: maxIPPacket - headers},
@@ -94,27 +110,19 @@ func newPacketSocket(ctx context.Context, o Options, way way, outer *encap.Outer
 		fragmenter:  newFragmenter(ipHeaderLen(addr), way.mtu),
 		partial:     o.ForceChecksum || !o.Kind.ZeroChecksum(addr.Is6()),
 		maxPayload:  MaxPayload(addr),
-		unfragments: way.mtu - headers,
+		whole:       way.mtu - headers,
 		headers:     make([]byte, headerRoom*packetMessages),
+		description: Description{
+			Mode: Packet, Destination: o.Destination, Source: way.src,
+			Device: way.device, Bridge: way.bridge, MTU: way.mtu, Sockets: 1,
+		},
 	}
 	p.writer.prepare(ctx, p, packetMessages)
-	var reasons []string
 	p.gso = !o.NoGSO && way.segments
 	if !o.NoGSO && !way.segments {
-		reasons = append(reasons, "no segmentation offload: device "+way.device+" does not have it (tx-udp-segmentation)")
+		p.description.Reasons = []string{"no segmentation offload: device " + way.device + " does not have it (tx-udp-segmentation)"}
 	}
-	p.description = Description{
-		Mode: Packet, Destination: o.Destination, Source: way.src, Device: way.device, Bridge: way.bridge,
-		MTU: way.mtu, Sockets: 1, Reasons: reasons,
-	}
-	return p
-}
-
-func (p *packetSocket) setOptions() error {
-	if _, err := sys.SetSendBuffer(p.fd, defaultSendBuffer); err != nil {
-		return err
-	}
-	return sys.SetSendTimeout(p.fd, sendTimeout)
+	return p, nil
 }
 
 // plan implements path.
@@ -122,7 +130,7 @@ func (p *packetSocket) plan(w *writer, b *forward.Batch, first int) (int, error)
 	for i := first; i < len(b.Datagrams) && w.room() > 0; {
 		d := &b.Datagrams[i]
 		switch {
-		case d.Len <= p.unfragments:
+		case d.Len <= p.whole:
 			i += p.planMessage(w, b, i)
 		case d.Len > p.maxPayload:
 			if i == first {
@@ -168,7 +176,7 @@ func (p *packetSocket) planMessage(w *writer, b *forward.Batch, i int) int {
 // planFragments plans all fragments of datagram i, for which there is room.
 func (p *packetSocket) planFragments(w *writer, b *forward.Batch, i int) {
 	payload := b.Payload(i)
-	var whole [headerRoom]byte
+	var whole [headerRoom]byte // headers of the datagram as if it fitted
 	p.outer.Put(whole[:], payload, b.Datagrams[i].Port)
 	p.fragmenter.id++
 	total := udpHeaderLen + len(payload)

@@ -34,29 +34,45 @@ const (
 	linkRunning  = 1 << 6 // IFF_RUNNING: it is up and has a carrier
 )
 
-// findWay looks up route, neighbour and, where the route's device is a bridge,
-// the port behind which the neighbour lives.
-func findWay(ctx context.Context, dst netip.Addr) (way, error) {
+// exit is where the kernel would send packets for dst.
+type exit struct {
+	dst   netip.Addr
+	route netlink.Route
+	link  netlink.Link
+}
+
+// findExit looks up the route to dst. It needs no privilege, and fails if
+// frames cannot be put on the way at all.
+func findExit(dst netip.Addr) (exit, error) {
 	route, err := findRoute(dst)
 	if err != nil {
-		return way{}, err
+		return exit{}, err
 	}
 	link, err := netlink.LinkByIndex(route.LinkIndex)
 	if err != nil {
-		return way{}, fmt.Errorf("look up device %d: %w", route.LinkIndex, err)
+		return exit{}, fmt.Errorf("look up device %d: %w", route.LinkIndex, err)
 	}
-	if err := ethernetLike(link); err != nil {
-		return way{}, err
+	switch mtu := link.Attrs().MTU; {
+	case ethernetLike(link) != nil:
+		return exit{}, ethernetLike(link)
+	case mtu < minPacketMTU:
+		return exit{}, fmt.Errorf("device %s has an MTU of %d, at least %d are needed", link.Attrs().Name, mtu, minPacketMTU)
 	}
-	hop := route.Gw
+	return exit{dst: dst, route: route, link: link}, nil
+}
+
+// findWay finds the neighbour and, where the route's device is a bridge, the
+// port behind which it lives.
+func findWay(ctx context.Context, e exit) (way, error) {
+	hop := e.route.Gw
 	if hop == nil {
-		hop = dst.AsSlice()
+		hop = e.dst.AsSlice()
 	}
-	mac, err := neighbour{link: link, addr: hop, dst: dst}.resolve(ctx)
+	mac, err := neighbour{link: e.link, addr: hop, dst: e.dst}.resolve(ctx)
 	if err != nil {
 		return way{}, err
 	}
-	return newWay(route, link, mac)
+	return newWay(e.route, e.link, mac)
 }
 
 // newWay puts together what was found.

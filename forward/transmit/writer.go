@@ -151,6 +151,9 @@ func (w *writer) overcome(err error, m *sys.Message) error {
 	case errors.Is(err, syscall.EPERM):
 		return fmt.Errorf("send: %w (a packet filter's rule?)", err)
 	}
+	if cause := w.path.check(); cause != nil {
+		return fmt.Errorf("send: %w: %w", cause, err)
+	}
 	return fmt.Errorf("send: %w", err)
 }
 

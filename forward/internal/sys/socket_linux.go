@@ -24,31 +24,26 @@ func OpenUDP(local netip.AddrPort) (int, error) {
 }
 
 // OpenPacket opens a blocking packet socket that sends complete Ethernet
-// frames, each preceded by a virtio-net header of [VirtioLen] bytes, on the
-// device with the given index. It receives nothing, for its protocol is 0
-// (packet(7)). With bypass, frames skip the device's queueing discipline
-// (PACKET_QDISC_BYPASS). The caller owns the descriptor.
-func OpenPacket(device int, bypass bool) (int, error) {
+// frames, each preceded by a virtio-net header of [VirtioLen] bytes, past the
+// device's queueing discipline (PACKET_QDISC_BYPASS). It receives nothing, for
+// its protocol is 0 (packet(7)). The caller owns the descriptor and binds it
+// with [BindPacket].
+func OpenPacket() (int, error) {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, fmt.Errorf("open packet socket: %w", err)
 	}
-	if err := preparePacket(fd, device, bypass); err != nil {
-		unix.Close(fd)
-		return -1, err
+	for name, option := range map[string]int{"PACKET_VNET_HDR": unix.PACKET_VNET_HDR, "PACKET_QDISC_BYPASS": unix.PACKET_QDISC_BYPASS} {
+		if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, option, 1); err != nil {
+			unix.Close(fd)
+			return -1, fmt.Errorf("set packet socket option %s: %w", name, err)
+		}
 	}
 	return fd, nil
 }
 
-func preparePacket(fd, device int, bypass bool) error {
-	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_VNET_HDR, 1); err != nil {
-		return fmt.Errorf("set packet socket option PACKET_VNET_HDR: %w", err)
-	}
-	if bypass {
-		if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 1); err != nil {
-			return fmt.Errorf("set packet socket option PACKET_QDISC_BYPASS: %w", err)
-		}
-	}
+// BindPacket binds a packet socket to the device with the given index.
+func BindPacket(fd, device int) error {
 	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Ifindex: device}); err != nil {
 		return fmt.Errorf("bind packet socket to device %d: %w", device, err)
 	}
