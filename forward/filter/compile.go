@@ -42,7 +42,11 @@ func (e *Error) Error() string {
 // type can match it: "ip6" on a link that carries IPv4 only.
 func (e *Error) RejectsAll() bool { return e.Message == rejectsAll }
 
-func compile(ctx context.Context, expr string, lt forward.LinkType, snaplen int) (*Program, error) {
+// Compile compiles a pcap-filter expression for frames of link type lt, of
+// which up to snaplen bytes are captured (0 means 262144, tcpdump's default).
+// What tcpdump refuses is an [*Error]; where there is no tcpdump the error
+// unwraps to exec.ErrNotFound and says how to install it.
+func Compile(ctx context.Context, expr string, lt forward.LinkType, snaplen int) (*Program, error) {
 	if snaplen <= 0 {
 		snaplen = defaultSnapLen
 	}
@@ -57,7 +61,7 @@ func compile(ctx context.Context, expr string, lt forward.LinkType, snaplen int)
 	if err != nil {
 		return nil, fmt.Errorf("read tcpdump's program for filter %q: %w", expr, err)
 	}
-	return &Program{raw: raw}, nil
+	return NewProgram(raw)
 }
 
 // tcpdump runs the compiler. "--" ends the options, so that an expression that
