@@ -103,15 +103,15 @@ func newPacketPath(ctx context.Context, o Options, way way) (*packetSocket, erro
 	}
 	headers := ipHeaderLen(addr) + udpHeaderLen
 	p := &packetSocket{
-		coalescer:   coalescer{maxSegment: way.mtu - headers, maxTotal: maxIPPacket - headers},
-		device:      way.index,
-		sender:      sys.NewPacketSender(packetMessages),
-		outer:       outer,
-		fragmenter:  newFragmenter(ipHeaderLen(addr), way.mtu),
-		partial:     o.ForceChecksum || !o.Kind.ZeroChecksum(addr.Is6()),
-		maxPayload:  MaxPayload(addr),
-		whole:       way.mtu - headers,
-		headers:     make([]byte, headerRoom*packetMessages),
+		coalescer:  coalescer{maxSegment: way.mtu - headers, maxTotal: maxIPPacket - headers},
+		device:     way.index,
+		sender:     sys.NewPacketSender(packetMessages),
+		outer:      outer,
+		fragmenter: newFragmenter(ipHeaderLen(addr), way.mtu),
+		partial:    o.ForceChecksum || !o.Kind.ZeroChecksum(addr.Is6()),
+		maxPayload: MaxPayload(addr),
+		whole:      way.mtu - headers,
+		headers:    make([]byte, headerRoom*packetMessages),
 		description: Description{
 			Mode: Packet, Destination: o.Destination, Source: way.src,
 			Device: way.device, Bridge: way.bridge, MTU: way.mtu, Sockets: 1,
