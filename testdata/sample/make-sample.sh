@@ -27,6 +27,7 @@ unset http_proxy https_proxy HTTPS_PROXY all_proxy ALL_PROXY
 here=$(cd "$(dirname "$0")" && pwd)
 out=$(realpath -m "${1:-$here/../../assets/samples/sample.pcap}")
 max_bytes=400000
+max_seconds=12 # a replay at the recorded pace takes as long
 
 ns_c=zdsample-client ns_r=zdsample-router ns_s=zdsample-server
 work='' made_run_sshd='' pids=()
@@ -352,6 +353,8 @@ web_server
 ssh_server
 time_server
 capture
+SECONDS=0
 traffic
+((SECONDS < max_seconds)) || die "the traffic took $SECONDS seconds, $max_seconds at most: this machine is busy, run it again"
 finish
 publish
