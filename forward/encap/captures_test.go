@@ -113,11 +113,7 @@ func captureSeeds(f *testing.F) []forward.Frame {
 // says why not; Ethernet passes unchanged.
 func TestCaptures(t *testing.T) {
 	refused := map[string]forward.Refusal{ // any of its frames may be refused as this
-		"ieee80211.15.4.pcap":       forward.RefusedLinkType,
-		"radiotap.pcap":             forward.SkippedNoPacket,
-		"wlanmon.pcap":              forward.SkippedNoPacket,
-		"quic-interop-retry.pcap":   forward.SkippedNoPacket,
-		"arp-who-has-radiotap.pcap": forward.SkippedNoPacket,
+		"ieee80211.15.4.pcap": forward.RefusedLinkType,
 	}
 	for _, name := range captures(t) {
 		e, err := New(Config{VNI: 5})

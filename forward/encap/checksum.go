@@ -6,8 +6,8 @@ import (
 )
 
 // sum adds data's 16-bit words, big endian, to an unfolded one's complement
-// sum (RFC 1071). The result still has to be folded; it is below 1<<32 for
-// an acc below 1<<16.
+// sum (RFC 1071). The result, at most 1<<33, still has to be folded; sums of
+// data of even length may be added up before.
 func sum(acc uint64, data []byte) uint64 {
 	var carry uint64
 	for len(data) >= 32 {

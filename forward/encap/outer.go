@@ -77,7 +77,7 @@ func NewOuter(c OuterConfig) (*Outer, error) {
 		o.prepare6(c)
 	}
 	binary.BigEndian.PutUint16(o.template[o.length-udpLen+2:], c.DstPort)
-	o.pseudoSum = uint32(sum(0, c.Src.AsSlice())) + uint32(sum(0, c.Dst.AsSlice())) + protoUDP + uint32(c.DstPort)
+	o.pseudoSum = uint32(fold(sum(0, c.Src.AsSlice())+sum(0, c.Dst.AsSlice()))) + protoUDP + uint32(c.DstPort)
 	o.zero = c.Kind.ZeroChecksum(c.Dst.Is6()) && !c.ForceChecksum
 	return o, nil
 }
@@ -106,7 +106,7 @@ func (o *Outer) prepare4(c OuterConfig) {
 	src, dst := c.Src.As4(), c.Dst.As4()
 	copy(ip[12:], src[:])
 	copy(ip[16:], dst[:])
-	o.ipSum = uint32(sum(0, ip))
+	o.ipSum = uint32(fold(sum(0, ip)))
 }
 
 func (o *Outer) prepare6(c OuterConfig) {
