@@ -1,0 +1,188 @@
+// Package cli is the command line: one file per command, each with an options
+// struct, a constructor that only parses, and a run function that only works.
+// It is the only place where orchestrate and forward meet.
+//
+// Exit codes: 0 done; 1 failed; 2 wrong usage; 3 it ran, and the evidence
+// shows loss; 130 interrupted.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/zeekdemo/zeekdemo/cmd/internal/ui"
+	"github.com/zeekdemo/zeekdemo/orchestrate"
+	"github.com/zeekdemo/zeekdemo/orchestrate/engine"
+)
+
+// The exit codes.
+const (
+	exitDone        = 0
+	exitFailed      = 1
+	exitUsage       = 2
+	exitLoss        = 3
+	exitInterrupted = 130
+)
+
+// App is what commands need of the outside world; tests put other things here.
+type App struct {
+	ui.Streams
+	Version string
+	Getenv  func(string) string
+	// Connect prepares the container engine of the current Docker context.
+	Connect func(warnings io.Writer) (orchestrate.Engine, error)
+	// OpenBrowser shows a page to the person at this machine, or says why not.
+	OpenBrowser func(ctx context.Context, url string) error
+	// Exec replaces the process, as execve does.
+	Exec func(path string, args, env []string) error
+}
+
+// System returns the real outside world.
+func System(version string) *App {
+	return &App{
+		Streams: ui.Standard(os.Getenv),
+		Version: version,
+		Getenv:  os.Getenv,
+		Connect: func(warnings io.Writer) (orchestrate.Engine, error) {
+			e, err := engine.Connect(warnings)
+			if err != nil {
+				return nil, err
+			}
+			return e, nil
+		},
+		OpenBrowser: openBrowser,
+		Exec:        execProcess,
+	}
+}
+
+// usageError is a mistake in the command line itself.
+type usageError struct{ error }
+
+func (u usageError) Unwrap() error { return u.error }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// lossError says that the command ran and that packets were lost. Its report
+// has been printed already.
+type lossError struct{ error }
+
+func (l lossError) Unwrap() error { return l.error }
+
+// silentError carries an exit code where everything has been said already.
+type silentError struct{ error }
+
+// Main runs one command line and returns the exit code. All that it says goes
+// to the app's streams.
+func Main(ctx context.Context, args []string, app *App) int {
+	root := newRoot(app)
+	root.SetArgs(args)
+	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return exitDone
+	}
+	var silent silentError
+	if !errors.As(err, &silent) {
+		ui.Error(app.Err, err)
+	}
+	var usage usageError
+	var loss lossError
+	switch {
+	case errors.As(err, &usage):
+		fmt.Fprintf(app.Err, "hint: `%s --help` shows the usage\n", cmd.CommandPath())
+		return exitUsage
+	case ctx.Err() != nil:
+		return exitInterrupted
+	case errors.As(err, &loss):
+		return exitLoss
+	}
+	return exitFailed
+}
+
+func newRoot(app *App) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "zeekdemo",
+		Short: "See your own packets through Zeek, and prove that none was lost on the way",
+		Long: `zeekdemo brings up Zeek with Prometheus, Loki and Grafana, and replays
+captures into it, encapsulated in VXLAN or GENEVE.
+
+  zeekdemo up                  start the stack and wait until it answers
+  zeekdemo replay              replay the embedded sample
+  zeekdemo replay big.pcap     replay a capture of your own
+  zeekdemo down --volumes      remove everything again`,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		Args:              cobra.NoArgs,
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
+		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetIn(app.In)
+	root.SetOut(app.Out)
+	root.SetErr(app.Err)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.AddCommand(newUp(app), newStatus(app), newDown(app), newLogs(app), newOpen(app),
+		newReplay(app), newVersion(app), newCompletion(app))
+	root.SetHelpCommand(&cobra.Command{Use: "help", Hidden: true, RunE: func(*cobra.Command, []string) error { return root.Help() }})
+	classifyArgs(root)
+	return root
+}
+
+// classifyArgs makes errors about arguments usage errors, in every command.
+func classifyArgs(cmd *cobra.Command) {
+	check := cmd.Args
+	if check != nil {
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			if err := check(cmd, args); err != nil {
+				return usageError{err}
+			}
+			return nil
+		}
+	}
+	for _, sub := range cmd.Commands() {
+		classifyArgs(sub)
+	}
+}
+
+// withEngine connects, runs f and disconnects.
+func (a *App) withEngine(f func(orchestrate.Engine) error) error {
+	e, err := a.Connect(a.Err)
+	if err != nil {
+		return err
+	}
+	if c, ok := e.(io.Closer); ok {
+		defer c.Close()
+	}
+	return f(e)
+}
+
+// progress shows the steps of the engine while f runs.
+func (a *App) progress(f func(orchestrate.Progress) error) error {
+	shown := ui.NewProgress(a.Err, a.Terminal)
+	defer shown.Close()
+	return f(func(e orchestrate.Event) {
+		shown.Update(ui.Step{ID: e.ID, Parent: e.Parent, Text: e.Text, Detail: e.Detail,
+			State: ui.StepState(e.State), Current: e.Current, Total: e.Total})
+	})
+}
+
+// interrupted says what was left behind where the user stopped a command.
+func interrupted(ctx context.Context, err error, advice string) error {
+	if err == nil || ctx.Err() == nil {
+		return err
+	}
+	return orchestrate.WithHint(fmt.Errorf("interrupted: %w", trimCanceled(err)), advice)
+}
+
+// trimCanceled drops the "context canceled" that only repeats the interruption.
+func trimCanceled(err error) error {
+	text := strings.TrimSuffix(strings.TrimSuffix(err.Error(), context.Canceled.Error()), ": ")
+	if text == err.Error() || text == "" {
+		return err
+	}
+	return errors.New(text)
+}

@@ -1,0 +1,50 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/zeekdemo/zeekdemo/orchestrate"
+)
+
+type downOptions struct {
+	volumes bool
+}
+
+func newDown(app *App) *cobra.Command {
+	var o downOptions
+	cmd := &cobra.Command{
+		Use:   "down",
+		Short: "Remove the stack",
+		Long: `Remove exactly what "up" made: the containers and networks of the stack, and
+with --volumes the logs and metrics it collected. Images stay. Doing it twice
+is fine.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runDown(cmd.Context(), app, o) },
+	}
+	cmd.Flags().BoolVar(&o.volumes, "volumes", false, "remove the collected logs and metrics as well")
+	return cmd
+}
+
+func runDown(ctx context.Context, app *App, o downOptions) error {
+	return app.withEngine(func(e orchestrate.Engine) error {
+		removed := 0
+		err := app.progress(func(p orchestrate.Progress) error {
+			return orchestrate.Down(ctx, e, o.volumes, func(event orchestrate.Event) {
+				if event.State == orchestrate.Done {
+					removed++
+				}
+				p(event)
+			})
+		})
+		if err != nil {
+			return interrupted(ctx, err, "`zeekdemo down` again removes the rest")
+		}
+		if removed == 0 {
+			fmt.Fprintln(app.Err, "Nothing to remove: no stack is here.")
+		}
+		return nil
+	})
+}

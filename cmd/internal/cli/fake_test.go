@@ -1,0 +1,137 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/zeekdemo/zeekdemo/orchestrate"
+)
+
+// fakeEngine is a container engine for the scripts. Its state is a file, so
+// that one script's commands see what the one before did; its services answer
+// from inside the command's own process.
+//
+//	ZEEKDEMO_FAKE        the state file
+//	ZEEKDEMO_FAKE_FAULT  unreachable, taken, noimage, unready
+type fakeEngine struct {
+	path  string
+	fault string
+	http  *httptest.Server
+}
+
+// fakeState is the state file.
+type fakeState struct {
+	Up  bool
+	Env map[string]string // what the last `up` was told
+	Ups int
+}
+
+func connectFake(getenv func(string) string) (orchestrate.Engine, error) {
+	e := &fakeEngine{path: getenv("ZEEKDEMO_FAKE"), fault: getenv("ZEEKDEMO_FAKE_FAULT")}
+	e.http = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if e.fault == "unready" {
+			http.Error(w, "starting", http.StatusServiceUnavailable)
+		}
+	}))
+	return e, nil
+}
+
+func (e *fakeEngine) Close() error {
+	e.http.Close()
+	return nil
+}
+
+func (e *fakeEngine) load() (s fakeState) {
+	if data, err := os.ReadFile(e.path); err == nil {
+		_ = json.Unmarshal(data, &s)
+	}
+	return s
+}
+
+func (e *fakeEngine) save(s fakeState) error {
+	data, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(e.path, data, 0o600)
+}
+
+func (e *fakeEngine) Info(context.Context) (orchestrate.EngineInfo, error) {
+	if e.fault == "unreachable" {
+		return orchestrate.EngineInfo{}, orchestrate.WithHint(errors.New("reach the Docker engine at unix:///nowhere: no such file"), "start the engine")
+	}
+	return orchestrate.EngineInfo{Version: "0", OS: "linux", Address: "fake", Remote: false}, nil
+}
+
+func (e *fakeEngine) Up(_ context.Context, p orchestrate.Project, progress orchestrate.Progress) error {
+	switch e.fault {
+	case "taken":
+		return &orchestrate.PortTakenError{Address: "192.0.2.1:13000", Protocol: "tcp", Err: errors.New("address already in use")}
+	case "noimage":
+		return orchestrate.WithHint(errors.New("bring the stack up: no such image: zeek/zeek:9.0"), "choose another with --image")
+	}
+	s := e.load()
+	for _, service := range orchestrate.Services() {
+		event := orchestrate.Event{ID: "Container zeekdemo-" + service.Name + "-1", Text: "Running", State: orchestrate.Done}
+		if !s.Up {
+			event.Text = "Started"
+		}
+		progress(event)
+	}
+	return e.save(fakeState{Up: true, Env: p.Env, Ups: s.Ups + 1})
+}
+
+func (e *fakeEngine) Down(_ context.Context, _ string, _ bool, progress orchestrate.Progress) error {
+	if s := e.load(); s.Up {
+		progress(orchestrate.Event{ID: "Container zeekdemo-zeek-1", Text: "Removed", State: orchestrate.Done})
+	}
+	return os.RemoveAll(e.path)
+}
+
+func (e *fakeEngine) Containers(context.Context, string) ([]orchestrate.Container, error) {
+	if !e.load().Up {
+		return nil, nil
+	}
+	at := netip.MustParseAddrPort(e.http.Listener.Addr().String())
+	var list []orchestrate.Container
+	for _, s := range orchestrate.Services() {
+		c := orchestrate.Container{ID: s.Name, Name: "zeekdemo-" + s.Name + "-1", Service: s.Name, State: "running",
+			Image: s.Name + ":1", StartedAt: time.Now().Add(-time.Hour), Addresses: map[string]netip.Addr{}}
+		port := orchestrate.PublishedPort{HostIP: at.Addr(), HostPort: at.Port(), ContainerPort: s.Port, Protocol: "tcp"}
+		if s.Encap != "" {
+			c.Health = "healthy"
+			c.Addresses[orchestrate.MonitoringNetwork] = netip.MustParseAddr("127.0.0.1")
+			port.HostPort, port.Protocol = s.Port, "udp"
+		}
+		c.Ports = append(c.Ports, port)
+		list = append(list, c)
+	}
+	return list, nil
+}
+
+func (e *fakeEngine) Logs(_ context.Context, req orchestrate.LogRequest) error {
+	for _, s := range orchestrate.Services() {
+		if req.Service == "" || req.Service == s.Name {
+			req.Line(s.Name, "a line of "+s.Name)
+		}
+	}
+	return nil
+}
+
+func (e *fakeEngine) Exec(_ context.Context, id string, cmd []string, stdout, stderr io.Writer) (int, error) {
+	if cmd[len(cmd)-1] != "conn.log" {
+		fmt.Fprintln(stderr, "tail: no such file")
+		return 1, nil
+	}
+	fmt.Fprintf(stdout, "%s in %s\n", strings.Join(cmd, " "), id)
+	return 0, nil
+}

@@ -1,0 +1,95 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/zeekdemo/zeekdemo/cmd/internal/ui"
+	"github.com/zeekdemo/zeekdemo/orchestrate"
+)
+
+type statusOptions struct {
+	json bool
+}
+
+func newStatus(app *App) *cobra.Command {
+	var o statusOptions
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show each service: state, health, address, ports",
+		Long: `Show each service of the stack: the state of its container, whether it answers,
+its image, addresses, ports and uptime. The exit code is 0 only if every service
+is healthy.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runStatus(cmd.Context(), app, o) },
+	}
+	cmd.Flags().BoolVar(&o.json, "json", false, "print one JSON document")
+	return cmd
+}
+
+// statusDocument is what `status --json` prints.
+type statusDocument struct {
+	Healthy  bool                        `json:"healthy"`
+	Services []orchestrate.ServiceStatus `json:"services"`
+}
+
+func runStatus(ctx context.Context, app *App, o statusOptions) error {
+	return app.withEngine(func(e orchestrate.Engine) error {
+		services, err := orchestrate.Status(ctx, e)
+		if err != nil && (!o.json || !errors.Is(err, orchestrate.ErrNoStack)) {
+			return err
+		}
+		healthy := err == nil && orchestrate.AllHealthy(services)
+		if o.json {
+			if services == nil {
+				services = []orchestrate.ServiceStatus{}
+			}
+			if err := ui.JSON(app.Out, statusDocument{healthy, services}); err != nil {
+				return err
+			}
+		} else {
+			ui.Table(app.Out, statusRows(services))
+		}
+		switch {
+		case err != nil:
+			return err
+		case !healthy:
+			return orchestrate.WithHint(errors.New("not every service is healthy"), "`zeekdemo up` completes the stack; `zeekdemo logs SERVICE` shows what a service prints")
+		}
+		return nil
+	})
+}
+
+func statusRows(services []orchestrate.ServiceStatus) [][]string {
+	rows := [][]string{{"SERVICE", "STATE", "HEALTH", "UPTIME", "ADDRESS", "PORTS", "IMAGE"}}
+	for _, s := range services {
+		uptime := "-"
+		if s.UptimeSec > 0 {
+			uptime = time.Duration(s.UptimeSec * float64(time.Second)).Round(time.Second).String()
+		}
+		var addresses []string
+		for _, network := range slices.Sorted(maps.Keys(s.Addresses)) {
+			addresses = append(addresses, fmt.Sprint(s.Addresses[network]))
+		}
+		ports := strings.Join(s.Ports, ",")
+		if s.URL != "" {
+			ports = s.URL
+		}
+		rows = append(rows, []string{s.Service, s.State, s.Health, uptime, dash(strings.Join(addresses, ",")), dash(ports), dash(s.Image)})
+	}
+	return rows
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}

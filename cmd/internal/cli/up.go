@@ -1,0 +1,151 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/zeekdemo/zeekdemo/assets"
+	"github.com/zeekdemo/zeekdemo/cmd/internal/ui"
+	"github.com/zeekdemo/zeekdemo/orchestrate"
+)
+
+type upOptions struct {
+	waitTimeout     time.Duration
+	pull            string
+	images          []string
+	grafanaUser     string
+	grafanaPassword string
+	bind            string
+}
+
+func newUp(app *App) *cobra.Command {
+	var o upOptions
+	cmd := &cobra.Command{
+		Use:   "up",
+		Short: "Start the stack and wait until every service answers",
+		Long: `Start Zeek (one sensor for VXLAN, one for GENEVE), the log collector, Loki,
+Prometheus and Grafana, and wait until every one of them answers.
+
+It can be repeated: what is right is left alone, what differs from the flags is
+changed, and a half-started stack is completed. The flags are the whole
+configuration; those of an earlier "up" are not remembered.
+
+An image can also be replaced by a variable: ZEEKDEMO_IMAGE_ZEEK=REF, and
+likewise for collector, grafana, loki and prometheus. ZEEKDEMO_GRAFANA_PASSWORD
+sets the password without showing it in the list of processes.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runUp(cmd.Context(), app, o) },
+	}
+	f := cmd.Flags()
+	f.DurationVar(&o.waitTimeout, "wait-timeout", 3*time.Minute, "how long to wait for the services to answer once they were started")
+	f.StringVar(&o.pull, "pull", string(orchestrate.PullMissing), "when to pull images: missing, always or never")
+	f.StringArrayVar(&o.images, "image", nil, "use another image, as NAME=REF, e.g. zeek=zeek/zeek:9.0 (repeatable)")
+	f.StringVar(&o.grafanaUser, "grafana-user", "", `Grafana's user (default "zeek")`)
+	f.StringVar(&o.grafanaPassword, "grafana-password", "", `Grafana's password (default "zeek")`)
+	f.StringVar(&o.bind, "bind", "127.0.0.1", "address of this machine on which the ports are published")
+	return cmd
+}
+
+// settings turns flags and environment into settings. A flag goes before the
+// variable of the same meaning.
+func (o upOptions) settings(getenv func(string) string) (orchestrate.Settings, error) {
+	s := orchestrate.Settings{Pull: orchestrate.PullPolicy(o.pull), Images: map[string]string{},
+		GrafanaUser: o.grafanaUser, GrafanaPassword: o.grafanaPassword}
+	bind, err := netip.ParseAddr(o.bind)
+	if err != nil {
+		return s, usagef("--bind %q: want an IP address", o.bind)
+	}
+	s.Bind = bind
+	if s.GrafanaUser == "" {
+		s.GrafanaUser = getenv("ZEEKDEMO_GRAFANA_USER")
+	}
+	if s.GrafanaPassword == "" {
+		s.GrafanaPassword = getenv("ZEEKDEMO_GRAFANA_PASSWORD")
+	}
+	for _, name := range orchestrate.ImageNames() {
+		if ref := getenv(orchestrate.ImageVariable(name)); ref != "" {
+			s.Images[name] = ref
+		}
+	}
+	for _, arg := range o.images {
+		name, ref, err := orchestrate.ParseImage(arg)
+		if err != nil {
+			return s, usageError{err}
+		}
+		s.Images[name] = ref
+	}
+	if o.waitTimeout <= 0 {
+		return s, usagef("--wait-timeout %s: want a time above zero", o.waitTimeout)
+	}
+	if err := s.Validate(); err != nil {
+		return s, usageError{err}
+	}
+	return s, nil
+}
+
+func runUp(ctx context.Context, app *App, o upOptions) error {
+	settings, err := o.settings(app.Getenv)
+	if err != nil {
+		return err
+	}
+	var services []orchestrate.ServiceStatus
+	err = app.withEngine(func(e orchestrate.Engine) error {
+		return app.progress(func(p orchestrate.Progress) (err error) {
+			services, err = orchestrate.Up(ctx, e, assets.Compose(), settings, o.waitTimeout, p)
+			return err
+		})
+	})
+	var late *orchestrate.NotReadyError
+	if errors.As(err, &late) {
+		fmt.Fprintf(app.Err, "\nThe last lines of %s:\n", late.Service)
+		for _, line := range late.Tail {
+			fmt.Fprintln(app.Err, "  "+line)
+		}
+	}
+	if err != nil {
+		return interrupted(ctx, err, "`zeekdemo up` again completes the stack, `zeekdemo down` removes what is there of it")
+	}
+	printWelcome(app, services, settings)
+	return nil
+}
+
+// printWelcome tells where to look and what to type next.
+func printWelcome(app *App, services []orchestrate.ServiceStatus, s orchestrate.Settings) {
+	var rows [][]string
+	for _, service := range services {
+		if service.URL == "" {
+			continue
+		}
+		row := []string{service.Service, service.URL}
+		if service.Service == "grafana" {
+			row = append(row, "user "+grafanaUser(s))
+		}
+		rows = append(rows, row)
+	}
+	for _, service := range services {
+		if d, err := orchestrate.ServiceByName(service.Service); err == nil && d.Encap != "" {
+			for _, port := range service.Ports {
+				rows = append(rows, []string{service.Service, port, d.Encap})
+			}
+		}
+	}
+	fmt.Fprintln(app.Err)
+	ui.Table(app.Out, rows)
+	fmt.Fprintln(app.Err, "\nNext: zeekdemo replay        (the embedded sample; or: zeekdemo replay FILE)")
+}
+
+func grafanaUser(s orchestrate.Settings) string {
+	user, password := s.GrafanaUser, "as you set it"
+	if user == "" {
+		user = orchestrate.DefaultGrafanaUser
+	}
+	if s.GrafanaPassword == "" || s.GrafanaPassword == orchestrate.DefaultGrafanaPassword {
+		password = orchestrate.DefaultGrafanaPassword
+	}
+	return user + ", password " + password
+}
