@@ -1,0 +1,77 @@
+package transmit
+
+import (
+	"errors"
+	"testing"
+	"testing/fstest"
+
+	"github.com/zeekdemo/zeekdemo/forward/internal/sys"
+)
+
+func TestChooseCPU(t *testing.T) {
+	file := func(s string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(s + "\n")} }
+	hybrid := fstest.MapFS{
+		"cpu0/cpufreq/cpuinfo_max_freq": file("5000000"), "cpu1/cpufreq/cpuinfo_max_freq": file("5000000"),
+		"cpu2/cpufreq/cpuinfo_max_freq": file("5000000"), "cpu3/cpufreq/cpuinfo_max_freq": file("3800000"),
+	}
+	arm := fstest.MapFS{"cpu0/cpu_capacity": file("1024"), "cpu1/cpu_capacity": file("446"), "cpu2/cpu_capacity": file("446")}
+	for _, test := range []struct {
+		name    string
+		root    fstest.MapFS
+		allowed []int
+		want    CPU
+	}{
+		{"none known", nil, nil, CPUOff},
+		{"only CPU 0", nil, []int{0}, 0},
+		{"only one other", nil, []int{3}, 3},
+		{"all alike: the last", nil, []int{0, 1, 2, 3}, 3},
+		{"fast and slow cores: a fast one", hybrid, []int{0, 1, 2, 3}, 2},
+		{"only slow cores allowed", hybrid, []int{3}, 3},
+		{"CPU 0 is left alone even if it is the fastest", arm, []int{0, 1, 2}, 2},
+		{"unreadable capacity", fstest.MapFS{"cpu1/cpu_capacity": file("x")}, []int{0, 1, 2}, 2},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if got := chooseCPU(test.root, test.allowed); got != test.want {
+				t.Errorf("chose %v, want %v", got, test.want)
+			}
+		})
+	}
+}
+
+func TestPinned(t *testing.T) {
+	before, err := sys.Affinity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sentinel := errors.New("from fn")
+	last := members(before)[before.Count()-1]
+	for _, test := range []struct {
+		cpu   CPU
+		count int // processors inside
+	}{{CPUAuto, 1}, {CPU(last), 1}, {CPUOff, before.Count()}} {
+		err := Pinned(test.cpu, func() error {
+			inside, err := sys.Affinity()
+			if err != nil || inside.Count() != test.count {
+				t.Errorf("%v: %d processors inside, want %d: %v", test.cpu, inside.Count(), test.count, err)
+			}
+			if test.cpu >= 0 && !inside.IsSet(int(test.cpu)) {
+				t.Errorf("%v: runs elsewhere", test.cpu)
+			}
+			return sentinel
+		})
+		if err != sentinel {
+			t.Errorf("%v: error %v", test.cpu, err)
+		}
+	}
+	if after, err := sys.Affinity(); err != nil || after != before {
+		t.Errorf("affinity %v afterwards, was %v: %v", members(after), members(before), err)
+	}
+}
+
+func TestPinnedToAMissingCPU(t *testing.T) {
+	called := false
+	err := Pinned(1000, func() error { called = true; return nil })
+	if err == nil || called {
+		t.Errorf("called %v, error %v", called, err)
+	}
+}
