@@ -214,6 +214,15 @@ func nextShift(shift, low, high int64) int64 {
 	return shift
 }
 
+// Ready reports whether Next would return at once: see [forward.Readier].
+func (s *Files) Ready() bool {
+	r := s.now
+	if r == nil && s.index < len(s.inputs) {
+		r = s.inputs[s.index].held
+	}
+	return r == nil || r.Ready()
+}
+
 // LinkTypes returns the link types of all captures that were known when they
 // were opened, and of the one being read, each once.
 func (s *Files) LinkTypes() []forward.LinkType {

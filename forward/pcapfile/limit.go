@@ -28,6 +28,12 @@ func (l *limited) Next(f *forward.Frame) error {
 	return err
 }
 
+// Ready is the one of the source.
+func (l *limited) Ready() bool {
+	s, ok := l.Source.(forward.Readier)
+	return !ok || l.left <= 0 || s.Ready()
+}
+
 // Progress is the one of the source.
 func (l *limited) Progress() (done, total int64) {
 	if p, ok := l.Source.(forward.Progress); ok {

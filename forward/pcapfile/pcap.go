@@ -96,6 +96,15 @@ func (p *pcap) at() int64 { return p.win.offset() }
 
 func (p *pcap) links(to []forward.LinkType) []forward.LinkType { return append(to, p.link) }
 
+func (p *pcap) ready() bool {
+	record := p.win.inMemory()
+	if len(record) < p.headerLen {
+		return false
+	}
+	captured, _ := p.lengths(p.u32(record[8:]), p.u32(record[12:]))
+	return int64(len(record)) >= int64(p.headerLen)+int64(captured)
+}
+
 // next reads one record.
 func (p *pcap) next(f *forward.Frame) error {
 	head, err := p.win.peek(p.headerLen)

@@ -14,12 +14,14 @@
 //   - A window is the piece of the uncompressed capture that is in memory. It
 //     is one buffer, filled by read(2) and used again and again, so that
 //     resident memory does not depend on the size of the capture; frames lie
-//     in it and are lent from it. Mapping the file was measured as well: on
-//     files in the page cache it costs more per frame as soon as the frame is
-//     looked at (a page fault is dearer than copying a page into a buffer that
-//     stays in the cache), and a file that shrinks while it is mapped kills the
-//     process with SIGBUS.
+//     in it and are lent from it.
 //   - A record (pcap) or block (pcapng) is one entry of the file.
+//
+// Captures are read, not mapped. Mapping a warm file in windows of 4 to 16 MiB
+// was measured at about 20 ns per 350-byte frame that is then looked at,
+// reading it at about 40, where sending one takes the kernel 3000. That is not
+// worth a process that dies by SIGBUS when the file shrinks or the file server
+// is gone.
 //
 // # Damage
 //
@@ -40,8 +42,10 @@ import "github.com/zeekdemo/zeekdemo/forward"
 var (
 	_ forward.Source   = (*Reader)(nil)
 	_ forward.Progress = (*Reader)(nil)
+	_ forward.Readier  = (*Reader)(nil)
 	_ forward.Source   = (*Files)(nil)
 	_ forward.Progress = (*Files)(nil)
+	_ forward.Readier  = (*Files)(nil)
 )
 
 // maxFrame is the longest frame that is believed: MAXIMUM_SNAPLEN of libpcap's

@@ -106,6 +106,14 @@ func (p *pcapng) at() int64 { return p.start }
 
 func (p *pcapng) links(to []forward.LinkType) []forward.LinkType { return append(to, p.known...) }
 
+func (p *pcapng) ready() bool {
+	b := p.win.inMemory()
+	if len(b) < blockHeaderLen {
+		return p.early != nil
+	}
+	return isPacket(p.u32(b)) && int64(len(b)) >= int64(p.u32(b[4:]))
+}
+
 // next reads blocks up to and including the next packet.
 func (p *pcapng) next(f *forward.Frame) error {
 	if p.early != nil {

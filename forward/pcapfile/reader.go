@@ -16,6 +16,7 @@ type Reader struct {
 	name       string
 	size       int64 // stored bytes, 0 where unknown
 	win        window
+	regular    bool // never waits for a writer
 	compressed bool
 	stop       func()       // ends decompression
 	close      func() error // closes the file
@@ -39,6 +40,9 @@ type format interface {
 	next(f *forward.Frame) error
 	// at is where the record that next failed on begins.
 	at() int64
+	// ready reports whether next needs nothing but what is in memory. It may
+	// err on the side of false.
+	ready() bool
 	// links appends the link types known so far, each once.
 	links(to []forward.LinkType) []forward.LinkType
 }
@@ -68,8 +72,8 @@ func (r *Reader) start(f *file) error {
 	if err != nil {
 		return errors.Join(err, f.close())
 	}
-	r.name, r.size, r.close, r.stop = f.name, f.size, f.close, stop
-	r.compressed = head == nil
+	r.name, r.size, r.regular = f.name, f.size, f.regular
+	r.close, r.stop, r.compressed = f.close, stop, head == nil
 	r.win.reset(src, head)
 	if err := r.readHeader(); err != nil {
 		return errors.Join(err, r.Close())
@@ -103,7 +107,7 @@ func (r *Reader) notACapture(err error) error {
 	if err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("read %s: %w", r.name, err)
 	}
-	rest := r.win.buf[r.win.r:r.win.w]
+	rest := r.win.inMemory()
 	if len(rest) == 0 {
 		return fmt.Errorf("read %s: empty, not a pcap or pcapng capture", r.name)
 	}
@@ -139,6 +143,11 @@ func (r *Reader) Next(f *forward.Frame) error {
 	}
 	return nil
 }
+
+// Ready reports whether Next would return at once: see [forward.Readier]. Files
+// never make it wait; pipes may, so false is returned unless the whole packet
+// is in memory already.
+func (r *Reader) Ready() bool { return r.regular || r.err != nil || r.format.ready() }
 
 // How often progress is published: often enough for the eye whatever the pace,
 // rarely enough that the atomic store does not matter.

@@ -2,10 +2,13 @@ package pcapfile
 
 import "io"
 
-// windowSize is the initial size of a window's buffer in bytes: small enough to
-// stay in a core's own cache while frames are read from it, large enough that
-// the system call does not matter. BenchmarkReadPlain decides.
-const windowSize = 256 << 10
+// A window's buffer starts small, because most captures are, and doubles while
+// reading fills it, up to the size at which the system call no longer matters
+// and the buffer still fits a core's own cache. In bytes.
+const (
+	windowStart = 64 << 10
+	windowSize  = 1 << 20
+)
 
 // stream is an uncompressed capture being read.
 type stream interface {
@@ -35,7 +38,7 @@ type mark struct{ off, stored int64 }
 // reset makes the window read src, whose first bytes are in head already.
 func (w *window) reset(src stream, head []byte) {
 	if w.buf == nil {
-		w.buf = make([]byte, windowSize)
+		w.buf = make([]byte, windowStart)
 	}
 	at := mark{int64(len(head)), int64(len(head))}
 	*w = window{src: src, buf: w.buf, w: copy(w.buf, head), hi: at}
@@ -58,6 +61,9 @@ func (w *window) peek(n int) ([]byte, error) {
 	return w.buf[w.r : w.r+n], nil
 }
 
+// inMemory returns what is in memory and not consumed, without reading.
+func (w *window) inMemory() []byte { return w.buf[w.r:w.w] }
+
 // advance consumes n bytes that peek has returned.
 func (w *window) advance(n int) { w.r += n }
 
@@ -77,12 +83,15 @@ func (w *window) fill(n int) error {
 	return nil
 }
 
-// makeRoom moves what is not consumed to the front, into a larger buffer if n
-// bytes would not fit. Callers bound n.
+// makeRoom moves what is not consumed to the front, into a larger buffer if
+// reading filled this one or n bytes would not fit. Callers bound n.
 func (w *window) makeRoom(n int) {
-	buf := w.buf
-	if n > len(buf) {
-		buf = make([]byte, max(n, 2*len(buf)))
+	buf, size := w.buf, len(w.buf)
+	if w.w == size && size < windowSize {
+		size *= 2
+	}
+	if size = max(size, n); size > len(buf) {
+		buf = make([]byte, size)
 	}
 	rest := copy(buf, w.buf[w.r:w.w])
 	w.off += int64(w.r)
