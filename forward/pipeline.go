@@ -113,7 +113,7 @@ type Pipeline struct {
 	Gate         Gate  // nil: nothing holds sending back
 
 	Limit    uint64        // frames to take from the Source; 0: all
-	Duration time.Duration // send nothing later than this after the start; 0: no end
+	Duration time.Duration // send nothing that is due later than this after the start; 0: no end
 
 	BatchDatagrams int // datagrams per batch; 0: what the Sink says, else DefaultBatchDatagrams
 	BatchBytes     int // payload bytes at which a batch is sent; 0: likewise, DefaultBatchBytes
@@ -239,6 +239,9 @@ type slot struct {
 // more drops it.
 func (r *run) loop(ctx context.Context) error {
 	var err error
+	if ctx.Err() != nil {
+		return r.interruption(ctx, ctx.Err())
+	}
 	for err == nil {
 		err = r.step(ctx)
 	}
@@ -340,7 +343,7 @@ func (r *run) await(ctx context.Context, i int, earliest int64) error {
 		return err
 	}
 	if earliest > r.deadline {
-		r.drop()
+		r.discard() // not a loss: as what follows it, it lies beyond the end
 		return errEnd
 	}
 	if err := r.clock.SleepUntil(ctx, r.origin+earliest); err != nil {
@@ -470,6 +473,10 @@ func (r *run) remove(n int) {
 // drop gives up what is pending and counts it.
 func (r *run) drop() {
 	r.tally.unsent += uint64(len(r.batch.Datagrams))
+	r.discard()
+}
+
+func (r *run) discard() {
 	r.batch.Reset()
 	r.slots = r.slots[:0]
 }

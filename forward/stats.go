@@ -193,7 +193,7 @@ type Report struct {
 	CaptureLast       time.Time      `json:"capture_last,omitzero"`
 
 	DatagramsSent     uint64 `json:"datagrams_sent"`
-	DatagramsUnsent   uint64 `json:"datagrams_unsent"`          // ready, but the run ended before
+	DatagramsUnsent   uint64 `json:"datagrams_unsent"`          // ready when the run failed or was interrupted
 	DatagramsOver9248 uint64 `json:"datagrams_over_9248_bytes"` // longer than ZeekDefaultDatagram
 	InnerBytes        uint64 `json:"inner_bytes"`
 	PayloadBytes      uint64 `json:"payload_bytes"`
