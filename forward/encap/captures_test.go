@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -73,17 +72,14 @@ func frameOf(data []byte, info gopacket.CaptureInfo, lt forward.LinkType) forwar
 	return forward.Frame{Data: data, Length: info.Length, Time: info.Timestamp.UnixNano(), LinkType: lt}
 }
 
-// captures lists the shared captures, but for those above 2 MB.
+// captures lists the shared captures.
 func captures(tb testing.TB) []string {
 	tb.Helper()
 	all, err := filepath.Glob(filepath.Join(testenv.Shared(tb, "pcaps"), "*.pcap*"))
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return slices.DeleteFunc(all, func(name string) bool {
-		info, err := os.Stat(name)
-		return err != nil || info.Size() > 2<<20
-	})
+	return all
 }
 
 // sharedCaptures lists the shared captures, none where there are none: fuzz

@@ -20,9 +20,11 @@ func Presets() []string { return []string{"aws-mirror", "aws-gwlb", "gcp-nsi", "
 // mirroring service makes them:
 //
 //   - aws-mirror, VPC Traffic Mirroring: VXLAN to port 4789, a VNI chosen per
-//     session, whole Ethernet frames.
+//     session, whole Ethernet frames; the source port is a hash of the 5-tuple,
+//     of the 3-tuple for what is neither ICMP, TCP nor UDP.
 //     https://docs.aws.amazon.com/vpc/latest/mirroring/traffic-mirroring-packet-formats.html
 //     The service cuts mirrored packets to the target's MTU; this does not.
+//     Whether its hash is symmetric and over which ports is not documented.
 //   - aws-gwlb, Gateway Load Balancer: GENEVE to port 6081, VNI 0, options of
 //     class 0x0108: type 1, 64 bits, the endpoint; type 2, 64 bits, the
 //     attachment; type 3, 32 bits, a cookie per flow. The headers take 68 bytes
@@ -46,8 +48,9 @@ func Presets() []string { return []string{"aws-mirror", "aws-gwlb", "gcp-nsi", "
 //     Which VNI it uses is documented nowhere we know of.
 //
 // What the identifiers in the options mean only the cloud knows; they are zero
-// here, and [Config.SetOption] replaces them. How Amazon and Microsoft choose
-// the source port is undocumented as well: the default range is used.
+// here, and [Config.SetOption] replaces them. How aws-gwlb and azure-vtap choose
+// the source port we found documented nowhere. Where the range is not known, the
+// default one is used.
 //
 // Both GENEVE services send bare IP packets (protocol type 0x0800 or 0x86dd).
 // Zeek's listener takes Ethernet unless its link type is given with the address
