@@ -1,0 +1,156 @@
+package assets_test
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+
+	"gopkg.in/yaml.v3"
+)
+
+// The parts of Grafana's dashboard model that the tests look at.
+type (
+	dashboard struct {
+		UID, Title    string
+		SchemaVersion int
+		Templating    struct{ List []variable }
+		Panels        []panel
+	}
+	variable struct {
+		Name, Type, AllValue string
+		Datasource           source
+		Query                json.RawMessage
+		Current              struct{ Value any }
+	}
+	panel struct {
+		ID              int
+		Type, Title     string
+		Datasource      source
+		GridPos         struct{ X, Y, W, H int }
+		Targets         []target
+		Transformations []struct {
+			ID      string
+			Options json.RawMessage
+		}
+	}
+	target struct {
+		RefID           string
+		Datasource      source
+		Expr, QueryType string
+		Instant         bool
+	}
+	source struct{ Type, UID string }
+)
+
+var dashboardFiles = []string{"zeekdemo-logs", "zeekdemo-telemetry"}
+
+// loadDashboard parses a dashboard as Compose delivers it.
+func loadDashboard(tb testing.TB, uid string) dashboard {
+	tb.Helper()
+	config := "dashboard-" + strings.TrimPrefix(uid, "zeekdemo-")
+	var d dashboard
+	if err := json.Unmarshal([]byte(loadStack(tb, nil).Configs[config].Content), &d); err != nil {
+		tb.Fatalf("parse dashboard %s: %v", uid, err)
+	}
+	return d
+}
+
+// columns returns the log fields that a table panel shows.
+func (p *panel) columns(tb testing.TB) []string {
+	tb.Helper()
+	for _, t := range p.Transformations {
+		if t.ID != "filterFieldsByName" {
+			continue
+		}
+		var options struct{ Include struct{ Names []string } }
+		if err := json.Unmarshal(t.Options, &options); err != nil {
+			tb.Fatal(err)
+		}
+		return slices.DeleteFunc(options.Include.Names, func(name string) bool { return name == "Time" })
+	}
+	return nil
+}
+
+// substitute replaces variables as Grafana would.
+func substitute(expr string, values map[string]string) string {
+	var pairs []string
+	for name, value := range values {
+		pairs = append(pairs, "$"+name, value)
+	}
+	return strings.NewReplacer(pairs...).Replace(expr)
+}
+
+func TestDashboards(t *testing.T) {
+	sources := provisionedSources(t)
+	for _, uid := range dashboardFiles {
+		t.Run(uid, func(t *testing.T) {
+			d := loadDashboard(t, uid)
+			if d.UID != uid || d.Title == "" || d.SchemaVersion < 39 {
+				t.Errorf("uid %q, title %q, schema version %d", d.UID, d.Title, d.SchemaVersion)
+			}
+			seen := map[int]bool{}
+			for i, p := range d.Panels {
+				if p.Title == "" || p.ID == 0 || seen[p.ID] {
+					t.Errorf("panel %d: id %d, title %q: both are needed, the id once", i, p.ID, p.Title)
+				}
+				seen[p.ID] = true
+				checkPlace(t, d.Panels[:i], p)
+				checkTargets(t, sources, p)
+			}
+			for _, v := range d.Templating.List {
+				if v.Type == "query" && sources[v.Datasource.UID] != v.Datasource.Type {
+					t.Errorf("variable %s asks unknown data source %+v", v.Name, v.Datasource)
+				}
+			}
+		})
+	}
+}
+
+// provisionedSources returns the types of the data sources by uid.
+func provisionedSources(tb testing.TB) map[string]string {
+	tb.Helper()
+	var file struct{ Datasources []source }
+	if err := yaml.Unmarshal([]byte(loadStack(tb, nil).Configs["grafana-datasources"].Content), &file); err != nil {
+		tb.Fatal(err)
+	}
+	types := map[string]string{}
+	for _, s := range file.Datasources {
+		types[s.UID] = s.Type
+	}
+	if types["zeekdemo-prometheus"] != "prometheus" || types["zeekdemo-loki"] != "loki" {
+		tb.Fatalf("data sources %v: links rely on zeekdemo-prometheus and zeekdemo-loki", types)
+	}
+	return types
+}
+
+// checkPlace wants a panel inside Grafana's 24 columns and on no other one.
+func checkPlace(t *testing.T, others []panel, p panel) {
+	t.Helper()
+	g := p.GridPos
+	if g.W < 1 || g.H < 1 || g.X < 0 || g.X+g.W > 24 {
+		t.Errorf("panel %q at %+v is outside", p.Title, g)
+	}
+	for _, o := range others {
+		h := o.GridPos
+		if g.X < h.X+h.W && h.X < g.X+g.W && g.Y < h.Y+h.H && h.Y < g.Y+g.H {
+			t.Errorf("panels %q and %q overlap", o.Title, p.Title)
+		}
+	}
+}
+
+func checkTargets(t *testing.T, sources map[string]string, p panel) {
+	t.Helper()
+	if (p.Type == "row") != (len(p.Targets) == 0) {
+		t.Errorf("panel %q of type %s has %d queries", p.Title, p.Type, len(p.Targets))
+	}
+	for _, target := range p.Targets {
+		s := target.Datasource
+		if sources[s.UID] != s.Type || s != p.Datasource {
+			t.Errorf("panel %q, query %s: data source %+v", p.Title, target.RefID, s)
+		}
+	}
+	if p.Type == "table" && len(p.columns(t)) == 0 {
+		t.Errorf("table %q names no columns", p.Title)
+	}
+}
