@@ -6,7 +6,7 @@ export FUZZTIME=${FUZZTIME:-30s}
 
 one() { # PACKAGE TARGET
   local out
-  if out=$(go test -run '^$' -fuzz "^$2\$" -fuzztime "$FUZZTIME" -parallel 1 "$1" 2>&1); then
+  if out=$(go test -run '^$' -fuzz "^$2\$" -fuzztime "$FUZZTIME" -fuzzminimizetime 20x -parallel 1 "$1" 2>&1); then
     printf '%s %s: ok (%s)\n' "$1" "$2" "$(grep -o 'execs: [0-9]*' <<<"$out" | tail -n 1)"
   else
     printf '%s %s: FAILED\n%s\n' "$1" "$2" "$out"

@@ -44,7 +44,8 @@ type Progress struct {
 	order   []string
 	steps   map[string]*Step
 	parts   map[string]map[string]Step // layers by image
-	said    map[string]string          // the last plain line of each step
+	said    map[string]string          // the last line of each finished step
+	plainly map[string]bool            // every plain line so far
 	drawn   int                        // live lines on the screen
 	stop    chan struct{}
 	stopped sync.WaitGroup
@@ -53,7 +54,7 @@ type Progress struct {
 // NewProgress starts showing on w. Close ends it.
 func NewProgress(w io.Writer, term Terminal) *Progress {
 	p := &Progress{w: w, term: term, steps: map[string]*Step{}, parts: map[string]map[string]Step{},
-		said: map[string]string{}, stop: make(chan struct{})}
+		said: map[string]string{}, plainly: map[string]bool{}, stop: make(chan struct{})}
 	if term.Live {
 		p.stopped.Go(p.animate)
 	}
@@ -117,10 +118,12 @@ func (p *Progress) updatePart(s Step) {
 	p.parts[s.Parent][s.ID] = s
 }
 
+// plain prints a change. A step that goes back and forth, such as a container
+// that dies again and again, says so once.
 func (p *Progress) plain(s Step) {
 	line := strings.TrimSpace(s.ID + ": " + s.Text + detail(s))
-	if p.said[s.ID] != line {
-		p.said[s.ID] = line
+	if !p.plainly[line] {
+		p.plainly[line] = true
 		fmt.Fprintln(p.w, line)
 	}
 }
