@@ -64,15 +64,36 @@ func findExit(dst netip.Addr) (exit, error) {
 // findWay finds the neighbour and, where the route's device is a bridge, the
 // port behind which it lives.
 func findWay(ctx context.Context, e exit) (way, error) {
-	hop := e.route.Gw
-	if hop == nil {
-		hop = e.dst.AsSlice()
-	}
-	mac, err := neighbour{link: e.link, addr: hop, dst: e.dst}.resolve(ctx)
+	mac, err := e.neighbour().resolve(ctx)
 	if err != nil {
 		return way{}, err
 	}
 	return newWay(e.route, e.link, mac)
+}
+
+// neighbour is whom the kernel addresses frames for e.dst to.
+func (e exit) neighbour() neighbour {
+	hop := e.route.Gw
+	if hop == nil {
+		hop = e.dst.AsSlice()
+	}
+	return neighbour{link: e.link, addr: hop, dst: e.dst}
+}
+
+// awaitNeighbour has the kernel find out whom to address frames for dst to, as
+// far as that applies: while it does not know, its queue for such packets is
+// short, and what overflows is lost without a word.
+func awaitNeighbour(ctx context.Context, dst netip.Addr) error {
+	e, err := findExit(dst)
+	if err != nil {
+		return nil // no frames, or no way: sending will tell
+	}
+	n := e.neighbour()
+	if n.lookup().State&neighbourKnown != 0 {
+		return nil
+	}
+	_, err = n.resolve(ctx)
+	return err
 }
 
 // newWay puts together what was found.
@@ -198,7 +219,7 @@ func (n neighbour) resolve(ctx context.Context) (net.HardwareAddr, error) {
 	if entry.State&neighbourSure != 0 {
 		return entry.HardwareAddr, nil
 	}
-	if err := n.provoke(entry); err != nil {
+	if err := n.provoke(ctx, entry); err != nil {
 		return nil, fmt.Errorf("ask for neighbour %v on %s: %w", n.addr, n.link.Attrs().Name, err)
 	}
 	timeout := neighbourAnswer
@@ -262,32 +283,29 @@ func familyOf(ip net.IP) int {
 // Flags of an entry (linux/neighbour.h).
 const neighbourUse = 0x01 // NTF_USE: act as if there were something to send
 
-// provoke makes the kernel ask: by netlink, or without CAP_NET_ADMIN by an ICMP
-// echo request, which no UDP socket sees.
-func (n neighbour) provoke(known netlink.Neigh) error {
+// provoke makes the kernel ask: by netlink, or without CAP_NET_ADMIN by giving
+// it something to send.
+func (n neighbour) provoke(ctx context.Context, known netlink.Neigh) error {
 	ask := &netlink.Neigh{LinkIndex: n.link.Attrs().Index, Family: familyOf(n.addr), IP: n.addr, Flags: neighbourUse}
 	if known.State&neighbourKnown != 0 {
 		ask.Flags, ask.State, ask.HardwareAddr = 0, netlink.NUD_PROBE, known.HardwareAddr
 	}
 	err := netlink.NeighSet(ask)
 	if errors.Is(err, os.ErrPermission) {
-		return echo(n.dst)
+		knock(ctx, n.dst)
+		return nil
 	}
 	return err
 }
 
-// echo sends one ICMP echo request to dst and does not wait for the answer. It
-// needs CAP_NET_RAW. ICMPv6's checksum is the kernel's affair.
-func echo(dst netip.Addr) error {
-	network, request := "ip4:icmp", []byte{8, 0, 0xf7, 0xff, 0, 0, 0, 0}
-	if dst.Is6() {
-		network, request = "ip6:ipv6-icmp", []byte{128, 0, 0, 0, 0, 0, 0, 0}
+// knock makes the kernel send something to dst that no UDP socket sees: the
+// first packet of a TCP connection to the discard port (RFC 863). It needs no
+// privilege, and whatever comes of the connection does not matter.
+func knock(ctx context.Context, dst netip.Addr) {
+	dialer := net.Dialer{Timeout: neighbourPoll}
+	if conn, err := dialer.DialContext(ctx, "tcp", netip.AddrPortFrom(dst, discardPort).String()); err == nil {
+		conn.Close()
 	}
-	conn, err := net.DialIP(network, nil, &net.IPAddr{IP: dst.AsSlice(), Zone: dst.Zone()})
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	_, err = conn.Write(request)
-	return err
 }
+
+const discardPort = 9

@@ -29,6 +29,9 @@ var _ Transmitter = (*udpPool)(nil)
 func openUDP(ctx context.Context, o Options, reasons []string) (Transmitter, error) {
 	p := &udpPool{sender: sys.NewUDPSender(runMessages)}
 	p.writer.prepare(ctx, p, runMessages)
+	if err := awaitNeighbour(ctx, o.Destination.Addr()); err != nil && len(reasons) == 0 {
+		reasons = append(reasons, err.Error())
+	}
 	err := o.spreadPorts(func(port uint16) error { return p.open(o, port) })
 	if err == nil {
 		err = p.settle(o, reasons)
