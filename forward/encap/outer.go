@@ -53,7 +53,6 @@ type Outer struct {
 	counted   bool   // identification counts
 	ipSum     uint32 // of the IPv4 header without length, identification and checksum
 	pseudoSum uint32 // of pseudo-header and UDP header without lengths, source port and checksum
-	fragID    uint32 // last IPv6 fragment identification used
 }
 
 // NewOuter checks c and prepares the headers.
