@@ -19,6 +19,7 @@ const (
 	templates  = 4096 // distinct frames before they repeat, with another number
 	minFrame   = 60   // bytes of Ethernet frame without checksum
 	maxFrame   = 1514
+	etherLen   = 14
 	numberLen  = 8 // bytes of the frame's number and its complement
 	frameGap   = 100_000
 	firstFrame = 1_700_000_000_000_000_000 // capture time of the first, ns
@@ -90,11 +91,12 @@ func (m *Memory) Close() error { return nil }
 func synthesise(random *rand.Rand, i, flow int) (data []byte, number int, err error) {
 	stack := headers(i, flow, random.IntN(2) == 1)
 	buf := gopacket.NewSerializeBuffer()
-	opts := gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}
-	if err := gopacket.SerializeLayers(buf, opts, stack...); err != nil {
+	// Without the Ethernet layer, which would fill it up to 60 bytes.
+	if err := gopacket.SerializeLayers(buf, gopacket.SerializeOptions{}, stack[1:]...); err != nil {
 		return nil, 0, err
 	}
-	number = len(buf.Bytes())
+	number = etherLen + len(buf.Bytes())
+	opts := gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}
 	payload := make([]byte, max(frameSize(random)-number, minFrame-number, numberLen))
 	for j := range payload {
 		payload[j] = byte(random.Uint32())
