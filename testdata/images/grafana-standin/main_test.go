@@ -1,0 +1,86 @@
+package main
+
+import (
+	"encoding/json"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// provision writes a provisioning tree with one data source and one dashboard.
+func provision(t *testing.T) string {
+	t.Helper()
+	root := t.TempDir()
+	for name, content := range map[string]string{
+		"datasources/a.yaml":    "datasources: [{uid: u1, name: Loki, type: loki, url: 'http://loki:3100'}]",
+		"dashboards/a.yaml":     "providers: [{name: p, options: {path: " + filepath.Join(root, "dashboards") + "}}]",
+		"dashboards/board.json": `{"uid":"d1","title":"Board","panels":[]}`,
+	} {
+		path := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return root
+}
+
+func TestServer(t *testing.T) {
+	content, err := readProvisioning(provision(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	handler := (&server{content: content, user: "zeek", password: "pw"}).handler()
+	for _, tc := range []struct {
+		name, method, target, body, password string
+		status                               int
+		want                                 string
+	}{
+		{"health needs no login", "GET", "/api/health", "", "", 200, `"database":"ok"`},
+		{"the page says what this is", "GET", "/", "", "", 200, "stand-in"},
+		{"login", "POST", "/login", `{"user":"zeek","password":"pw"}`, "", 200, "Logged in"},
+		{"wrong login", "POST", "/login", `{"user":"zeek","password":"x"}`, "", 401, "Invalid"},
+		{"the API needs a password", "GET", "/api/search", "", "", 401, "Unauthorized"},
+		{"the right one", "GET", "/api/search", "", "wrong", 401, "Unauthorized"},
+		{"dashboards", "GET", "/api/search", "", "pw", 200, `"uid":"d1"`},
+		{"one dashboard, as provisioned", "GET", "/api/dashboards/uid/d1", "", "pw", 200, `"panels":[]`},
+		{"no such dashboard", "GET", "/api/dashboards/uid/d2", "", "pw", 404, "not found"},
+		{"data sources", "GET", "/api/datasources", "", "pw", 200, `"url":"http://loki:3100"`},
+		{"one data source", "GET", "/api/datasources/uid/u1", "", "pw", 200, `"type":"loki"`},
+		{"no such data source", "GET", "/api/datasources/uid/u2", "", "pw", 404, "not found"},
+		{"an annotation", "POST", "/api/annotations", `{"time":1000,"timeEnd":2000,"tags":["a","b"],"text":"run"}`, "pw", 200, `"id":1`},
+		{"a bad annotation", "POST", "/api/annotations", `{}`, "pw", 400, "bad"},
+		{"found by tag and time", "GET", "/api/annotations?tags=a&tags=b&from=1500&to=3000", "", "pw", 200, `"text":"run"`},
+		{"not by another tag", "GET", "/api/annotations?tags=c", "", "pw", 200, "[]"},
+		{"not at another time", "GET", "/api/annotations?from=2500", "", "pw", 200, "[]"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := httptest.NewRequest(tc.method, tc.target, strings.NewReader(tc.body))
+			if tc.password != "" {
+				r.SetBasicAuth("zeek", tc.password)
+			}
+			w := httptest.NewRecorder()
+			handler.ServeHTTP(w, r)
+			if w.Code != tc.status || !strings.Contains(w.Body.String(), tc.want) {
+				t.Errorf("%d %s, want %d with %q", w.Code, w.Body, tc.status, tc.want)
+			}
+			if strings.HasPrefix(tc.target, "/api") && !json.Valid(w.Body.Bytes()) {
+				t.Errorf("no JSON: %s", w.Body)
+			}
+		})
+	}
+}
+
+func TestABrokenProvisioningIsAnError(t *testing.T) {
+	root := provision(t)
+	if err := os.WriteFile(filepath.Join(root, "dashboards", "bad.json"), []byte("{"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readProvisioning(root); err == nil || !strings.Contains(err.Error(), "bad.json") {
+		t.Errorf("error %v, want one that names bad.json", err)
+	}
+}
