@@ -152,7 +152,7 @@ func (o paceOptions) pacer() (forward.Pacer, error) {
 	switch {
 	case len(chosen) > 1:
 		return nil, fmt.Errorf("%s: they exclude each other", strings.Join(chosen, " and "))
-	case o.given("speed") && (len(chosen) == 1 && (chosen[0] != "--pace" || o.pace != "recorded")):
+	case o.given("speed") && (o.pace != "recorded" || len(chosen) == 1 && chosen[0] != "--pace"):
 		return nil, errors.New("--speed scales the recorded pace; it does not go with another one")
 	case o.given("pps"):
 		return pace.PPS(o.pps)
