@@ -17,7 +17,7 @@
 // These variables change the stack, with or without the program:
 //
 //	ZEEKDEMO_IMAGE_ZEEK, _PROMETHEUS, _LOKI, _GRAFANA, _COLLECTOR   image references
-//	ZEEKDEMO_BIND                                                   address of the published ports; 127.0.0.1
+//	ZEEKDEMO_BIND                                                   address of the published ports, IPv6 in brackets; 127.0.0.1
 //	ZEEKDEMO_GRAFANA_USER, ZEEKDEMO_GRAFANA_PASSWORD                Grafana's login; zeek, zeek
 package assets
 

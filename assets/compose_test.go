@@ -106,11 +106,14 @@ func TestPublishedPorts(t *testing.T) {
 	if got := publishedPorts(t, nil); !slices.Equal(got, want) {
 		t.Errorf("got %q\nwant %q", got, want)
 	}
-	for i := range want {
-		want[i] = strings.Replace(want[i], "127.0.0.1", "192.0.2.1", 1)
-	}
-	if got := publishedPorts(t, map[string]string{"ZEEKDEMO_BIND": "192.0.2.1"}); !slices.Equal(got, want) {
-		t.Errorf("with ZEEKDEMO_BIND: got %q\nwant %q", got, want)
+	for bind, address := range map[string]string{"192.0.2.1": "192.0.2.1", "[::1]": "::1"} {
+		moved := slices.Clone(want)
+		for i := range moved {
+			moved[i] = strings.Replace(moved[i], "127.0.0.1", address, 1)
+		}
+		if got := publishedPorts(t, map[string]string{"ZEEKDEMO_BIND": bind}); !slices.Equal(got, moved) {
+			t.Errorf("ZEEKDEMO_BIND=%s: got %q\nwant %q", bind, got, moved)
+		}
 	}
 }
 

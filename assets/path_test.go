@@ -27,6 +27,7 @@ func logLines(tag string, first time.Time, n int) string {
 // Loki is killed, the sensors go on writing, the collector is killed as well:
 // when both are back, every line is there, once.
 func TestNothingIsLostOrDoubledOnTheWayToLoki(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, "loki", "collector")
 	depot, loki, collector := b.depot(), b.run("loki"), b.run("collector")
 	start := time.Now().Add(-time.Minute).Truncate(time.Second)
@@ -64,6 +65,7 @@ func accepted(collector *instance, want int) error {
 // own time for a year, in whatever order lines come; beyond that, and in the
 // future, at the time of reading; never is it dropped.
 func TestTimesOfLines(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, "loki", "collector")
 	depot, loki := b.depot(), b.run("loki")
 	now := time.Now().Truncate(time.Second)
@@ -114,6 +116,7 @@ func TestTimesOfLines(t *testing.T) {
 // own folder of the volume, which the engine makes, and becomes healthy; so it
 // does again after a restart.
 func TestSensorsStart(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, "zeek")
 	for _, service := range []string{"zeek", "zeek-geneve"} {
 		t.Run(service, func(t *testing.T) {

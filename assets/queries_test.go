@@ -39,6 +39,7 @@ var counted = map[string]string{
 // real Prometheus and real Loki that hold what two real sensors recorded and
 // that got it by way of the stack's own configurations.
 func TestQueries(t *testing.T) {
+	t.Parallel()
 	rec := recorded(t)
 	b := newBench(t, "loki", "collector", "prometheus")
 	hosts := rec.serveMetrics(b)

@@ -26,8 +26,10 @@ redef Telemetry::metrics_port = 9991/tcp;
 redef Telemetry::metrics_address = "0.0.0.0";
 
 # Gaps in acknowledged TCP data, reported soon enough for a short replay.
-redef CaptureLoss::watch_interval = 30sec;
 @load misc/capture-loss
+redef CaptureLoss::watch_interval = 30sec;
+
+# Zeek's own account of packets, memory and lag, as a log.
 @load misc/stats
 redef Stats::report_interval = 1min;
 
