@@ -141,7 +141,7 @@ func (r *receiver) take(n int) {
 		size += kernelMemory(len(payload))
 	}
 	if r.window != nil {
-		r.window.arrived(size)
+		r.window.arrived(n, size)
 	}
 	r.ledger.mu.Lock()
 	for i := range n {

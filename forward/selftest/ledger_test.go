@@ -122,9 +122,18 @@ func TestWindow(t *testing.T) {
 	if _, err := w.Reserve(cancelled, batchOf(100)); !errors.Is(err, context.Canceled) {
 		t.Errorf("a full window, interrupted: %v", err)
 	}
-	w.arrived(3 * kernelMemory(100))
+	w.arrived(3, 3*kernelMemory(100))
 	if n := reserve(batchOf(60000, 1)); n != 1 {
 		t.Errorf("granted %d of one that is larger than the window and another", n)
+	}
+}
+
+// However large the buffer is, the queues before it are not.
+func TestWindowCountsDatagrams(t *testing.T) {
+	w := newWindow(1 << 30)
+	grant, err := w.Reserve(t.Context(), batchOf(make([]int, maxOnWay+5)...))
+	if err != nil || grant.Datagrams != maxOnWay {
+		t.Errorf("grant %+v, %v", grant, err)
 	}
 }
 
@@ -134,7 +143,7 @@ func TestWindowWaitsForArrivals(t *testing.T) {
 	if _, err := w.Reserve(t.Context(), batchOf(100)); err != nil {
 		t.Fatal(err)
 	}
-	time.AfterFunc(5*time.Millisecond, func() { w.arrived(kernelMemory(100)) })
+	time.AfterFunc(5*time.Millisecond, func() { w.arrived(1, kernelMemory(100)) })
 	grant, err := w.Reserve(t.Context(), batchOf(100))
 	if err != nil || grant.Datagrams != 1 || grant.Stalled <= 0 {
 		t.Errorf("grant %+v, %v", grant, err)

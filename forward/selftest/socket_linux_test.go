@@ -1,10 +1,16 @@
 package selftest
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/zeekdemo/zeekdemo/forward"
+	"github.com/zeekdemo/zeekdemo/forward/transmit"
 )
 
 const table = `   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops             
@@ -46,5 +52,60 @@ func TestSocketDrops(t *testing.T) {
 	}
 	if n, ok := s.drops(); n == 0 || !ok {
 		t.Errorf("%d drops, %v", n, ok)
+	}
+}
+
+// queued returns the bytes that the kernel accounts to a socket's receive
+// queue.
+func queued(t *testing.T, port uint16) int {
+	t.Helper()
+	text, err := os.ReadFile(udpTable)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		fields := strings.Fields(line)
+		if len(fields) < 13 || !strings.HasSuffix(fields[1], fmt.Sprintf(":%04X", port)) {
+			continue
+		}
+		_, rx, _ := strings.Cut(fields[4], ":")
+		n, err := strconv.ParseInt(rx, 16, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return int(n)
+	}
+	t.Fatalf("no socket with port %d", port)
+	return 0
+}
+
+// The window relies on it: the estimate is never below what the kernel
+// accounts, whichever way datagrams were handed over.
+func TestKernelMemoryIsAnUpperBound(t *testing.T) {
+	for _, alone := range []bool{false, true} {
+		for _, size := range []int{1, 60, 300, 700, 1000, 1500, 2000, 4000, 8000, 9000, 16000, 17000, 33000, 65000} {
+			s, err := openSocket()
+			if err != nil {
+				t.Fatal(err)
+			}
+			tx, err := transmit.Open(t.Context(), transmit.Options{Destination: s.address(), Mode: transmit.UDP, NoGSO: alone})
+			if err != nil {
+				t.Fatal(err)
+			}
+			const n = 5 // stays below every buffer
+			b := forward.Batch{Buf: make([]byte, n*size)}
+			for i := range n {
+				b.Datagrams = append(b.Datagrams, forward.Datagram{Off: i * size, Len: size, Port: 50000})
+			}
+			if _, err := tx.Send(&b); err != nil {
+				t.Fatal(err)
+			}
+			got := queued(t, s.address().Port())
+			if got == 0 || got > n*kernelMemory(size) {
+				t.Errorf("%d datagrams of %d bytes (alone: %v) take %d bytes, estimated %d", n, size, alone, got, n*kernelMemory(size))
+			}
+			tx.Close()
+			s.close()
+		}
 	}
 }

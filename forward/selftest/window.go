@@ -12,15 +12,21 @@ import (
 // lost, so that a loss does not stop the run.
 const writeOff = 200 * time.Millisecond
 
-// window is a Gate that never lets more be on the way than the receiver's
-// socket can hold. The receiver tells it what has arrived.
+// maxOnWay is how many datagrams may be on the way: fewer than the queue of a
+// processor for received packets holds, through which the loopback device goes
+// as well (net.core.netdev_max_backlog, 1000 by default).
+const maxOnWay = 800
+
+// window is a Gate that never lets more be on the way than the kernel's queues
+// can hold. The receiver tells it what has arrived.
 type window struct {
 	limit int // bytes of kernel memory that may be on the way
 	wake  chan struct{}
 	timer *time.Timer
 
-	mu    sync.Mutex
-	onWay int
+	mu        sync.Mutex
+	onWay     int // bytes
+	datagrams int
 }
 
 var _ forward.Gate = (*window)(nil)
@@ -64,10 +70,11 @@ func (w *window) take(b *forward.Batch) int {
 	defer w.mu.Unlock()
 	for i := range b.Datagrams {
 		size := kernelMemory(b.Datagrams[i].Len)
-		if w.onWay > 0 && w.onWay+size > w.limit {
+		if w.onWay > 0 && (w.onWay+size > w.limit || w.datagrams == maxOnWay) {
 			return i
 		}
 		w.onWay += size
+		w.datagrams++
 	}
 	return len(b.Datagrams)
 }
@@ -80,7 +87,7 @@ func (w *window) wait(ctx context.Context) error {
 	case <-w.wake:
 	case <-w.timer.C:
 		w.mu.Lock()
-		w.onWay = 0
+		w.onWay, w.datagrams = 0, 0
 		w.mu.Unlock()
 	case <-ctx.Done():
 		return ctx.Err()
@@ -95,14 +102,15 @@ func (w *window) Sent(b *forward.Batch, n int) {
 		unsent += kernelMemory(b.Datagrams[i].Len)
 	}
 	if unsent > 0 {
-		w.arrived(unsent)
+		w.arrived(len(b.Datagrams)-n, unsent)
 	}
 }
 
-// arrived takes memory off the way, as [kernelMemory] counts it.
-func (w *window) arrived(size int) {
+// arrived takes datagrams off the way, and their memory as [kernelMemory]
+// counts it. Second copies may make it more than there was.
+func (w *window) arrived(datagrams, size int) {
 	w.mu.Lock()
-	w.onWay = max(w.onWay-size, 0)
+	w.onWay, w.datagrams = max(w.onWay-size, 0), max(w.datagrams-datagrams, 0)
 	w.mu.Unlock()
 	select {
 	case w.wake <- struct{}{}:
