@@ -86,8 +86,7 @@ func FuzzVM(f *testing.F) {
 		if err != nil {
 			return
 		}
-		// The peer panics where X and an offset together overflow its int
-		// nowhere on 64 bits, and reads extension offsets as the kernel does.
+		// Offsets this large are the kernel's extensions to the peer.
 		for _, r := range raw {
 			if r.K >= 1<<31 {
 				return
