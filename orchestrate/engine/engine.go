@@ -18,7 +18,6 @@ import (
 	"io"
 	"net/netip"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
@@ -246,13 +245,24 @@ func (composeEvents) Start(context.Context, string) {}
 
 func (composeEvents) Done(string, bool) {}
 
+// On passes events on. What went wrong is returned as an error and printed
+// there, once, so an event only says that its object failed.
 func (c composeEvents) On(resources ...api.Resource) {
-	states := []orchestrate.EventState{api.Working: orchestrate.Working, api.Done: orchestrate.Done,
-		api.Warning: orchestrate.Warning, api.Error: orchestrate.Failed}
 	for _, r := range resources {
 		e := orchestrate.Event{ID: r.ID, Parent: r.ParentID, Text: r.Text, Detail: r.Details, Current: r.Current, Total: r.Total}
-		if i := int(r.Status); slices.Contains([]int{0, 1, 2, 3}, i) {
-			e.State = states[i]
+		switch r.Status {
+		case api.Working:
+			e.State = orchestrate.Working
+		case api.Done:
+			e.State = orchestrate.Done
+		case api.Warning:
+			e.State = orchestrate.Warning
+		default:
+			e.State, e.Text, e.Detail = orchestrate.Failed, "Failed", ""
+		}
+		if name, ok := strings.CutPrefix(r.ID, "service:"); ok { // as Compose names one that it could not create: service:zeek:1
+			name, _, _ = strings.Cut(name, ":")
+			e.ID = "Service " + name
 		}
 		c.progress(e)
 	}
