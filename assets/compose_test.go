@@ -41,7 +41,7 @@ func TestProjectHasItsNames(t *testing.T) {
 	}{
 		{"services", p.ServiceNames(), []string{"collector", "grafana", "loki", "prometheus", "zeek", "zeek-geneve"}},
 		{"networks", slices.Sorted(maps.Keys(p.Networks)), []string{"monitoring", "telemetry"}},
-		{"volumes", p.VolumeNames(), []string{"collector-state", "grafana-data", "loki-data", "prometheus-data", "zeek-logs"}},
+		{"volumes", p.VolumeNames(), []string{"collector-state", "loki-data", "prometheus-data", "zeek-logs"}},
 	} {
 		slices.Sort(tt.got)
 		if !slices.Equal(tt.got, tt.want) {

@@ -114,7 +114,9 @@ func (e *Engine) Up(ctx context.Context, p orchestrate.Project, progress orchest
 	err = service.Up(ctx, project, api.UpOptions{Create: api.CreateOptions{
 		RemoveOrphans: true,
 		Recreate:      api.RecreateDiverged, RecreateDependencies: api.RecreateDiverged,
-		Inherit: true,
+		// Anonymous volumes of an older container are not taken over: what is to
+		// be kept has a named one.
+		Inherit: false,
 	}, Start: api.StartOptions{Project: project}})
 	return explainUp(ctx, err)
 }
