@@ -16,6 +16,7 @@ import (
 	"github.com/zeekdemo/zeekdemo/forward/encap"
 	"github.com/zeekdemo/zeekdemo/forward/pace"
 	"github.com/zeekdemo/zeekdemo/forward/selftest"
+	"github.com/zeekdemo/zeekdemo/forward/transmit"
 )
 
 // A fakeClock moves only when it is told to: by sleeping, by what the other
@@ -642,7 +643,7 @@ func BenchmarkLateness(b *testing.B) {
 				b.Fatal(err)
 			}
 			p := pipelineOf(b, b.N, pps)
-			if err := p.Run(b.Context()); err != nil {
+			if err := transmit.Pinned(transmit.CPUAuto, func() error { return p.Run(b.Context()) }); err != nil {
 				b.Fatal(err)
 			}
 			rep := p.Stats.Snapshot()
