@@ -252,7 +252,9 @@ func mapPorts(t *testing.T, got, expected []sent) []sent {
 func TestWireIsValid(t *testing.T) {
 	tshark, tcpdump := testenv.NeedTool(t, "tshark"), testenv.NeedTool(t, "tcpdump")
 	net := newNetwork(t, 1500)
-	inside(t, net.mid, turnOffloadsOff)
+	inside(t, net.mid, func() error {
+		return turnOff("out0", "tx-udp-segmentation", "tx-checksum-ip-generic", "tx-generic-segmentation", "tx-scatter-gather")
+	})
 	b := tunnelled(t)
 	for _, dst := range []netip.AddrPort{dst4, dst6} {
 		for _, mode := range []Mode{Packet, UDP} {
@@ -273,16 +275,18 @@ func TestWireIsValid(t *testing.T) {
 	}
 }
 
-// turnOffloadsOff makes out0 a device that takes only complete packets.
-func turnOffloadsOff() error {
+// turnOff turns features of a device in this thread's namespace off.
+func turnOff(device string, features ...string) error {
 	tool, err := ethtool.NewEthtool()
 	if err != nil {
 		return err
 	}
 	defer tool.Close()
-	return tool.Change("out0", map[string]bool{
-		"tx-udp-segmentation": false, "tx-checksum-ip-generic": false, "tx-generic-segmentation": false, "tx-scatter-gather": false,
-	})
+	change := make(map[string]bool)
+	for _, f := range features {
+		change[f] = false
+	}
+	return tool.Change(device, change)
 }
 
 // tunnelled is a batch of real VXLAN payloads of many sizes.
@@ -391,6 +395,43 @@ func noPorts() (uint64, error) {
 		names = fields
 	}
 	return 0, fmt.Errorf("no Udp NoPorts in %w", fs.ErrNotExist)
+}
+
+// TestDeviceStopsSegmenting turns segmentation off, under an open transmission
+// and before another is opened. The kernel says of each super-packet then that
+// the queue is full.
+func TestDeviceStopsSegmenting(t *testing.T) {
+	net := newNetwork(t, 1500)
+	fd := listen(t, net.rx, dst4)
+	b := traffic(5)
+	inside(t, net.tx, func() error {
+		tr, err := Open(context.Background(), Options{Destination: dst4, Mode: Packet})
+		if err != nil {
+			return err
+		}
+		defer tr.Close()
+		if err := turnOff("port0", "tx-udp-segmentation"); err != nil {
+			return err
+		}
+		_, err = tr.Send(b)
+		if s := tr.Stats(); len(s.Fallbacks) != 1 || tr.Describe().GSO {
+			t.Errorf("%v: %+v", tr.Describe(), s)
+		}
+		return err
+	})
+	d, _ := send(t, net.tx, Options{Destination: dst4, Mode: Packet}, b)
+	if d.GSO || !strings.Contains(d.String(), "port0 does not have it") {
+		t.Errorf("opened without offload: %v", d)
+	}
+	var expected []sent
+	for range 2 {
+		for i := range b.Datagrams {
+			expected = append(expected, sent{int(b.Datagrams[i].Port), b.Payload(i)})
+		}
+	}
+	if err := diff(receive(t, fd), expected); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestDeviceGone removes the device under an open transmission.
