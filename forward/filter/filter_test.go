@@ -78,7 +78,7 @@ func readFrames(tb testing.TB, name string) (forward.LinkType, []forward.Frame) 
 	var frames []forward.Frame
 	for {
 		var f forward.Frame
-		if err := r.Next(&f); err == io.EOF {
+		if err := r.Next(&f); errors.Is(err, io.EOF) {
 			return r.LinkTypes()[0], frames
 		} else if err != nil {
 			tb.Fatal(err)
@@ -148,7 +148,7 @@ func countRecords(t *testing.T, capture []byte) (n int) {
 	}
 	for {
 		var f forward.Frame
-		if err := r.Next(&f); err == io.EOF {
+		if err := r.Next(&f); errors.Is(err, io.EOF) {
 			return n
 		} else if err != nil {
 			t.Fatal(err)

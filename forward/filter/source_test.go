@@ -60,7 +60,7 @@ func yielded(t *testing.T, f *Filter) (versions string, err error) {
 	t.Helper()
 	for {
 		var frame forward.Frame
-		if err := f.Next(&frame); err == io.EOF {
+		if err := f.Next(&frame); errors.Is(err, io.EOF) {
 			return versions, nil
 		} else if err != nil {
 			return versions, err

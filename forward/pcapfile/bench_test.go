@@ -2,6 +2,7 @@ package pcapfile
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -93,7 +94,7 @@ func BenchmarkReadMemory(b *testing.B) {
 	b.SetBytes(350 + recordHeaderLen)
 	r := &Reader{}
 	for b.Loop() {
-		if r.err == io.EOF || r.format == nil {
+		if errors.Is(r.err, io.EOF) || r.format == nil {
 			r, _ = NewReader(bytes.NewReader(content), "memory")
 		}
 		r.Next(&f)

@@ -3,6 +3,7 @@ package pcapfile
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"io"
 	"testing"
 
@@ -152,7 +153,7 @@ func readAll(src forward.Source) ([]forward.Frame, error) {
 	var all []forward.Frame
 	for {
 		var f forward.Frame
-		if err := src.Next(&f); err == io.EOF {
+		if err := src.Next(&f); errors.Is(err, io.EOF) {
 			return all, nil
 		} else if err != nil {
 			return all, err

@@ -28,7 +28,7 @@ func (e *DamageError) Error() string {
 		where = " of the uncompressed capture"
 	}
 	cause := ""
-	if e.Err != nil && e.Err != io.ErrUnexpectedEOF {
+	if e.Err != nil && !errors.Is(e.Err, io.ErrUnexpectedEOF) {
 		cause = ": " + e.Err.Error()
 	}
 	return fmt.Sprintf("read %s: packet %d at byte %d%s: %s%s", e.Name, e.Packet, e.Offset, where, e.What, cause)

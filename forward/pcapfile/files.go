@@ -18,6 +18,11 @@ type Options struct {
 	Loop int
 	// Stdin is what the name "-" stands for; nil where there is none.
 	Stdin io.Reader
+	// Stop ends the waiting for standard input, a pipe or a device when it is
+	// closed: opening and Next then fail with an error that unwraps to
+	// context.Canceled. It is meant for a context's Done channel, and nil where
+	// nothing is to be stopped. Regular files do not look at it.
+	Stop <-chan struct{}
 }
 
 // Files is a run of captures, one after the other, several times over. Only
@@ -33,6 +38,7 @@ type Files struct {
 	inputs []input
 	loops  int // negative: forever
 	stdin  io.Reader
+	stop   <-chan struct{}
 
 	now    *Reader // nil before the first frame and between two files
 	index  int     // of now, or of the next to be opened
@@ -72,7 +78,7 @@ func OpenAll(names []string, opts Options) (*Files, error) {
 	if slices.Contains(names, "-") && looping(opts.Loop) {
 		return nil, fmt.Errorf("loop over %s: it can be read only once; save it to a file first", stdinName)
 	}
-	s := &Files{loops: opts.Loop, stdin: opts.Stdin, low: math.MaxInt64, high: math.MinInt64}
+	s := &Files{loops: opts.Loop, stdin: opts.Stdin, stop: opts.Stop, low: math.MaxInt64, high: math.MinInt64}
 	if s.loops == 0 {
 		s.loops = 1
 	}
@@ -96,6 +102,7 @@ func (s *Files) check(name string) error {
 	if !f.regular && looping(s.loops) {
 		return errors.Join(fmt.Errorf("loop over %s: it is no regular file and can be read only once", f.name), f.close())
 	}
+	f.interruptible(s.stop)
 	r := &Reader{done: &s.done}
 	if f.regular {
 		r.win.buf = s.win

@@ -2,6 +2,7 @@ package pcapfile
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"io/fs"
@@ -69,7 +70,7 @@ func TestFilesAndLoops(t *testing.T) {
 	}
 	equalFrames(t, got, want)
 	var f forward.Frame
-	if err := src.Next(&f); err != io.EOF {
+	if err := src.Next(&f); !errors.Is(err, io.EOF) {
 		t.Errorf("after the end: %v", err)
 	}
 	if done, total := src.Progress(); done != total || total == 0 {
@@ -101,7 +102,7 @@ func TestLoopForever(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer empty.Close()
-	if err := empty.Next(&f); err != io.EOF {
+	if err := empty.Next(&f); !errors.Is(err, io.EOF) {
 		t.Errorf("nothing to loop over: %v, want io.EOF", err)
 	}
 }
@@ -200,6 +201,40 @@ func TestOpenAllRefuses(t *testing.T) {
 type touched struct{ reads int }
 
 func (r *touched) Read([]byte) (int, error) { r.reads++; return 0, io.EOF }
+
+// TestStop ends the wait for a silent pipe, before its first byte and between
+// two packets, plain and compressed.
+func TestStop(t *testing.T) {
+	whole := newPcapSpec().file(packet(60, 1))
+	stop := make(chan struct{})
+	in, out := io.Pipe()
+	go out.Write(append(whole, 0))
+	src, err := OpenAll([]string{"-"}, Options{Stdin: in, Stop: stop})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var f forward.Frame
+	if err := src.Next(&f); err != nil || !bytes.Equal(f.Data, packet(60, 1)) {
+		t.Fatalf("%x, %v", f.Data, err)
+	}
+	close(stop)
+	if err := src.Next(&f); !errors.Is(err, context.Canceled) {
+		t.Errorf("Next: %v", err)
+	}
+	if err := src.Close(); err != nil {
+		t.Error(err)
+	}
+
+	silent, _ := io.Pipe()
+	if _, err := OpenAll([]string{"-"}, Options{Stdin: silent, Stop: stop}); !errors.Is(err, context.Canceled) {
+		t.Errorf("OpenAll: %v", err)
+	}
+	compressed, writer := io.Pipe()
+	go writer.Write([]byte{0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff})
+	if _, err := OpenAll([]string{"-"}, Options{Stdin: compressed, Stop: stop}); !errors.Is(err, context.Canceled) {
+		t.Errorf("OpenAll of a compressed one: %v", err)
+	}
+}
 
 // TestStdinBetweenFiles takes its turn.
 func TestStdinBetweenFiles(t *testing.T) {

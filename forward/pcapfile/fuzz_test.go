@@ -66,7 +66,7 @@ func checkFrame(t *testing.T, f *forward.Frame, size int) {
 func checkEnd(t *testing.T, err error, n, size int64) {
 	t.Helper()
 	var damage *DamageError
-	if err != io.EOF && (!errors.As(err, &damage) || damage.Packet != n+1 || damage.Offset < 0 || damage.Offset >= size) {
+	if !errors.Is(err, io.EOF) && (!errors.As(err, &damage) || damage.Packet != n+1 || damage.Offset < 0 || damage.Offset >= size) {
 		t.Fatalf("after %d packets in %d bytes: %v", n, size, err)
 	}
 }

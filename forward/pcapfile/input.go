@@ -8,7 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"syscall"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -45,7 +44,7 @@ func openFile(name string, stdin io.Reader) (*file, error) {
 	}
 	info, err := f.Stat()
 	if err == nil && info.IsDir() {
-		err = &fs.PathError{Op: "open", Path: name, Err: syscall.EISDIR}
+		err = &fs.PathError{Op: "open", Path: name, Err: errors.New("is a directory")}
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
@@ -55,6 +54,18 @@ func openFile(name string, stdin io.Reader) (*file, error) {
 		opened.size = info.Size()
 	}
 	return opened, nil
+}
+
+// interruptible makes waiting for f end when stop is closed: reads then fail
+// with context.Canceled. Files never make anybody wait.
+func (f *file) interruptible(stop <-chan struct{}) {
+	if f.regular || stop == nil {
+		return
+	}
+	ahead := startReadAhead(io.NopCloser(f.r), &counted{}, stop)
+	closeFile := f.close
+	f.r = ahead
+	f.close = func() error { ahead.stop(); return closeFile() }
 }
 
 // counted counts what is read from a file.
@@ -97,7 +108,7 @@ func uncompress(f *file) (s stream, head []byte, stop func(), err error) {
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("decompress %s: %w", f.name, err)
 	}
-	ahead := startReadAhead(decoder, raw)
+	ahead := startReadAhead(decoder, raw, nil)
 	return ahead, nil, ahead.stop, nil
 }
 

@@ -3,6 +3,7 @@ package pcapfile
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -93,7 +94,7 @@ func TestMemory(t *testing.T) {
 				frames++
 				size += int64(len(f.Data)) + recordHeaderLen
 			}
-			if err != io.EOF {
+			if !errors.Is(err, io.EOF) {
 				t.Fatal(err)
 			}
 		})

@@ -30,6 +30,12 @@
 // plausible: no frame is longer than 262 144 bytes and a little slack, the
 // largest snap length that libpcap and Wireshark accept.
 //
+// # Frame check sequences
+//
+// Where a pcap file or an interface of a pcapng file says that frames end in a
+// frame check sequence, it is taken off: no monitor wants it. What single
+// packets say about theirs (epb_flags) is not looked at.
+//
 // # Sources
 //
 // The formats are those of draft-ietf-opsawg-pcap, draft-ietf-opsawg-pcapng and

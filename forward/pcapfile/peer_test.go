@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -84,7 +85,7 @@ func comparePeer(t *testing.T, r *Reader, peer peerReader, link func(gopacket.Ca
 		err := r.Next(&f)
 		data, info, peerErr := peer.ReadPacketData()
 		if err != nil || peerErr != nil {
-			if err != io.EOF || peerErr != io.EOF {
+			if !errors.Is(err, io.EOF) || !errors.Is(peerErr, io.EOF) {
 				t.Errorf("packet %d: %v, the peer says %v", n, err, peerErr)
 			}
 			return

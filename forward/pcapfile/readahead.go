@@ -1,6 +1,9 @@
 package pcapfile
 
-import "io"
+import (
+	"context"
+	"io"
+)
 
 // Chunks that a readAhead has in flight, and their size in bytes.
 const (
@@ -9,10 +12,12 @@ const (
 )
 
 // readAhead runs a decoder in a goroutine of its own, some chunks ahead of its
-// reader, so that decompression and sending share the work of two cores.
+// reader, so that decompression and sending share the work of two cores. It
+// also serves to stop waiting for a pipe.
 type readAhead struct {
 	free, full chan chunk
 	quit       chan struct{}
+	cancel     <-chan struct{} // ends the waiting of Read
 
 	now  chunk  // being read
 	rest []byte // of it
@@ -27,12 +32,13 @@ type chunk struct {
 }
 
 // startReadAhead starts the goroutine, which owns decoder and raw from now on
-// and closes decoder when it ends.
-func startReadAhead(decoder io.ReadCloser, raw *counted) *readAhead {
+// and closes decoder when it ends. cancel may be nil.
+func startReadAhead(decoder io.ReadCloser, raw *counted, cancel <-chan struct{}) *readAhead {
 	a := &readAhead{
-		free: make(chan chunk, aheadChunks),
-		full: make(chan chunk, aheadChunks),
-		quit: make(chan struct{}),
+		free:   make(chan chunk, aheadChunks),
+		full:   make(chan chunk, aheadChunks),
+		quit:   make(chan struct{}),
+		cancel: cancel,
 	}
 	for range aheadChunks {
 		a.free <- chunk{buf: make([]byte, aheadSize)}
@@ -43,7 +49,7 @@ func startReadAhead(decoder io.ReadCloser, raw *counted) *readAhead {
 
 // run fills free chunks until the decoder ends or nobody wants any more.
 func (a *readAhead) run(decoder io.ReadCloser, raw *counted) {
-	defer decoder.Close() //nolint:errcheck // a decoder's Close only frees memory
+	defer decoder.Close() // which only frees memory
 	for {
 		var c chunk
 		select {
@@ -68,8 +74,13 @@ func (a *readAhead) Read(p []byte) (int, error) {
 		}
 		if a.now.buf != nil {
 			a.free <- chunk{buf: a.now.buf}
+			a.now.buf = nil
 		}
-		a.now = <-a.full
+		select {
+		case a.now = <-a.full:
+		case <-a.cancel:
+			return 0, context.Canceled
+		}
 		a.rest = a.now.buf[:a.now.n]
 	}
 	n := copy(p, a.rest)

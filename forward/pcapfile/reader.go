@@ -189,5 +189,8 @@ func (r *Reader) Close() error {
 	r.stop()
 	err := r.close()
 	r.close = nil
+	if r.err == nil {
+		r.err = errClosed
+	}
 	return err
 }

@@ -461,7 +461,7 @@ func TestSlowPipe(t *testing.T) {
 	}
 	out.Close()
 	var f forward.Frame
-	if err := r.Next(&f); err != io.EOF || !r.Ready() {
+	if err := r.Next(&f); !errors.Is(err, io.EOF) || !r.Ready() {
 		t.Errorf("at the end: %v, ready %v", err, r.Ready())
 	}
 }

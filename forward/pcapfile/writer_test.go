@@ -105,7 +105,7 @@ func checkWritten(t *testing.T, name string, payloads [][]byte, addresses [2]str
 			t.Errorf("packet %d: time %d, length %d, want %d, %d", i, info.Timestamp.UnixNano(), info.Length, want, len(data))
 		}
 	}
-	if _, _, err := r.ReadPacketData(); err != io.EOF {
+	if _, _, err := r.ReadPacketData(); !errors.Is(err, io.EOF) {
 		t.Errorf("at the end: %v", err)
 	}
 }
