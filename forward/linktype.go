@@ -13,7 +13,7 @@ func (t LinkType) String() string {
 }
 
 // name is a switch, not a map: it needs no mutable state and no init.
-func (t LinkType) name() (string, bool) {
+func (t LinkType) name() (string, bool) { //nolint:gocyclo // a table
 	switch t {
 	case LinkNull:
 		return "NULL", true
@@ -60,7 +60,7 @@ func (t LinkType) name() (string, bool) {
 }
 
 // laterName knows the values that were given out after radiotap's.
-func (t LinkType) laterName() (string, bool) {
+func (t LinkType) laterName() (string, bool) { //nolint:gocyclo // a table
 	switch t {
 	case 141:
 		return "MTP2", true

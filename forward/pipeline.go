@@ -15,7 +15,7 @@ const (
 	DefaultBatchBytes     = 256 << 10 // stays within a second-level cache
 )
 
-// AtOnce, as a due time, stands for "no due time: send it as soon as you can".
+// AtOnce as a due time stands for "no due time: send it as soon as you can".
 const AtOnce int64 = -1
 
 // Pacer says when datagrams are due. It is package pace's job. A Pacer holds
@@ -288,7 +288,7 @@ func (r *run) step(ctx context.Context) error {
 }
 
 func sourceError(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return errEnd
 	}
 	return fmt.Errorf("read frame: %w", err)

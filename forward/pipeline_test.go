@@ -549,7 +549,7 @@ func TestMissingPartIsNamed(t *testing.T) {
 }
 
 // discard is a Sink that costs nothing.
-type discard struct{ datagrams, bytes int }
+type discard struct{ datagrams int }
 
 func (s *discard) Send(b *forward.Batch) (int, error) {
 	s.datagrams += len(b.Datagrams)

@@ -63,7 +63,7 @@ type iface struct {
 // for next.
 func newPcapng(w *window) (*pcapng, error) {
 	p := &pcapng{win: w}
-	kind, length, err := p.header()
+	_, length, err := p.header()
 	if err == nil {
 		err = p.section(length)
 	}
@@ -71,6 +71,7 @@ func newPcapng(w *window) (*pcapng, error) {
 		return nil, err
 	}
 	for {
+		var kind uint32
 		kind, length, p.early = p.header()
 		if p.early != nil || isPacket(kind) {
 			return p, nil

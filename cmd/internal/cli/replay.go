@@ -336,7 +336,7 @@ func (r *replay) openSource(ctx context.Context) error {
 	if loop == 0 {
 		loop = -1
 	}
-	files, err := pcapfile.OpenAll(names, pcapfile.Options{Loop: loop, Stdin: r.app.In})
+	files, err := pcapfile.OpenAll(names, pcapfile.Options{Loop: loop, Stdin: r.app.In, Stop: ctx.Done()})
 	if err != nil {
 		return err
 	}

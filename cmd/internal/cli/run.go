@@ -53,10 +53,12 @@ func (r *replay) run(ctx context.Context) error {
 // announce says what is about to happen, for a run may take hours.
 func (r *replay) announce() {
 	to := r.o.out.write
-	if r.tx != nil {
-		to = r.tx.Describe().String()
+	if r.tx != nil { // e.g. vxlan 172.18.0.2:4789 by packet on veth1
+		description := r.tx.Describe()
+		description.Reasons = nil // the report has them
+		to = fmt.Sprintf("%s %s by %s", r.config.Kind, r.target.Address, description)
 	}
-	fmt.Fprintf(r.app.Err, "Run %d: %s to %s, %s\n", r.config.VNI, r.fileNames(), r.destination(), to)
+	fmt.Fprintf(r.app.Err, "Run %d: %s to %s\n", r.config.VNI, r.fileNames(), to)
 }
 
 func (r *replay) fileNames() string {
@@ -64,13 +66,6 @@ func (r *replay) fileNames() string {
 		return "the embedded sample"
 	}
 	return strings.Join(r.o.files, ", ")
-}
-
-func (r *replay) destination() string {
-	if r.o.out.write != "" {
-		return r.o.out.write
-	}
-	return r.config.Kind.String() + " " + r.target.Address.String()
 }
 
 // showProgress shows how far the run is until it is closed.

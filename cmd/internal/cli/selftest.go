@@ -79,7 +79,7 @@ func runSelftest(ctx context.Context, app *App, o selftestOptions) error {
 		return err
 	}
 	if len(o.files) > 0 {
-		files, err := pcapfile.OpenAll(o.files, pcapfile.Options{Stdin: app.In})
+		files, err := pcapfile.OpenAll(o.files, pcapfile.Options{Stdin: app.In, Stop: ctx.Done()})
 		if err != nil {
 			return err
 		}
