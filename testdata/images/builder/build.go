@@ -1,0 +1,160 @@
+package main
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+)
+
+// build compiles the recipe's program and imports the image.
+func build(ctx context.Context, r recipe, content string) error {
+	tmp, err := os.MkdirTemp("", "zeekdemo-images-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(tmp)
+	program := filepath.Join(tmp, "program")
+	if err := compile(ctx, r, program); err != nil {
+		return err
+	}
+	var box busybox
+	if r.busybox {
+		if box, err = findBusybox(ctx, tmp); err != nil {
+			return err
+		}
+	}
+	entries, err := resolve(ctx, r)
+	if err != nil {
+		return err
+	}
+	changes := append(r.changes, "LABEL "+labelContent+"="+content)
+	if r.standIn {
+		changes = append(changes, "LABEL "+labelStandIn+"=true")
+	}
+	return importImage(ctx, r.tag, changes, func(w io.Writer) error {
+		return writeRoot(w, r, entries, program, box)
+	})
+}
+
+// compile builds the static program.
+func compile(ctx context.Context, r recipe, target string) error {
+	link := "-s -w"
+	for _, v := range r.linkVars {
+		link += " -X " + v
+	}
+	_, err := output(ctx, r.module, "go", "build", "-trimpath", "-tags", r.tags, "-ldflags", link, "-o", target, r.pkg)
+	return err
+}
+
+// resolve reads the entries that come from a Go module.
+func resolve(ctx context.Context, r recipe) ([]entry, error) {
+	entries := append([]entry{{path: "/tmp", mode: 0o1777}}, r.entries...)
+	for i, e := range entries {
+		if e.module == "" {
+			continue
+		}
+		dir, err := output(ctx, r.module, "go", "list", "-m", "-f", "{{.Dir}}", e.module)
+		if err != nil {
+			return nil, err
+		}
+		data, err := os.ReadFile(filepath.Join(dir, e.content))
+		if err != nil {
+			return nil, err
+		}
+		entries[i].content = string(data)
+	}
+	return entries, nil
+}
+
+// writeRoot writes the image's root file system as a tar stream.
+func writeRoot(w io.Writer, r recipe, entries []entry, program string, box busybox) error {
+	root := &rootWriter{tar: tar.NewWriter(w), made: map[string]bool{"/": true}}
+	for _, e := range entries {
+		root.entry(e)
+	}
+	root.file(r.binary, program)
+	if r.busybox {
+		root.file("/bin/busybox", box.path)
+		for _, applet := range box.applets {
+			root.link("/bin/"+path.Base(applet), "/bin/busybox")
+		}
+	}
+	return errors.Join(root.err, root.tar.Close())
+}
+
+// rootWriter writes a tar stream in which every folder comes before what is in
+// it. It keeps the first error.
+type rootWriter struct {
+	tar  *tar.Writer
+	made map[string]bool
+	err  error
+}
+
+func (w *rootWriter) header(h tar.Header) {
+	w.parents(h.Name)
+	h.Name = strings.TrimPrefix(h.Name, "/")
+	if w.err == nil {
+		w.err = w.tar.WriteHeader(&h)
+	}
+}
+
+// parents writes the folders above name that were not written yet.
+func (w *rootWriter) parents(name string) {
+	if dir := path.Dir(name); !w.made[dir] {
+		w.entry(entry{path: dir})
+	}
+}
+
+func (w *rootWriter) entry(e entry) {
+	if e.content == "" {
+		if w.made[e.path] {
+			return
+		}
+		w.made[e.path] = true
+		w.header(tar.Header{Typeflag: tar.TypeDir, Name: e.path, Mode: either(e.mode, 0o755), Uid: e.owner, Gid: e.group})
+		return
+	}
+	w.header(tar.Header{Typeflag: tar.TypeReg, Name: e.path, Mode: either(e.mode, 0o644), Uid: e.owner, Gid: e.group, Size: int64(len(e.content))})
+	w.copy(strings.NewReader(e.content))
+}
+
+// file writes the program at source.
+func (w *rootWriter) file(name, source string) {
+	f, err := os.Open(source)
+	if err != nil {
+		w.err = errors.Join(w.err, err)
+		return
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		w.err = errors.Join(w.err, err)
+		return
+	}
+	w.header(tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o755, Size: info.Size()})
+	w.copy(f)
+}
+
+func (w *rootWriter) link(name, target string) {
+	if name != target {
+		w.header(tar.Header{Typeflag: tar.TypeSymlink, Name: name, Linkname: target})
+	}
+}
+
+func (w *rootWriter) copy(r io.Reader) {
+	if w.err == nil {
+		_, w.err = io.Copy(w.tar, r)
+	}
+}
+
+func either(mode, fallback int64) int64 {
+	if mode != 0 {
+		return mode
+	}
+	return fallback
+}

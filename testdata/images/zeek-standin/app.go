@@ -1,0 +1,66 @@
+package main
+
+import "bytes"
+
+// app is what a flow's application protocol needs between packets. It is
+// empty until the payload shows which protocol it is.
+type app struct {
+	http *httpState
+	tls  *tlsState
+	dns  [2][]byte // DNS over TCP: the message that is not complete, by direction
+}
+
+// tcpPayload hands in-order payload to the protocol it belongs to.
+func (f *flow) tcpPayload(s *sensor, p *packet, dir int) {
+	if f.service == "" {
+		f.service = recognise(p, f.respPort, dir)
+	}
+	switch f.service {
+	case "http":
+		f.httpData(s, p, dir)
+	case "ssl":
+		f.tlsData(s, p, dir)
+	case "dns":
+		f.dnsStream(s, p, dir)
+	}
+}
+
+// recognise names the protocol of a stream's first payload as Zeek's
+// signatures would, or "" where it cannot.
+func recognise(p *packet, respPort uint16, dir int) string {
+	switch {
+	case bytes.HasPrefix(p.data, []byte("SSH-")):
+		return "ssh"
+	case dir == fromOrig && httpMethod(p.data) != "":
+		return "http"
+	case dir == fromOrig && len(p.data) > 5 && p.data[0] == recordHandshake && p.data[1] == 3 && p.data[5] == clientHello:
+		return "ssl"
+	case respPort == 53 && dir == fromOrig:
+		return "dns"
+	}
+	return ""
+}
+
+// udpData looks for DNS, the only datagram protocol the stand-in reads.
+func (f *flow) udpData(s *sensor, p *packet, dir int) {
+	if f.respPort != 53 && f.respPort != 5353 {
+		return
+	}
+	if f.dnsMessage(s, p.time, p.data, dir) {
+		f.service = "dns"
+	}
+}
+
+// finish logs the transactions that had no answer.
+func (a *app) finish(s *sensor, f *flow) {
+	if a.http != nil {
+		for _, r := range a.http.pending {
+			r.log(s, f)
+		}
+		a.http = nil
+	}
+	if a.tls != nil {
+		a.tls.log(s, f)
+		a.tls = nil
+	}
+}

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// options is Zeek's command line as far as the stack uses it.
+type options struct {
+	iface    string   // -i: the packet source, such as udp::0.0.0.0:4789:vxlan
+	readFile string   // -r: a capture file
+	exec     []string // -e: script text
+	scripts  []string // script names and files, in order
+	version  bool     // -v, --version
+}
+
+// parseArgs understands -i, -r, -e, -C, -b, -D and -v as getopt would: an
+// option's value may be attached or be the next word, options and script
+// names may mix.
+func parseArgs(args []string) (options, error) {
+	var o options
+	for i := 0; i < len(args); i++ {
+		arg := args[i]
+		switch {
+		case arg == "--version":
+			o.version = true
+		case arg == "--":
+			o.scripts = append(o.scripts, args[i+1:]...)
+			return o, nil
+		case len(arg) < 2 || arg[0] != '-':
+			o.scripts = append(o.scripts, arg)
+		case arg[1] == '-':
+			return o, fmt.Errorf("unknown option %s", arg)
+		default:
+			took, err := o.short(arg[1:], args[i+1:])
+			if err != nil {
+				return o, err
+			}
+			i += took
+		}
+	}
+	return o, nil
+}
+
+// short applies one cluster of short options; next are the words after it. It
+// returns how many of them it used.
+func (o *options) short(cluster string, next []string) (int, error) {
+	for i, flag := range cluster {
+		switch flag {
+		case 'C', 'b', 'D': // checksums, bare mode, determinism: nothing to do here
+		case 'v':
+			o.version = true
+		case 'i', 'r', 'e':
+			value, took := cluster[i+1:], 0
+			if value == "" {
+				if len(next) == 0 {
+					return 0, fmt.Errorf("option -%c needs a value", flag)
+				}
+				value, took = next[0], 1
+			}
+			o.set(flag, value)
+			return took, nil
+		default:
+			return 0, fmt.Errorf("unknown option -%c", flag)
+		}
+	}
+	return 0, nil
+}
+
+func (o *options) set(flag rune, value string) {
+	switch flag {
+	case 'i':
+		o.iface = value
+	case 'r':
+		o.readFile = value
+	case 'e':
+		o.exec = append(o.exec, value)
+	}
+}
+
+// source is a parsed UDP packet source: where it listens and what it strips.
+type source struct {
+	addr  netip.AddrPort
+	encap string // "vxlan" or "geneve"
+}
+
+// String is the form in which Zeek announces the source.
+func (s source) String() string { return s.addr.String() + ":" + s.encap }
+
+// parseSource reads udp::ADDR:PORT:ENCAPSULATION; an IPv6 address is in brackets.
+func parseSource(iface string) (source, error) {
+	rest, ok := strings.CutPrefix(iface, "udp::")
+	if !ok {
+		return source{}, fmt.Errorf("open interface %s: the stand-in has only the udp:: packet source", iface)
+	}
+	cut := strings.LastIndexByte(rest, ':')
+	if cut < 0 {
+		return source{}, fmt.Errorf("open interface %s: want udp::ADDR:PORT:ENCAPSULATION", iface)
+	}
+	s := source{encap: rest[cut+1:]}
+	if s.encap != "vxlan" && s.encap != "geneve" {
+		return source{}, fmt.Errorf("open interface %s: unknown encapsulation %q", iface, s.encap)
+	}
+	addr, err := netip.ParseAddrPort(rest[:cut])
+	if err != nil {
+		return source{}, fmt.Errorf("open interface %s: %w", iface, err)
+	}
+	s.addr = addr
+	return s, nil
+}
