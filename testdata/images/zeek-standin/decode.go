@@ -46,6 +46,7 @@ const (
 	linkNull     = 0
 	linkEthernet = 1
 	linkPPP      = 9
+	linkFDDI     = 10
 	linkRawBSD   = 12
 	linkRaw      = 101
 	linkLoop     = 108
@@ -104,6 +105,8 @@ func linkHeader(link int, b []byte) (etherType, off int) {
 	switch link {
 	case linkEthernet:
 		return etherTypeAt(b, 12)
+	case linkFDDI:
+		return llc(b, 13)
 	case linkSLL:
 		return etherTypeAt(b, 14)
 	case linkSLL2:
@@ -122,7 +125,7 @@ func linkHeader(link int, b []byte) (etherType, off int) {
 }
 
 // etherTypeAt reads the EtherType at off; a value that is a length (IEEE
-// 802.3) is followed by LLC, of which only SNAP carries an EtherType.
+// 802.3) is followed by LLC.
 func etherTypeAt(b []byte, off int) (int, int) {
 	if len(b) < off+2 {
 		return 0, -1
@@ -132,8 +135,17 @@ func etherTypeAt(b []byte, off int) (int, int) {
 	if t >= 0x600 {
 		return t, off
 	}
-	if len(b) >= off+8 && b[off] == 0xaa && b[off+1] == 0xaa {
+	return llc(b, off)
+}
+
+// llc reads the SAPs of IEEE 802.2 at off: IP's own, or SNAP's with an EtherType.
+func llc(b []byte, off int) (int, int) {
+	const sapIP, sapSNAP = 0x06, 0xaa
+	switch {
+	case len(b) >= off+8 && b[off] == sapSNAP && b[off+1] == sapSNAP:
 		return int(binary.BigEndian.Uint16(b[off+6:])), off + 8
+	case len(b) >= off+3 && b[off] == sapIP && b[off+1] == sapIP:
+		return etherIPv4, off + 3
 	}
 	return 0, -1
 }
@@ -233,7 +245,7 @@ func (d *decoder) ipv4(b []byte, wireLen int) *packet {
 	}
 	p := &d.pkt
 	p.src, p.dst = netip.AddrFrom4([4]byte(b[12:16])), netip.AddrFrom4([4]byte(b[16:20]))
-	p.ipLen = total
+	p.ipLen = int(binary.BigEndian.Uint16(b[2:])) // Zeek, too, counts such a packet's as 0
 	body := b[header:min(total, len(b))]
 	frag := binary.BigEndian.Uint16(b[6:])
 	if frag&0x3fff == 0 {
@@ -281,6 +293,9 @@ func (d *decoder) extensions(next uint8, b []byte, off, total int) *packet {
 				d.weird = "truncated_IPv6"
 				return nil
 			}
+			if next == 43 {
+				d.route(b[off:])
+			}
 			next, off = b[off], off+8+8*int(b[off+1])
 		case 44:
 			return d.ipv6Fragment(b, off, total)
@@ -294,6 +309,15 @@ func (d *decoder) extensions(next uint8, b []byte, off, total int) *packet {
 	}
 }
 
+// route takes the final destination out of a routing header of type 0 that was
+// not walked to its end, RFC 2460 section 4.4.
+func (d *decoder) route(b []byte) {
+	length := 8 + 8*int(b[1])
+	if kind, left := b[2], b[3]; kind == 0 && left > 0 && length >= 24 && len(b) >= length {
+		d.pkt.dst = netip.AddrFrom16([16]byte(b[length-16 : length]))
+	}
+}
+
 // ipv6Fragment reads the fragment header at off, RFC 8200 section 4.5.
 func (d *decoder) ipv6Fragment(b []byte, off, total int) *packet {
 	if len(b) < off+8 {
@@ -303,6 +327,7 @@ func (d *decoder) ipv6Fragment(b []byte, off, total int) *packet {
 	next, field := b[off], binary.BigEndian.Uint16(b[off+2:])
 	body := b[off+8:]
 	if field&0xfff9 == 0 { // an atomic fragment, RFC 6946
+		d.pkt.ipLen -= 8 // Zeek removes the header
 		return d.extensions(next, b, off+8, total)
 	}
 	if len(body) < total-off-8 {

@@ -85,6 +85,19 @@ func flipped(p *packet) bool {
 	return false
 }
 
+// resolverAnswer tells whether p is a DNS response between two resolvers,
+// whose ports do not show which of them asked.
+func resolverAnswer(p *packet) bool {
+	return p.srcPort == 53 && p.dstPort == 53 && len(p.data) > 2 && p.data[2]&0x80 != 0
+}
+
+// flip swaps the ends after the first packet was counted. Like Zeek it leaves
+// that packet where it was counted.
+func (f *flow) flip() {
+	f.orig, f.resp, f.origPort, f.respPort = f.resp, f.orig, f.respPort, f.origPort
+	f.history.record('^')
+}
+
 // serverPort is a short form of Zeek's likely_server_ports.
 func serverPort(proto uint8, port uint16) bool {
 	switch port {
@@ -128,6 +141,9 @@ func (f *flow) add(s *sensor, p *packet) {
 		side.payload += uint64(max(p.dataLen, 0))
 		f.history.once(letterData, 'D', dir)
 		f.udpData(s, p, dir)
+		if dir == fromOrig && side.packets == 1 && resolverAnswer(p) {
+			f.flip()
+		}
 	default:
 		side.payload += uint64(max(p.dataLen, 0))
 	}

@@ -54,7 +54,7 @@ func loadScript(opts options, stderr io.Writer) (script, error) {
 // apply reads the redef and @load lines of text. What it does not know it
 // names on stderr, because Zeek would have acted on it or refused it.
 func (s *script) apply(text string, stderr io.Writer) error {
-	text = regexp.MustCompile(`(?m)(^|[^"#])#[^"\n]*$`).ReplaceAllString(text, "$1")
+	text = withoutComments(text)
 	for _, m := range regexp.MustCompile(`@load\s+(\S+)`).FindAllStringSubmatch(text, -1) {
 		if field, ok := strings.CutPrefix(strings.TrimSuffix(m[1], ".zeek"), "policy/frameworks/conn_key/packet_source/udp/"); ok {
 			s.vniField = field
@@ -66,6 +66,23 @@ func (s *script) apply(text string, stderr io.Writer) error {
 		}
 	}
 	return nil
+}
+
+// withoutComments cuts every line at the first # outside of quotes.
+func withoutComments(text string) string {
+	var out strings.Builder
+	for line := range strings.Lines(text) {
+		quoted := false
+		cut := strings.IndexFunc(line, func(r rune) bool {
+			quoted = quoted != (r == '"')
+			return r == '#' && !quoted
+		})
+		if cut >= 0 {
+			line = line[:cut] + "\n"
+		}
+		out.WriteString(line)
+	}
+	return out.String()
 }
 
 // redef sets the one option.

@@ -127,6 +127,9 @@ func (f *flow) addTCP(s *sensor, p *packet, dir int) {
 func (f *flow) tcpFlags(s *sensor, p *packet, dir int, st, peer *stream) {
 	switch {
 	case p.flags&flagRST != 0:
+		if st.finSeen && st.position(p.seq) < st.fin {
+			return // from before the FIN, and late
+		}
 		if st.state != tcpClosed || peer.state != tcpClosed {
 			st.state = tcpReset
 			if f.resetAt == 0 {
