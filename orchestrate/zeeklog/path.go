@@ -1,0 +1,102 @@
+package zeeklog
+
+import (
+	"fmt"
+	"slices"
+)
+
+// Path is what the two ends of a replay counted, and what lies between. Bytes
+// are those of datagram payloads, tunnel headers included.
+type Path struct {
+	Sent      uint64 `json:"sent"` // datagrams handed to the kernel
+	SentBytes uint64 `json:"sent_bytes"`
+	// Counted says whether the sensor told what it received.
+	Counted       bool   `json:"counted"`
+	Received      uint64 `json:"received"`
+	ReceivedBytes uint64 `json:"received_bytes"`
+	// Dropped is what the kernel dropped because the sensor's socket was full,
+	// and DropsKnown whether that could be read.
+	Dropped    uint64 `json:"dropped"`
+	DropsKnown bool   `json:"drops_known"`
+	Refused    uint64 `json:"refused"` // datagrams that the kernel refused to send
+}
+
+// Finding is one fault of the path and the hop where it happened.
+type Finding struct {
+	Cause Cause  `json:"cause"`
+	Hop   string `json:"hop"`  // "sensor's socket", "before the sensor's socket", "sensor"
+	Text  string `json:"text"` // one line for a person
+}
+
+// The hops.
+const (
+	hopSocket = "sensor's socket"
+	hopBefore = "between sender and sensor's socket"
+	hopSensor = "sensor"
+)
+
+// Explain names the faults of a run: what the counts prove first, then what
+// only the connections show. Without any fault it returns nothing.
+func Explain(p Path, differences []Difference) []Finding {
+	findings := p.counts()
+	if len(findings) > 0 || len(differences) == 0 {
+		return findings
+	}
+	if p.Counted {
+		return p.arrived(differences)
+	}
+	return fromConnections(differences)
+}
+
+// counts is what the numbers of datagrams and bytes prove.
+func (p Path) counts() []Finding {
+	var list []Finding
+	add := func(c Cause, hop, format string, args ...any) {
+		list = append(list, Finding{c, hop, fmt.Sprintf(format, args...)})
+	}
+	if p.Refused > 0 {
+		add(Lost, hopBefore, "%d datagrams were refused by the kernel: nobody listened", p.Refused)
+	}
+	if p.Dropped > 0 {
+		add(Lost, hopSocket, "%d datagrams were dropped at the sensor's own socket: its queue was full", p.Dropped)
+	}
+	if !p.Counted {
+		return list
+	}
+	switch arrived := p.Received + p.Dropped; {
+	case arrived < p.Sent && p.DropsKnown:
+		add(Lost, hopBefore, "%d of %d datagrams were lost before the sensor's socket", p.Sent-arrived, p.Sent)
+	case arrived < p.Sent:
+		add(Lost, hopBefore, "%d of %d datagrams were lost on the way or at the sensor's socket", p.Sent-arrived, p.Sent)
+	case arrived > p.Sent:
+		add(Doubled, hopBefore, "%d datagrams more arrived than the %d that were sent", arrived-p.Sent, p.Sent)
+	case p.Received == p.Sent && p.ReceivedBytes < p.SentBytes:
+		add(Cut, hopSocket, "every datagram arrived, but %d of %d bytes are missing: some were cut", p.SentBytes-p.ReceivedBytes, p.SentBytes)
+	case p.Received == p.Sent && p.ReceivedBytes > p.SentBytes:
+		add(Cut, hopSocket, "as many datagrams arrived as were sent, with %d bytes more: some were replaced", p.ReceivedBytes-p.SentBytes)
+	}
+	return list
+}
+
+// arrived explains differences where every datagram arrived once and whole.
+func (p Path) arrived(differences []Difference) []Finding {
+	if slices.ContainsFunc(differences, func(d Difference) bool { return d.Cause == TimedOut }) {
+		return []Finding{{TimedOut, hopSensor, fmt.Sprintf("all %d datagrams arrived whole; connections were divided otherwise: a pause fell on the other side of a timeout", p.Sent)}}
+	}
+	return []Finding{{Reordered, hopBefore, fmt.Sprintf("all %d datagrams arrived once and whole, but not in the order in which they were sent, or altered", p.Sent)}}
+}
+
+// fromConnections is all that can be said where the sensor counted nothing.
+func fromConnections(differences []Difference) []Finding {
+	numbers := map[Cause]int{}
+	for _, d := range differences {
+		numbers[d.Cause]++
+	}
+	var list []Finding
+	for _, c := range []Cause{Lost, Doubled, Cut, Reordered, TimedOut, Unclear} {
+		if n := numbers[c]; n > 0 {
+			list = append(list, Finding{c, hopBefore, fmt.Sprintf("%d lines differ as if packets were %s; the sensor told no counts", n, c)})
+		}
+	}
+	return list
+}
