@@ -37,8 +37,7 @@ const version = "0.160.0"
 
 func main() {
 	if err := otelcol.NewCommand(settings()).Execute(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+		os.Exit(1) // the command has said why
 	}
 }
 
