@@ -42,11 +42,11 @@ func recognise(p *packet, respPort uint16, dir int) string {
 }
 
 // udpData looks for DNS, the only datagram protocol the stand-in reads.
-func (f *flow) udpData(s *sensor, p *packet, dir int) {
+func (f *flow) udpData(s *sensor, p *packet) {
 	if f.respPort != 53 && f.respPort != 5353 {
 		return
 	}
-	if f.dnsMessage(s, p.time, p.data, dir) {
+	if f.dnsMessage(s, p.time, p.data) {
 		f.service = "dns"
 	}
 }

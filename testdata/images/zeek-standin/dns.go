@@ -7,16 +7,16 @@ import (
 	"strings"
 )
 
-// dnsMessage logs one answer, or one query that stays a query's only trace.
-// Like Zeek's it is one line per answered query; unlike Zeek's, a query
-// without an answer is not logged. It returns whether b is DNS at all.
-func (f *flow) dnsMessage(s *sensor, t int64, b []byte, dir int) bool {
+// dnsMessage logs a response. Like Zeek's it is one line per answered query;
+// unlike with Zeek, a query without an answer is not logged. It returns
+// whether b is DNS at all.
+func (f *flow) dnsMessage(s *sensor, t int64, b []byte) bool {
 	m, ok := parseDNS(b)
 	if !ok {
 		return false
 	}
 	s.counts.dns++
-	if !m.response || dir != fromResp {
+	if !m.response {
 		return true
 	}
 	o := s.logs.object(t)
@@ -52,13 +52,13 @@ func (f *flow) dnsStream(s *sensor, p *packet, dir int) {
 		if len(buf) < end {
 			break
 		}
-		f.dnsMessage(s, p.time, buf[2:end], dir)
+		f.dnsMessage(s, p.time, buf[2:end])
 		buf = buf[end:]
 	}
 	f.app.dns[dir] = buf[:min(len(buf), longest)]
 }
 
-// dnsHeader and the question, and the answers in printable form.
+// dnsContent is the header, the question, and the answers in printable form.
 type dnsContent struct {
 	id, flags    uint16
 	response     bool

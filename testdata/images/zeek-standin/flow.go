@@ -140,7 +140,7 @@ func (f *flow) add(s *sensor, p *packet) {
 	case protoUDP:
 		side.payload += uint64(max(p.dataLen, 0))
 		f.history.once(letterData, 'D', dir)
-		f.udpData(s, p, dir)
+		f.udpData(s, p)
 		if dir == fromOrig && side.packets == 1 && resolverAnswer(p) {
 			f.flip()
 		}
