@@ -88,7 +88,7 @@ func newPacketSocket(ctx context.Context, o Options, exit exit, fd int) (*packet
 	if _, err := sys.SetSendBuffer(fd, defaultSendBuffer); err != nil {
 		return nil, err
 	}
-	return p, sys.SetSendTimeout(fd, sendTimeout)
+	return p, nil
 }
 
 // newPacketPath prepares all that needs no socket.

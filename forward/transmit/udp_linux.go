@@ -5,15 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"time"
 
 	"github.com/zeekdemo/zeekdemo/forward"
 	"github.com/zeekdemo/zeekdemo/forward/internal/sys"
 )
-
-// sendTimeout is how long a send may block in the kernel before the writer
-// looks at its context and at the state of things.
-const sendTimeout = 100 * time.Millisecond
 
 // udpPool is the UDP transmission on Linux.
 type udpPool struct {
@@ -51,9 +46,6 @@ func (p *udpPool) open(o Options, port uint16) error {
 	}
 	p.fds = append(p.fds, fd)
 	if _, err := sys.SetSendBuffer(fd, defaultSendBuffer); err != nil {
-		return err
-	}
-	if err := sys.SetSendTimeout(fd, sendTimeout); err != nil {
 		return err
 	}
 	return sys.Connect(fd, o.Destination)

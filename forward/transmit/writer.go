@@ -158,7 +158,7 @@ func (w *writer) overcome(err error, m *sys.Message) error {
 }
 
 // isFull recognises a queue or buffer without room: EAGAIN is the socket's
-// buffer after its timeout, ENOBUFS a device's or a processor's queue, ENOMEM
+// buffer, ENOBUFS a device's or a processor's queue, ENOMEM
 // and ENOBUFS the kernel's memory.
 func isFull(err error) bool {
 	return errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.ENOBUFS) || errors.Is(err, syscall.ENOMEM)

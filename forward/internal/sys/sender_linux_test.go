@@ -132,9 +132,6 @@ func TestSocketOptions(t *testing.T) {
 	if n, err := SetReceiveBuffer(to, 4096); n < 4096 || err != nil {
 		t.Errorf("receive buffer of %d: %v", n, err)
 	}
-	if err := SetSendTimeout(from, time.Second); err != nil {
-		t.Error(err)
-	}
 }
 
 // TestSendAndReceiveDoNotAllocate includes the errors of the hot path.

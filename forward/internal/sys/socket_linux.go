@@ -94,20 +94,11 @@ func setBuffer(fd, n, option, force int) (int, error) {
 	return unix.GetsockoptInt(fd, unix.SOL_SOCKET, option)
 }
 
-// SetSendTimeout bounds how long a send may block; then it fails with EAGAIN.
-func SetSendTimeout(fd int, d time.Duration) error {
-	return setTimeout(fd, unix.SO_SNDTIMEO, d)
-}
-
 // SetReceiveTimeout bounds how long a receive may block; then it fails with
 // EAGAIN.
 func SetReceiveTimeout(fd int, d time.Duration) error {
-	return setTimeout(fd, unix.SO_RCVTIMEO, d)
-}
-
-func setTimeout(fd, option int, d time.Duration) error {
 	tv := unix.NsecToTimeval(int64(d))
-	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, option, &tv); err != nil {
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv); err != nil {
 		return fmt.Errorf("set socket timeout to %v: %w", d, err)
 	}
 	return nil
