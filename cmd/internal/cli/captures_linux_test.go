@@ -1,0 +1,285 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netns"
+
+	"github.com/zeekdemo/zeekdemo/cmd/internal/ui"
+	"github.com/zeekdemo/zeekdemo/forward"
+	"github.com/zeekdemo/zeekdemo/forward/encap"
+	"github.com/zeekdemo/zeekdemo/forward/pcapfile"
+	"github.com/zeekdemo/zeekdemo/orchestrate"
+	"github.com/zeekdemo/zeekdemo/testdata/testenv"
+)
+
+// The run's VNI in these tests, and the bytes before an inner frame in what -w
+// writes: outer Ethernet, IPv4 and UDP, and VXLAN.
+const (
+	testVNI   = "4242"
+	outerLen  = 14 + 20 + 8
+	vxlanLen  = 8
+	etherType = 12 // where the EtherType of a synthetic header begins
+)
+
+// command runs a command line in this process, without an engine.
+func command(t *testing.T, args ...string) (stdout, stderr string, code int) {
+	t.Helper()
+	var out, diag bytes.Buffer
+	app := &App{Streams: ui.Streams{In: strings.NewReader(""), Out: &out, Err: &diag},
+		Getenv:  func(string) string { return "" },
+		Connect: func(io.Writer) (orchestrate.Engine, error) { return nil, errors.New("no engine here") }}
+	code = Main(t.Context(), args, app)
+	return out.String(), diag.String(), code
+}
+
+// captured is a frame of a capture, copied.
+type captured struct {
+	data []byte
+	link forward.LinkType
+}
+
+// readCapture returns every frame up to the end or the damage.
+func readCapture(t *testing.T, name string) []captured {
+	t.Helper()
+	r, err := pcapfile.Open(name, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	var list []captured
+	var f forward.Frame
+	for r.Next(&f) == nil {
+		list = append(list, captured{bytes.Clone(f.Data), f.LinkType})
+	}
+	return list
+}
+
+// captures lists the shared captures that can be replayed.
+func captures(t *testing.T) []string {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(testenv.Shared(t, "pcaps"), "*.pcap*"))
+	if err != nil || len(names) == 0 {
+		t.Fatalf("no captures: %v", err)
+	}
+	return names
+}
+
+// replayed runs `replay NAME args... --json` and returns its report.
+func replayed(t *testing.T, name string, args ...string) replayDocument {
+	t.Helper()
+	stdout, stderr, code := command(t, append([]string{"replay", name, "--pace", "max", "--vni", testVNI, "--json"}, args...)...)
+	var doc replayDocument
+	if err := json.Unmarshal([]byte(stdout), &doc); err != nil {
+		t.Fatalf("%v (exit code %d): %s", err, code, stderr)
+	}
+	if damaged := strings.Contains(doc.Error, "packet"); code != exitDone && (code != exitFailed || !damaged) {
+		t.Fatalf("exit code %d: %s", code, stderr)
+	}
+	return doc
+}
+
+// refused reports captures of a link type that Ethernet cannot carry.
+func refused(t *testing.T, name string) bool {
+	t.Helper()
+	for _, f := range readCapture(t, name) {
+		if encap.Supported(f.link) {
+			return false
+		}
+	}
+	return len(readCapture(t, name)) > 0
+}
+
+// Every capture comes out of -w as it went in: inside, in order, none missing.
+func TestEveryCaptureIntoAFile(t *testing.T) {
+	for _, name := range captures(t) {
+		t.Run(filepath.Base(name), func(t *testing.T) {
+			out := filepath.Join(t.TempDir(), "out.pcap")
+			if refused(t, name) {
+				if _, stderr, code := command(t, "replay", name, "-w", out); code != exitFailed || !strings.Contains(stderr, "IEEE802_15_4") {
+					t.Errorf("exit code %d: %s", code, stderr)
+				}
+				return
+			}
+			doc := replayed(t, name, "-w", out)
+			compareInner(t, readCapture(t, name), readCapture(t, out), doc.Report)
+		})
+	}
+}
+
+// compareInner checks each written packet against the frame it was made from.
+// Ethernet is as it was; of other link types what follows the synthetic header
+// is a part of the frame.
+func compareInner(t *testing.T, in, out []captured, rep forward.Report) {
+	t.Helper()
+	if want := rep.FramesRead - rep.FramesRefused - rep.FramesResegmented + rep.Segments; uint64(len(out)) != want || rep.FramesRead != uint64(len(in)) {
+		t.Fatalf("%d frames, read %d, %d packets written, want %d", len(in), rep.FramesRead, len(out), want)
+	}
+	next := 0 // the first frame that the next packet may come from
+	for i, packet := range out {
+		inner := packet.data[outerLen+vxlanLen:]
+		for next < len(in) && !carries(in[next], inner) {
+			next++
+		}
+		if next == len(in) {
+			t.Fatalf("packet %d is in no frame, or not in order:\n% .60x", i+1, inner)
+		}
+		if rep.FramesResegmented == 0 && in[next].link != forward.LinkIEEE80211 {
+			next++ // one frame, one packet
+		}
+	}
+}
+
+func carries(f captured, inner []byte) bool {
+	if f.link == forward.LinkEthernet {
+		return bytes.Equal(f.data, inner) || len(f.data) > encap.DefaultMaxDatagram-vxlanLen
+	}
+	return bytes.Contains(f.data, inner[etherType+2:])
+}
+
+// receiver is a UDP socket in a network namespace behind a bridge, as a
+// container's is.
+type receiver struct {
+	address string
+	conn    *net.UDPConn
+}
+
+func newReceiver(t *testing.T) *receiver {
+	t.Helper()
+	testenv.NeedRoot(t)
+	ip := testenv.NeedTool(t, "ip")
+	id := os.Getpid() % 100000
+	ns, bridge, veth := fmt.Sprintf("zdcap%d", id), fmt.Sprintf("zdcb%d", id), fmt.Sprintf("zdcv%d", id)
+	net24 := fmt.Sprintf("10.%d.%d", 200+id%50, id/50%250) // two runs at once keep apart
+	t.Cleanup(func() {
+		_ = exec.Command(ip, "netns", "del", ns).Run()
+		_ = exec.Command(ip, "link", "del", bridge).Run()
+	})
+	for _, line := range []string{
+		"netns add " + ns,
+		"link add " + bridge + " type bridge",
+		"link set " + bridge + " up mtu 65535",
+		"addr add " + net24 + ".1/24 dev " + bridge,
+		"link add " + veth + " mtu 65535 type veth peer name eth0 mtu 65535 netns " + ns,
+		"link set " + veth + " master " + bridge + " up",
+		"-n " + ns + " link set eth0 up",
+		"-n " + ns + " addr add " + net24 + ".2/24 dev eth0",
+	} {
+		if out, err := exec.Command(ip, strings.Fields(line)...).CombinedOutput(); err != nil {
+			t.Fatalf("ip %s: %v\n%s", line, err, out)
+		}
+	}
+	return &receiver{address: net24 + ".2:4789", conn: listenIn(t, ns)}
+}
+
+// listenIn opens the socket on a thread that enters the namespace and dies
+// with its goroutine; the socket stays there.
+func listenIn(t *testing.T, ns string) *net.UDPConn {
+	t.Helper()
+	type opened struct {
+		conn *net.UDPConn
+		err  error
+	}
+	done := make(chan opened)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread is poisoned
+		handle, err := netns.GetFromName(ns)
+		if err == nil {
+			err = netns.Set(handle)
+			handle.Close()
+		}
+		if err != nil {
+			done <- opened{nil, err}
+			return
+		}
+		conn, err := net.ListenUDP("udp4", &net.UDPAddr{Port: 4789})
+		done <- opened{conn, err}
+	}()
+	o := <-done
+	if o.err != nil {
+		t.Fatal(o.err)
+	}
+	t.Cleanup(func() { o.conn.Close() })
+	if err := o.conn.SetReadBuffer(4 << 20); err != nil {
+		t.Fatal(err)
+	}
+	return o.conn
+}
+
+// drain drops what an earlier test left in the socket.
+func (r *receiver) drain() {
+	buf := make([]byte, 1)
+	for {
+		_ = r.conn.SetReadDeadline(time.Now())
+		if _, err := r.conn.Read(buf); err != nil {
+			return
+		}
+	}
+}
+
+// collect reads n datagrams, or what has come after two silent seconds.
+func (r *receiver) collect(ctx context.Context, n int, list chan<- [][]byte) {
+	var got [][]byte
+	buf := make([]byte, 1<<16)
+	for len(got) < n && ctx.Err() == nil {
+		_ = r.conn.SetReadDeadline(time.Now().Add(2 * time.Second))
+		size, err := r.conn.Read(buf)
+		if err != nil {
+			break
+		}
+		got = append(got, bytes.Clone(buf[:size]))
+	}
+	list <- got
+}
+
+// Every capture arrives in a namespace by both transmissions exactly as -w
+// wrote it: every datagram, byte for byte, in order.
+func TestEveryCaptureThroughANamespace(t *testing.T) {
+	r := newReceiver(t)
+	for _, name := range captures(t) {
+		if refused(t, name) {
+			continue
+		}
+		file := filepath.Join(t.TempDir(), "out.pcap")
+		replayed(t, name, "-w", file)
+		want := readCapture(t, file)
+		for _, tx := range []string{"packet", "udp"} {
+			t.Run(filepath.Base(name)+"/"+tx, func(t *testing.T) {
+				r.drain()
+				list := make(chan [][]byte, 1)
+				go r.collect(t.Context(), len(want), list)
+				// At a rate that any receiver takes: this is about order and bytes.
+				stdout, stderr, code := command(t, "replay", name, "--to", r.address, "--tx", tx, "--pps", "15000", "--vni", testVNI)
+				if code != exitDone && !strings.Contains(stderr, "packet") {
+					t.Fatalf("exit code %d\n%s%s", code, stdout, stderr)
+				}
+				comparePayloads(t, <-list, want)
+			})
+		}
+	}
+}
+
+func comparePayloads(t *testing.T, got [][]byte, want []captured) {
+	t.Helper()
+	for i := range min(len(got), len(want)) {
+		if !bytes.Equal(got[i], want[i].data[outerLen:]) {
+			t.Fatalf("datagram %d of %d differs, %d arrived:\ngot  % .60x\nwant % .60x", i+1, len(want), len(got), got[i], want[i].data[outerLen:])
+		}
+	}
+	if len(got) != len(want) {
+		t.Fatalf("%d datagrams arrived, want %d", len(got), len(want))
+	}
+}
