@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"os"
 
 	psnet "github.com/shirou/gopsutil/v4/net"
 	"github.com/shirou/gopsutil/v4/process"
@@ -25,10 +26,13 @@ func processOwner(ctx context.Context, address, protocol string) string {
 		if c.Laddr.Port != uint32(want.Port()) || c.Raddr.Port != 0 || !covers(c.Laddr.IP, want.Addr()) {
 			continue
 		}
-		if c.Pid == 0 {
-			return "a process of another user (root sees which)"
+		switch {
+		case c.Pid != 0:
+			return describeProcess(ctx, c.Pid)
+		case os.Geteuid() == 0: // no process has it, though all can be seen
+			return "the kernel, as a VXLAN or GENEVE device does (`ip -d link` shows it)"
 		}
-		return describeProcess(ctx, c.Pid)
+		return "a process of another user (root sees which)"
 	}
 	return ""
 }
