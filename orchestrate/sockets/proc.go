@@ -1,0 +1,283 @@
+package sockets
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math/bits"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+)
+
+// procRoot is where the proc file system is mounted.
+const procRoot = "/proc"
+
+func procPath(pid int, name string) string {
+	return filepath.Join(procRoot, strconv.Itoa(pid), name)
+}
+
+// file is a file of the proc file system, opened once and read again and again:
+// each read from its start yields its present content.
+type file struct {
+	f   *os.File
+	buf []byte
+}
+
+func openFile(path string) (*file, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	return &file{f: f, buf: make([]byte, 8<<10)}, nil
+}
+
+// read returns the whole content, valid until the next call.
+func (f *file) read() ([]byte, error) {
+	n := 0
+	for {
+		if n == len(f.buf) {
+			f.buf = append(f.buf, make([]byte, len(f.buf))...)
+		}
+		m, err := f.f.ReadAt(f.buf[n:], int64(n))
+		n += m
+		if errors.Is(err, io.EOF) {
+			return f.buf[:n], nil
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+}
+
+func (f *file) close() error { return f.f.Close() }
+
+// procReader reads /proc/PID/net/udp and udp6.
+type procReader struct {
+	files  []*file
+	listen netip.AddrPort
+	buffer int // assumed
+}
+
+func openProc(dir string, listen netip.AddrPort, asking Asking) (*procReader, error) {
+	r := &procReader{listen: listen, buffer: Assumed(asking, setting("rmem_max"), setting("rmem_default"))}
+	for _, name := range []string{"udp", "udp6"} {
+		f, err := openFile(filepath.Join(dir, name))
+		if errors.Is(err, os.ErrNotExist) && name == "udp6" {
+			continue // a kernel without IPv6
+		}
+		if err != nil {
+			return nil, errors.Join(err, r.close())
+		}
+		r.files = append(r.files, f)
+	}
+	return r, nil
+}
+
+// setting reads a number from /proc/sys/net/core; 0 if it cannot.
+func setting(name string) int {
+	data, err := os.ReadFile(filepath.Join(procRoot, "sys/net/core", name))
+	if err != nil {
+		return 0
+	}
+	n, _ := strconv.Atoi(string(bytes.TrimSpace(data)))
+	return n
+}
+
+func (r *procReader) exact() bool { return false }
+
+func (r *procReader) close() error {
+	var err error
+	for _, f := range r.files {
+		err = errors.Join(err, f.close())
+	}
+	return err
+}
+
+func (r *procReader) read(buf []Socket) ([]Socket, error) {
+	for _, f := range r.files {
+		data, err := f.read()
+		if err != nil {
+			return buf, err
+		}
+		for line := range bytes.Lines(data) {
+			if s, ok := parseLine(line); ok && takes(s.Local, r.listen) {
+				r.assume(&s)
+				buf = append(buf, s)
+			}
+		}
+	}
+	return buf, nil
+}
+
+// assume fills in what the file does not tell: the buffer, and that memory of a
+// quarter of it may be kept for datagrams that were taken. A queue longer than
+// assumed proves a larger buffer.
+func (r *procReader) assume(s *Socket) {
+	s.Buffer = max(r.buffer, s.Queued)
+	s.Allocated = s.Queued + r.buffer/4
+}
+
+// unconnected is TCP_CLOSE, as the kernel shows a UDP socket without a peer.
+const unconnected = 7
+
+// parseLine reads one line of /proc/net/udp or udp6 (udp4_format_sock in
+// net/ipv4/udp.c). It reports false for the heading and for connected sockets.
+func parseLine(line []byte) (s Socket, ok bool) {
+	var fields [13][]byte // sl local remote st tx:rx tr:tm retrnsmt uid timeout inode ref pointer drops
+	n := 0
+	for rest := line; n < len(fields); n++ {
+		rest = bytes.TrimLeft(rest, " \n")
+		if len(rest) == 0 {
+			break
+		}
+		end := bytes.IndexAny(rest, " \n")
+		if end < 0 {
+			end = len(rest)
+		}
+		fields[n], rest = rest[:end], rest[end:]
+	}
+	if n < len(fields) {
+		return s, false
+	}
+	local, ok := parseAddr(fields[1])
+	if !ok || hex(fields[3]) != unconnected {
+		return s, false
+	}
+	_, queued, ok := bytes.Cut(fields[4], []byte(":"))
+	return Socket{Local: local, Queued: int(hex(queued)), ID: decimal(fields[9]), Drops: decimal(fields[12])}, ok
+}
+
+// parseAddr reads ADDRESS:PORT in hexadecimal. The address is a series of
+// 32-bit words whose bytes lie in network order, each printed as a number of
+// this machine.
+func parseAddr(text []byte) (netip.AddrPort, bool) {
+	colon := bytes.IndexByte(text, ':')
+	if colon != 8 && colon != 32 {
+		return netip.AddrPort{}, false
+	}
+	var raw [16]byte
+	for i := 0; i < colon/8; i++ {
+		binary.NativeEndian.PutUint32(raw[4*i:], uint32(hex(text[8*i:8*i+8])))
+	}
+	addr := netip.AddrFrom16(raw)
+	if colon == 8 {
+		addr = netip.AddrFrom4([4]byte(raw[:4]))
+	}
+	return netip.AddrPortFrom(addr, uint16(hex(text[colon+1:]))), true
+}
+
+// hex reads a number; what is no digit counts as 0, for the kernel prints none.
+func hex(text []byte) (n uint64) {
+	for _, c := range text {
+		n = n<<4 | uint64(bytes.IndexByte([]byte("0123456789ABCDEF"), c)&15)
+	}
+	return n
+}
+
+func decimal(text []byte) (n uint64) {
+	for _, c := range text {
+		hi, lo := bits.Mul64(n, 10)
+		if c < '0' || c > '9' || hi != 0 {
+			return n
+		}
+		n = lo + uint64(c-'0')
+	}
+	return n
+}
+
+// counter reads UdpInDatagrams and Udp6InDatagrams of a namespace.
+type counter struct {
+	snmp, snmp6 *file // the second is nil in a kernel without IPv6
+	column      int   // of InDatagrams in the Udp lines
+}
+
+// openCounter opens the files in dir, a "net" directory of the proc file system.
+func openCounter(dir string) (*counter, error) {
+	snmp, err := openFile(filepath.Join(dir, "snmp"))
+	if err != nil {
+		return nil, err
+	}
+	c := &counter{snmp: snmp, column: -1}
+	if c.snmp6, err = openFile(filepath.Join(dir, "snmp6")); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, errors.Join(err, c.close())
+	}
+	data, err := snmp.read()
+	if err != nil {
+		return nil, errors.Join(err, c.close())
+	}
+	heading := data[max(bytes.Index(data, []byte("\nUdp: ")), 0):]
+	heading, _, _ = bytes.Cut(bytes.TrimLeft(heading, "\n"), []byte("\n"))
+	for i, name := range bytes.Fields(heading) {
+		if string(name) == "InDatagrams" {
+			c.column = i
+		}
+	}
+	if c.column < 0 {
+		return nil, errors.Join(fmt.Errorf("read %s: no UDP counters", snmp.f.Name()), c.close())
+	}
+	return c, nil
+}
+
+func (c *counter) read() (uint64, error) {
+	data, err := c.snmp.read()
+	if err != nil {
+		return 0, err
+	}
+	n := column(data, "\nUdp: ", c.column)
+	if c.snmp6 == nil {
+		return n, nil
+	}
+	if data, err = c.snmp6.read(); err != nil {
+		return 0, err
+	}
+	return n + named(data, "Udp6InDatagrams"), nil
+}
+
+// column returns the number in a column of the second line that begins with
+// prefix; the first is the heading.
+func column(data []byte, prefix string, column int) uint64 {
+	for range 2 {
+		i := bytes.Index(data, []byte(prefix))
+		if i < 0 {
+			return 0
+		}
+		data = data[i+1:]
+	}
+	for ; column > 0; column-- {
+		i := bytes.IndexByte(data, ' ')
+		if i < 0 {
+			return 0
+		}
+		data = data[i+1:]
+	}
+	return decimal(data)
+}
+
+// named returns the number behind a name that begins a line.
+func named(data []byte, name string) uint64 {
+	i := bytes.Index(data, []byte(name))
+	if i < 0 {
+		return 0
+	}
+	return decimal(bytes.TrimLeft(data[i+len(name):], " \t"))
+}
+
+// without6 stops counting IPv6, which nobody needs where all sockets are IPv4's.
+func (c *counter) without6() {
+	if c.snmp6 != nil {
+		_ = c.snmp6.close() // nothing was written
+		c.snmp6 = nil
+	}
+}
+
+func (c *counter) close() error {
+	err := c.snmp.close()
+	if c.snmp6 != nil {
+		err = errors.Join(err, c.snmp6.close())
+	}
+	return err
+}
