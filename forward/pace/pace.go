@@ -10,6 +10,9 @@
 // it leaves at once, and so do those behind it that are due by then: the gaps
 // of the recording count, not its rate. At a fixed rate a backlog is not sent
 // as one burst: see [PPS].
+//
+// On top of every pace a [Governor] can hold sending back, so that the
+// receiver's queues never overflow.
 package pace
 
 import "github.com/zeekdemo/zeekdemo/forward"

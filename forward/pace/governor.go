@@ -1,0 +1,420 @@
+package pace
+
+import (
+	"context"
+	"fmt"
+	"math/bits"
+	"time"
+
+	"github.com/zeekdemo/zeekdemo/forward"
+)
+
+// Socket is the state of one receive queue on the way to the receiver's
+// application. Memory is in bytes as the receiving kernel accounts it: the true
+// size of its buffers, not of what they carry.
+type Socket struct {
+	ID uint64 // of this socket and no other, ever
+	// Stage tells queues in series apart: 0 is the receiver's own socket, 1 one
+	// whose reader sends on to stage 0, and so on. Sockets of one stage share
+	// the load; which of them a datagram goes to is not known.
+	Stage     int
+	Name      string // for errors and reports
+	Queued    int    // memory of the datagrams that wait
+	Allocated int    // what counts against Buffer: Queued, and what is not given back yet
+	Buffer    int    // a datagram that comes when Allocated is larger is dropped
+	Drops     uint64 // datagrams dropped at this socket, since any origin
+}
+
+// Probe looks at the receiver's queues. It must not allocate in the long run:
+// it is called thousands of times a second.
+type Probe interface {
+	// Taken returns how many datagrams the receiver's application has taken
+	// out of stage 0, since any origin.
+	Taken() (uint64, error)
+	// Sockets appends the sockets that are there now, read stage by stage from
+	// 0 on: so a datagram that moves meanwhile is seen nowhere rather than
+	// twice.
+	Sockets(buf []Socket) ([]Socket, error)
+}
+
+// What the governor is built on.
+const (
+	// onWayLimit bounds what may be between sender and sockets, in bytes of
+	// kernel memory. There lies the queue of a processor for received packets,
+	// which takes 1000 (net.core.netdev_max_backlog) and drops the rest without
+	// a word to the sender. No packet costs less than leastCost.
+	onWayLimit = 800 * leastCost
+	leastCost  = 1024
+	// lookInterval is how old a look may become while there is room: then the
+	// receiver may have died.
+	lookInterval = 100 * time.Millisecond
+	// writeOff is how long all queues must be empty and nothing taken until
+	// what is still missing counts as lost on the way.
+	writeOff = 200 * time.Millisecond
+	// The shortest and longest pause between two looks while waiting. The
+	// second is less than it takes any receiver to empty a queue, so that it
+	// never has to wait for the sender.
+	shortestPause, longestPause = 20 * time.Microsecond, 500 * time.Microsecond
+	// ringSize is how many datagrams may be under way and queued together.
+	ringSize = 1 << 16
+)
+
+// cost is an upper bound of what a datagram with n bytes of payload takes of a
+// receive buffer, in bytes: SKB_TRUESIZE of the kernel's
+// include/linux/skbuff.h. That is the structure itself, and its data with
+// headers, headroom and struct skb_shared_info in an allocation of a power of
+// two. A datagram that travels in fragments has such a thing for each.
+func cost(n int) int {
+	const (
+		structure = 256
+		beside    = 320 + 160 // skb_shared_info; headers and headroom
+		fragment  = 1400      // payload of the shortest that is common
+	)
+	data := 1 << bits.Len(uint(max(n+beside, 512)-1))
+	return max(structure+data, leastCost) + n/fragment*(structure+768)
+}
+
+// Governor is a [forward.Gate] that lets no more be sent than the receiver's
+// queues can hold, whatever the receiver does: it may be slow, pause, or have a
+// tiny buffer. [NewGovernor] makes it.
+//
+// The rule. Every datagram that was granted and not yet taken by the
+// application is somewhere: on the way, or in one of the queues that the
+// [Probe] shows. Their number is known exactly (granted less taken), their
+// memory by an upper bound; what the queues do not show of it must be on the
+// way. A datagram is granted if it, and all that is on the way, fits into the
+// fullest socket of each stage. So what is on the way may arrive as late as it
+// likes. What is taken is counted for the receiver's whole system: another
+// sender to it makes the rule an estimate, for then others' datagrams count as
+// taken as well.
+//
+// A datagram that is larger than a whole queue is granted when all is empty: the
+// kernel takes it then.
+//
+// It allocates nothing after its start, and looks only if what it knows does
+// not suffice: once per some hundred datagrams. A Governor belongs to one
+// goroutine.
+type Governor struct {
+	probe Probe
+	clock forward.Clock
+
+	sockets []Socket // as last seen
+	spare   []Socket // memory for the next look
+	known   []Socket // every socket there has been, as first seen
+
+	costs    []uint32 // ring of what is outstanding, in sending order
+	first    int      // index of the oldest
+	count    int      // of outstanding datagrams
+	inFlight int      // their cost
+	budget   int      // cost that may still be granted before the next look
+	room     int      // at which waiting ends: the budget of an empty queue, in part
+
+	looked  int64  // time of the last look
+	taken   uint64 // as last read
+	drops   uint64 // likewise, of all sockets
+	moved   int64  // when something was last taken or queued
+	rate    float64
+	pause   time.Duration
+	granted uint64
+	result  Feedback
+}
+
+var _ forward.Gate = (*Governor)(nil)
+
+// Feedback is what a [Governor] has seen.
+type Feedback struct {
+	Taken      uint64 `json:"taken"`       // datagrams taken by the receiver's application
+	Dropped    uint64 `json:"dropped"`     // datagrams dropped at the sockets that were watched
+	WrittenOff uint64 `json:"written_off"` // datagrams that neither arrived nor were seen dropped
+	Looks      uint64 `json:"looks"`       // how often the queues were read
+}
+
+// GoneError says that a socket that was being sent to is no longer there.
+type GoneError struct {
+	Socket  string // its name
+	Taken   uint64 // datagrams that the receiver had taken until then
+	Granted uint64 // datagrams that had been sent
+}
+
+// Error implements error.
+func (e *GoneError) Error() string {
+	return fmt.Sprintf("the socket %s has gone (its process was restarted, killed or ran out of memory): %d of %d packets had been taken",
+		e.Socket, e.Taken, e.Granted)
+}
+
+// NewGovernor starts to watch. It fails if the probe does, or shows no socket.
+func NewGovernor(probe Probe, clock forward.Clock) (*Governor, error) {
+	g := &Governor{probe: probe, clock: clock, costs: make([]uint32, ringSize),
+		sockets: make([]Socket, 0, 64), spare: make([]Socket, 0, 64)}
+	var err error
+	if g.taken, err = probe.Taken(); err != nil {
+		return nil, fmt.Errorf("watch the receiver: %w", err)
+	}
+	if g.sockets, err = probe.Sockets(g.sockets); err != nil {
+		return nil, fmt.Errorf("watch the receiver: %w", err)
+	}
+	if len(g.sockets) == 0 {
+		return nil, fmt.Errorf("watch the receiver: it has no socket")
+	}
+	g.known = append(make([]Socket, 0, 64), g.sockets...)
+	g.drops = g.sumDrops()
+	g.looked, g.moved = clock.Now(), clock.Now()
+	g.reckon()
+	return g, nil
+}
+
+// Reserve implements [forward.Gate]. What it grants counts as on the way at
+// once.
+func (g *Governor) Reserve(ctx context.Context, b *forward.Batch) (forward.Grant, error) {
+	n := g.fitting(b)
+	if n < len(b.Datagrams) || g.clock.Now()-g.looked > int64(lookInterval) {
+		if err := g.look(); err != nil {
+			return forward.Grant{}, err
+		}
+		n = g.fitting(b)
+	}
+	var stalled time.Duration
+	if n == 0 || n < len(b.Datagrams) && g.budget < g.room {
+		start := g.clock.Now()
+		var err error
+		if n, err = g.wait(ctx, b); err != nil {
+			return forward.Grant{}, err
+		}
+		stalled = time.Duration(g.clock.Now() - start)
+	}
+	g.charge(b.Datagrams[:n])
+	return forward.Grant{Datagrams: n, Stalled: stalled}, nil
+}
+
+// Sent implements [forward.Gate]: what was not sent is not on the way.
+func (g *Governor) Sent(b *forward.Batch, n int) {
+	for range len(b.Datagrams) - n {
+		g.count--
+		c := int(g.costs[(g.first+g.count)%ringSize])
+		g.inFlight -= c
+		g.budget += c
+		g.granted--
+	}
+}
+
+// Feedback returns what has been seen until the last look.
+func (g *Governor) Feedback() Feedback { return g.result }
+
+// Sockets returns the sockets as seen at the last look, valid until the next.
+func (g *Governor) Sockets() []Socket { return g.sockets }
+
+// Drain waits until everything has been taken, or lost and written off. After
+// limit, or when ctx ends, it gives up and returns what is still outstanding.
+func (g *Governor) Drain(ctx context.Context, limit time.Duration) (outstanding int, err error) {
+	deadline := g.clock.Now() + int64(limit)
+	for {
+		if err := g.look(); err != nil {
+			return g.count, err
+		}
+		if g.count == 0 && g.queued() == 0 || g.clock.Now() >= deadline {
+			return g.count, nil
+		}
+		if err := g.clock.SleepUntil(ctx, g.clock.Now()+int64(longestPause)); err != nil {
+			return g.count, err
+		}
+	}
+}
+
+// wait looks until enough room is there for sending to be worth its while, and
+// returns how many datagrams fit.
+func (g *Governor) wait(ctx context.Context, b *forward.Batch) (int, error) {
+	g.pause = shortestPause
+	for {
+		n := g.fitting(b)
+		if n == len(b.Datagrams) || n > 0 && (g.budget >= g.room || ctx.Err() != nil) {
+			return n, nil
+		}
+		if n == 0 && g.count == 0 && g.queued() == 0 && !g.anyDebt() {
+			return 1, nil // larger than any queue: the kernel takes it into an empty one
+		}
+		if err := g.clock.SleepUntil(ctx, g.clock.Now()+int64(g.nextPause())); err != nil {
+			return 0, err
+		}
+		if err := g.look(); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// anyDebt reports whether a socket has not yet given back what it could not
+// hold a further datagram with.
+func (g *Governor) anyDebt() bool {
+	for i := range g.sockets {
+		if s := &g.sockets[i]; s.Allocated > s.Buffer {
+			return true
+		}
+	}
+	return false
+}
+
+// nextPause is the time in which, at the rate so far, the receiver will have
+// made the room that is missing; without a rate it grows.
+func (g *Governor) nextPause() time.Duration {
+	g.pause = min(2*g.pause, longestPause)
+	if g.rate <= 0 {
+		return g.pause
+	}
+	missing := time.Duration(float64(g.room-g.budget) / g.rate)
+	return min(max(missing, shortestPause), longestPause)
+}
+
+// fitting returns how many of the leading datagrams the budget allows.
+func (g *Governor) fitting(b *forward.Batch) int {
+	left, most := g.budget, min(len(b.Datagrams), ringSize-g.count)
+	for i := range most {
+		if left -= cost(b.Datagrams[i].Len); left < 0 {
+			return i
+		}
+	}
+	return most
+}
+
+// charge notes that datagrams are on the way.
+func (g *Governor) charge(ds []forward.Datagram) {
+	for i := range ds {
+		c := cost(ds[i].Len)
+		g.costs[(g.first+g.count)%ringSize] = uint32(c)
+		g.count++
+		g.inFlight += c
+		g.budget -= c
+	}
+	g.granted += uint64(len(ds))
+}
+
+// look reads the counters, retires what was taken, and reckons anew.
+func (g *Governor) look() error {
+	g.result.Looks++
+	taken, err := g.probe.Taken() // before the queues: see Probe
+	if err != nil {
+		return fmt.Errorf("watch the receiver: %w", err)
+	}
+	news := taken - g.taken
+	g.result.Taken, g.taken = g.result.Taken+news, taken
+	if err := g.readSockets(); err != nil {
+		return err
+	}
+	now, drops := g.clock.Now(), g.sumDrops()
+	news += drops - g.drops
+	g.result.Dropped += drops - g.drops
+	before := g.inFlight
+	g.retire(news)
+	g.measure(float64(before-g.inFlight), float64(now-g.looked))
+	g.drops, g.looked = drops, now
+	if news > 0 || g.queued() > 0 || g.count == 0 {
+		g.moved = now
+	} else if now-g.moved > int64(writeOff) {
+		g.result.WrittenOff += uint64(g.count)
+		g.retire(uint64(g.count))
+	}
+	g.reckon()
+	return nil
+}
+
+// measure keeps a running mean of the rate at which the receiver takes, in
+// bytes of cost per nanosecond, of about the last ten looks.
+func (g *Governor) measure(took, elapsed float64) {
+	if elapsed <= 0 {
+		return
+	}
+	if took == 0 && g.queued() == 0 {
+		return // there was nothing to take
+	}
+	g.rate += (took/elapsed - g.rate) / 10
+}
+
+// readSockets reads the sockets and makes sure that none has gone.
+func (g *Governor) readSockets() error {
+	var gone *Socket
+	for range 3 { // a list that is read while it changes may lack one
+		list, err := g.probe.Sockets(g.spare[:0])
+		if err != nil {
+			return fmt.Errorf("watch the receiver: %w", err)
+		}
+		g.sockets, g.spare = list, g.sockets
+		if gone = g.missing(); gone == nil {
+			return nil
+		}
+	}
+	return &GoneError{Socket: gone.Name, Taken: min(g.result.Taken, g.granted), Granted: g.granted}
+}
+
+// missing returns a known socket that was not seen now, and makes new ones
+// known.
+func (g *Governor) missing() *Socket {
+	for i := range g.known {
+		if find(g.sockets, g.known[i].ID) == nil {
+			return &g.known[i]
+		}
+	}
+	for _, s := range g.sockets {
+		if find(g.known, s.ID) == nil {
+			g.known = append(g.known, s)
+		}
+	}
+	return nil
+}
+
+func find(list []Socket, id uint64) *Socket {
+	for i := range list {
+		if list[i].ID == id {
+			return &list[i]
+		}
+	}
+	return nil
+}
+
+// sumDrops adds up what was dropped since the start.
+func (g *Governor) sumDrops() (n uint64) {
+	for i := range g.sockets {
+		n += g.sockets[i].Drops
+		if first := find(g.known, g.sockets[i].ID); first != nil {
+			n -= first.Drops
+		}
+	}
+	return n
+}
+
+// retire takes the n oldest datagrams off what is outstanding.
+func (g *Governor) retire(n uint64) {
+	for ; n > 0 && g.count > 0; n-- {
+		g.inFlight -= int(g.costs[g.first])
+		g.first = (g.first + 1) % ringSize
+		g.count--
+	}
+}
+
+// queued adds up all queues.
+func (g *Governor) queued() (n int) {
+	for i := range g.sockets {
+		n += g.sockets[i].Queued
+	}
+	return n
+}
+
+// reckon computes the budget: for each stage what is free in its fullest socket,
+// less what has not yet come so far; and what may be on the way at all.
+func (g *Governor) reckon() {
+	last := 0
+	for i := range g.sockets {
+		last = max(last, g.sockets[i].Stage)
+	}
+	seen, budget, capacity := 0, ringSize*leastCost, onWayLimit
+	for stage := 0; stage <= last; stage++ {
+		free := ringSize * leastCost
+		for i := range g.sockets {
+			if s := &g.sockets[i]; s.Stage == stage {
+				free = min(free, s.Buffer-s.Allocated)
+				capacity = min(capacity, s.Buffer)
+				seen += s.Queued
+			}
+		}
+		budget = min(budget, free-max(g.inFlight-seen, 0))
+	}
+	g.budget = min(budget, onWayLimit-max(g.inFlight-seen, 0))
+	g.room = capacity / 4
+}
