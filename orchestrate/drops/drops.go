@@ -1,0 +1,269 @@
+// Package drops keeps the ledger of a run: it reads, before and after, every
+// counter of the kernel that grows when a packet dies on the way to a sensor,
+// takes the difference, and says in one line whether anything was lost and
+// where.
+//
+// The nouns:
+//
+//   - A Place is a network namespace with its counters: this host's, or the
+//     sensor's.
+//   - A Counter is one number there that counts lost packets.
+//   - A Snapshot is all counters at one time.
+//   - A Ledger is the difference of two, beside what was sent and taken.
+//
+// Only what was sent and neither taken nor still queued is lost. Counters of a
+// whole machine also count other people's packets, so they explain a loss but
+// do not make one; the sensor's own sockets' do.
+package drops
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Place is a network namespace.
+type Place struct {
+	Name string // for people: "host", "sensor"
+	// Net is its directory of counters: /proc/PID/net of any process in it, or
+	// a fixture's.
+	Net string
+	// Devices are those on the way; nil stands for all but lo.
+	Devices []string
+	// Softnet includes the processors' queues, which belong to the whole
+	// machine: one place of a machine is enough.
+	Softnet bool
+}
+
+// Socket is a receive queue on the way.
+type Socket struct {
+	Place string // where it is
+	Name  string // e.g. "0.0.0.0:4789 (17)"
+	Drops uint64
+}
+
+// Counter is one number that grows when a packet is lost.
+type Counter struct {
+	Place string `json:"place"`
+	Name  string `json:"name"`  // e.g. "socket 0.0.0.0:4789", "device eth0 rx_dropped", "UdpRcvbufErrors"
+	Count uint64 `json:"count"` // in a Ledger: grown by
+
+	own bool // of a socket on the way, so that what it counts was lost on the way
+}
+
+// Snapshot is all counters at one time.
+type Snapshot []Counter
+
+// Take reads all counters. What a kernel does not have is left out.
+func Take(places []Place, sockets []Socket) (Snapshot, error) {
+	var s Snapshot
+	for _, socket := range sockets {
+		s = append(s, Counter{socket.Place, "socket " + socket.Name, socket.Drops, true})
+	}
+	for _, p := range places {
+		for _, read := range []func(Place) (Snapshot, error){protocols, protocols6, devices, softnet} {
+			counters, err := read(p)
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return nil, fmt.Errorf("read the counters of the %s: %w", p.Name, err)
+			}
+			s = append(s, counters...)
+		}
+	}
+	return s, nil
+}
+
+// wanted are the counters of /proc/net/snmp (net/ipv4/proc.c) that count
+// losses. RcvbufErrors, InCsumErrors and MemErrors are contained in InErrors.
+func wanted(protocol, name string) bool {
+	switch protocol {
+	case "Ip", "Ip6":
+		return slices.Contains([]string{"InDiscards", "InHdrErrors", "InAddrErrors", "InNoRoutes", "InTruncatedPkts", "ReasmFails"}, name)
+	case "Udp", "Udp6":
+		return slices.Contains([]string{"NoPorts", "InErrors", "RcvbufErrors", "InCsumErrors", "MemErrors"}, name)
+	}
+	return false
+}
+
+// protocols reads snmp: pairs of lines, headings and numbers.
+func protocols(p Place) (s Snapshot, err error) {
+	data, err := os.ReadFile(filepath.Join(p.Net, "snmp"))
+	if err != nil {
+		return nil, err
+	}
+	lines := strings.Split(string(data), "\n")
+	for i := 0; i+1 < len(lines); i += 2 {
+		names, numbers := strings.Fields(lines[i]), strings.Fields(lines[i+1])
+		if len(names) != len(numbers) || len(names) == 0 || names[0] != numbers[0] {
+			return nil, fmt.Errorf("%s/snmp: line %d does not fit its heading", p.Net, i+2)
+		}
+		protocol := strings.TrimSuffix(names[0], ":")
+		for k := 1; k < len(names); k++ {
+			if wanted(protocol, names[k]) {
+				n, _ := strconv.ParseUint(numbers[k], 10, 64) // others than these may be negative
+				s = append(s, Counter{Place: p.Name, Name: protocol + names[k], Count: n})
+			}
+		}
+	}
+	return s, nil
+}
+
+// protocols6 reads snmp6: a name and a number per line.
+func protocols6(p Place) (s Snapshot, err error) {
+	data, err := os.ReadFile(filepath.Join(p.Net, "snmp6"))
+	if err != nil {
+		return nil, err
+	}
+	for line := range strings.Lines(string(data)) {
+		fields := strings.Fields(line)
+		if len(fields) != 2 {
+			continue
+		}
+		for _, protocol := range []string{"Ip6", "Udp6"} {
+			if rest, ok := strings.CutPrefix(fields[0], protocol); ok && wanted(protocol, rest) {
+				n, _ := strconv.ParseUint(fields[1], 10, 64)
+				s = append(s, Counter{Place: p.Name, Name: fields[0], Count: n})
+			}
+		}
+	}
+	return s, nil
+}
+
+// devices reads dev (dev_seq_printf_stats in net/core/net-procfs.c): name, eight
+// numbers of receiving, eight of sending.
+func devices(p Place) (s Snapshot, err error) {
+	data, err := os.ReadFile(filepath.Join(p.Net, "dev"))
+	if err != nil {
+		return nil, err
+	}
+	for line := range strings.Lines(string(data)) {
+		name, numbers, ok := strings.Cut(line, ":")
+		name = strings.TrimSpace(name)
+		fields := strings.Fields(numbers)
+		if !ok || len(fields) < 16 || p.Devices == nil && name == "lo" || p.Devices != nil && !slices.Contains(p.Devices, name) {
+			continue
+		}
+		for _, f := range []struct {
+			name  string
+			index int
+		}{{"rx_errors", 2}, {"rx_dropped", 3}, {"tx_errors", 10}, {"tx_dropped", 11}} {
+			n, _ := strconv.ParseUint(fields[f.index], 10, 64)
+			s = append(s, Counter{Place: p.Name, Name: "device " + name + " " + f.name, Count: n})
+		}
+	}
+	return s, nil
+}
+
+// softnet reads softnet_stat (softnet_seq_show in net/core/net-procfs.c): a line
+// for each processor, hexadecimal: processed, dropped, time_squeeze.
+func softnet(p Place) (Snapshot, error) {
+	if !p.Softnet {
+		return nil, nil
+	}
+	data, err := os.ReadFile(filepath.Join(p.Net, "softnet_stat"))
+	if err != nil {
+		return nil, err
+	}
+	var dropped, squeezed uint64
+	for line := range bytes.Lines(data) {
+		fields := bytes.Fields(line)
+		if len(fields) < 3 {
+			continue
+		}
+		d, _ := strconv.ParseUint(string(fields[1]), 16, 64)
+		q, _ := strconv.ParseUint(string(fields[2]), 16, 64)
+		dropped, squeezed = dropped+d, squeezed+q
+	}
+	return Snapshot{{Place: p.Name, Name: "softnet dropped", Count: dropped}, {Place: p.Name, Name: squeeze, Count: squeezed}}, nil
+}
+
+// squeeze counts how often a processor had to interrupt its work on received
+// packets: a sign of load, not a loss.
+const squeeze = "softnet time_squeeze"
+
+// Ledger is the account of one run.
+type Ledger struct {
+	Sent        uint64    `json:"sent"`         // datagrams
+	Taken       uint64    `json:"taken"`        // by the sensor's application
+	QueuedBytes int       `json:"queued_bytes"` // kernel memory of what still waits at the sensor
+	Lost        uint64    `json:"lost"`         // datagrams
+	Counters    []Counter `json:"counters"`     // that grew meanwhile; sockets on the way first
+	Verdict     string    `json:"verdict"`      // one line
+}
+
+// Settle takes the difference of two snapshots and judges. Taken and
+// queuedBytes are the sensor's, after the run; taken counts the run's datagrams
+// and, where others send to the same system, theirs.
+func Settle(before, after Snapshot, sent, taken uint64, queuedBytes int) Ledger {
+	l := Ledger{Sent: sent, Taken: taken, QueuedBytes: queuedBytes, Counters: []Counter{}}
+	var own uint64
+	for _, c := range after {
+		i := slices.IndexFunc(before, func(b Counter) bool { return b.Place == c.Place && b.Name == c.Name })
+		if i >= 0 {
+			c.Count -= min(before[i].Count, c.Count)
+		}
+		if c.Count == 0 {
+			continue
+		}
+		if c.own {
+			own += c.Count
+		}
+		l.Counters = append(l.Counters, c)
+	}
+	if queuedBytes == 0 {
+		l.Lost = sent - min(taken, sent)
+	}
+	l.Lost = max(l.Lost, own)
+	l.Verdict = l.verdict(own)
+	return l
+}
+
+// verdict is the account in one line.
+func (l Ledger) verdict(own uint64) string {
+	switch {
+	case l.Lost == 0 && l.QueuedBytes > 0:
+		return fmt.Sprintf("%d of %d packets were taken by the sensor; the others still wait in its queue", l.Taken, l.Sent)
+	case l.Lost == 0:
+		return fmt.Sprintf("all %d packets were taken by the sensor", l.Sent)
+	}
+	where := l.places(func(c Counter) bool { return c.own })
+	if l.Lost > own {
+		where = append(where, l.places(func(c Counter) bool { return !c.own && c.Name != squeeze })...)
+	}
+	if len(where) == 0 {
+		return fmt.Sprintf("%d of %d packets lost: no counter tells where", l.Lost, l.Sent)
+	}
+	return fmt.Sprintf("%d of %d packets lost: dropped at %s", l.Lost, l.Sent, strings.Join(where, ", "))
+}
+
+// places names the counters that are meant, with their counts.
+func (l Ledger) places(meant func(Counter) bool) (names []string) {
+	for _, c := range l.Counters {
+		if meant(c) {
+			names = append(names, c.String())
+		}
+	}
+	return names
+}
+
+// String says it in words, such as "socket 0.0.0.0:4789 of the sensor (17)".
+func (c Counter) String() string { return fmt.Sprintf("%s of the %s (%d)", c.Name, c.Place, c.Count) }
+
+// BridgePorts lists the devices of a bridge and the bridge itself; sys is where
+// the sys file system is mounted. Without the bridge there are none.
+func BridgePorts(sys, bridge string) []string {
+	list := []string{bridge}
+	entries, err := os.ReadDir(filepath.Join(sys, "class/net", bridge, "brif"))
+	if err != nil {
+		return []string{}
+	}
+	for _, e := range entries {
+		list = append(list, e.Name())
+	}
+	return list
+}
