@@ -130,6 +130,7 @@ func (r *receiver) datagram(d []byte) {
 		return
 	}
 	r.sensor.mu.Lock()
+	r.sensor.counts.bytes += uint64(len(d) - len(frame)) // Zeek counts the tunnel header as well
 	r.sensor.frame(time.Now().UnixNano(), vni, linkEthernet, frame, len(frame))
 	r.sensor.mu.Unlock()
 }
