@@ -19,6 +19,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/docker/cli/cli/command"
@@ -36,8 +37,9 @@ import (
 
 // Engine is a Docker engine. Its methods may be called concurrently.
 type Engine struct {
-	client client.APIClient
-	cli    *command.DockerCli
+	client   client.APIClient
+	cli      *command.DockerCli
+	networks sync.Mutex // held while a run's network is looked for and made
 }
 
 var _ orchestrate.Engine = (*Engine)(nil)

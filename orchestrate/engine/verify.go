@@ -1,0 +1,316 @@
+package engine
+
+import (
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/containerd/errdefs"
+	"github.com/docker/compose/v5/pkg/api"
+	"github.com/moby/moby/api/pkg/stdcopy"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
+	"github.com/moby/moby/api/types/network"
+	"github.com/moby/moby/client"
+
+	"github.com/zeekdemo/zeekdemo/orchestrate"
+)
+
+var _ orchestrate.OneShots = (*Engine)(nil)
+
+// captureName is what a copied capture is called beside the log folder.
+const captureName = "capture"
+
+// tailLines is how much of a one-shot container's output is kept.
+const tailLines = "20"
+
+// CreateOneShot makes a container from a service of the project.
+//
+// Compose's own way to run a service once (`compose run`) makes it a part of
+// the project, with its named volumes and networks; so the few fields that a
+// sensor uses are translated here. A test holds them against the fields that
+// the embedded file sets. Left out on purpose: restart, published ports, the
+// health check and the telemetry network.
+func (e *Engine) CreateOneShot(ctx context.Context, p orchestrate.Project, o orchestrate.OneShot) (string, error) {
+	project, err := load(ctx, p)
+	if err != nil {
+		return "", err
+	}
+	s, err := project.GetService(o.Service)
+	if err != nil {
+		return "", fmt.Errorf("make %s: %w", o.ContainerName(), err)
+	}
+	if err := e.needImage(ctx, project, s, p.Pull); err != nil {
+		return "", err
+	}
+	id, err := e.createOneShot(ctx, project, s, o)
+	if err != nil {
+		return "", fmt.Errorf("make container %s: %w", o.ContainerName(), err)
+	}
+	if o.Capture != "" {
+		if err := e.copyCapture(ctx, id, o.Capture, path.Dir(s.WorkingDir)); err != nil {
+			return id, err
+		}
+	}
+	return id, nil
+}
+
+// needImage pulls the service's image where it is missing and may be pulled.
+func (e *Engine) needImage(ctx context.Context, project *types.Project, s types.ServiceConfig, policy orchestrate.PullPolicy) error {
+	_, err := e.client.ImageInspect(ctx, s.Image)
+	if err == nil {
+		return nil
+	}
+	if policy != orchestrate.PullNever && errdefs.IsNotFound(err) {
+		only := &types.Project{Name: project.Name, WorkingDir: project.WorkingDir, Services: types.Services{s.Name: s}}
+		service, composeErr := e.compose(nil)
+		if composeErr != nil {
+			return composeErr
+		}
+		err = service.Pull(ctx, only, api.PullOptions{Quiet: true})
+	}
+	if err == nil {
+		return nil
+	}
+	return orchestrate.WithHint(fmt.Errorf("get image %s: %w", s.Image, err),
+		"the image is neither here nor to be pulled: choose another with --image NAME=REF, or build the project's own with `make images`")
+}
+
+func (e *Engine) createOneShot(ctx context.Context, project *types.Project, s types.ServiceConfig, o orchestrate.OneShot) (string, error) {
+	labels := map[string]string{orchestrate.VerifyLabel: o.Run, orchestrate.VerifyClientLabel: orchestrate.Client()}
+	config, host, err := oneShotConfig(s, o)
+	if err != nil {
+		return "", err
+	}
+	config.Labels = labels
+	options := client.ContainerCreateOptions{Name: o.ContainerName(), Config: config, HostConfig: host}
+	if o.Capture == "" {
+		name, err := e.runNetwork(ctx, project, o.Run, labels)
+		if err != nil {
+			return "", err
+		}
+		host.NetworkMode = container.NetworkMode(name)
+		options.NetworkingConfig = &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{name: {}}}
+	}
+	created, err := e.client.ContainerCreate(ctx, options)
+	return created.ID, err
+}
+
+// oneShotConfig translates the fields of a sensor. Its named volumes become
+// anonymous ones, which are removed together with the container.
+func oneShotConfig(s types.ServiceConfig, o orchestrate.OneShot) (*container.Config, *container.HostConfig, error) {
+	config := &container.Config{Image: s.Image, Cmd: []string(s.Command), Entrypoint: []string(s.Entrypoint), User: s.User, WorkingDir: s.WorkingDir}
+	for _, name := range slices.Sorted(maps.Keys(s.Environment)) {
+		if v := s.Environment[name]; v != nil {
+			config.Env = append(config.Env, name+"="+*v)
+		}
+	}
+	host := &container.HostConfig{CapDrop: s.CapDrop, CapAdd: s.CapAdd, SecurityOpt: s.SecurityOpt, ReadonlyRootfs: s.ReadOnly, Tmpfs: map[string]string{}}
+	host.Memory = int64(s.MemLimit)
+	if s.Logging != nil {
+		host.LogConfig = container.LogConfig{Type: s.Logging.Driver, Config: s.Logging.Options}
+	}
+	for _, target := range s.Tmpfs {
+		target, options, _ := strings.Cut(target, ":")
+		host.Tmpfs[target] = options
+	}
+	for _, v := range s.Volumes {
+		host.Mounts = append(host.Mounts, mount.Mount{Type: mount.TypeVolume, Target: v.Target})
+	}
+	if o.Capture == "" {
+		return config, host, nil
+	}
+	host.NetworkMode = "none"
+	command, err := orchestrate.ReadsFile(s.Command, path.Join(path.Dir(s.WorkingDir), captureName))
+	config.Cmd = command
+	return config, host, err
+}
+
+// runNetwork makes the network of a run, once: as the stack's monitoring
+// network, but without its fixed bridge name.
+func (e *Engine) runNetwork(ctx context.Context, project *types.Project, run string, labels map[string]string) (string, error) {
+	e.networks.Lock()
+	defer e.networks.Unlock()
+	name := "zeekdemo-verify-" + run
+	if _, err := e.client.NetworkInspect(ctx, name, client.NetworkInspectOptions{}); err == nil {
+		return name, nil
+	}
+	definition := project.Networks[orchestrate.MonitoringNetwork]
+	options := maps.Clone(map[string]string(definition.DriverOpts))
+	delete(options, "com.docker.network.bridge.name")
+	_, err := e.client.NetworkCreate(ctx, name, client.NetworkCreateOptions{Driver: definition.Driver, Options: options, Labels: labels})
+	if err != nil {
+		return "", fmt.Errorf("make network %s: %w", name, err)
+	}
+	return name, nil
+}
+
+// copyCapture copies a file into a folder of a container, which must lie on a
+// volume: the root is read-only.
+func (e *Engine) copyCapture(ctx context.Context, id, file, folder string) error {
+	f, err := os.Open(file)
+	if err != nil {
+		return fmt.Errorf("copy the capture: %w", err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return fmt.Errorf("copy the capture: %w", err)
+	}
+	r, w := io.Pipe()
+	go func() { w.CloseWithError(writeTar(w, f, info.Size())) }()
+	_, err = e.client.CopyToContainer(ctx, id, client.CopyToContainerOptions{DestinationPath: folder, Content: r})
+	r.CloseWithError(errors.New("the engine reads no more"))
+	if err != nil {
+		return fmt.Errorf("copy the capture into the container: %w", err)
+	}
+	return nil
+}
+
+func writeTar(w io.Writer, f io.Reader, size int64) error {
+	archive := tar.NewWriter(w)
+	err := archive.WriteHeader(&tar.Header{Name: captureName, Mode: 0o444, Size: size, ModTime: time.Now(), Format: tar.FormatPAX})
+	if err != nil {
+		return err
+	}
+	if _, err := io.CopyN(archive, f, size); err != nil {
+		return err
+	}
+	return archive.Close()
+}
+
+// StartOneShot starts a container and inspects it.
+func (e *Engine) StartOneShot(ctx context.Context, id string) (orchestrate.Container, error) {
+	if _, err := e.client.ContainerStart(ctx, id, client.ContainerStartOptions{}); err != nil {
+		return orchestrate.Container{}, fmt.Errorf("start the container: %w", err)
+	}
+	in, err := e.client.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
+	if err != nil {
+		return orchestrate.Container{}, fmt.Errorf("inspect the container: %w", err)
+	}
+	return describe(container.Summary{ID: id, Labels: in.Container.Config.Labels}, in.Container), nil
+}
+
+// WaitOneShot waits until a container has ended.
+func (e *Engine) WaitOneShot(ctx context.Context, id string) (orchestrate.Ended, error) {
+	wait := e.client.ContainerWait(ctx, id, client.ContainerWaitOptions{Condition: container.WaitConditionNotRunning})
+	select {
+	case err := <-wait.Error:
+		return orchestrate.Ended{}, fmt.Errorf("wait for the container: %w", err)
+	case <-wait.Result:
+	}
+	return e.ended(ctx, id)
+}
+
+// StopOneShot ends a container.
+func (e *Engine) StopOneShot(ctx context.Context, id string, grace time.Duration) (orchestrate.Ended, error) {
+	seconds := int(grace.Seconds())
+	if _, err := e.client.ContainerStop(ctx, id, client.ContainerStopOptions{Timeout: &seconds}); err != nil {
+		return orchestrate.Ended{}, fmt.Errorf("stop the container: %w", err)
+	}
+	return e.ended(ctx, id)
+}
+
+func (e *Engine) ended(ctx context.Context, id string) (orchestrate.Ended, error) {
+	in, err := e.client.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
+	if err != nil {
+		return orchestrate.Ended{}, fmt.Errorf("inspect the container: %w", err)
+	}
+	ended := orchestrate.Ended{Tail: e.tail(ctx, id)}
+	if s := in.Container.State; s != nil {
+		ended.ExitCode, ended.OOMKilled = s.ExitCode, s.OOMKilled
+	}
+	return ended, nil
+}
+
+// tail returns the last lines a container printed, as far as they can be had.
+func (e *Engine) tail(ctx context.Context, id string) []string {
+	logs, err := e.client.ContainerLogs(ctx, id, client.ContainerLogsOptions{ShowStdout: true, ShowStderr: true, Tail: tailLines})
+	if err != nil {
+		return nil
+	}
+	defer logs.Close()
+	var text bytes.Buffer
+	if _, err := stdcopy.StdCopy(&text, &text, logs); err != nil {
+		return nil
+	}
+	var lines []string
+	for in := bufio.NewScanner(&text); in.Scan(); {
+		lines = append(lines, in.Text())
+	}
+	return lines
+}
+
+// OneShotLogs returns the container's working directory.
+func (e *Engine) OneShotLogs(ctx context.Context, id string) (io.ReadCloser, error) {
+	in, err := e.client.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("inspect the container: %w", err)
+	}
+	copied, err := e.client.CopyFromContainer(ctx, id, client.CopyFromContainerOptions{SourcePath: in.Container.Config.WorkingDir})
+	if err != nil {
+		return nil, fmt.Errorf("copy the logs out of the container: %w", err)
+	}
+	return copied.Content, nil
+}
+
+// RemoveOneShots removes by label. Containers first: a network in use cannot be
+// removed.
+func (e *Engine) RemoveOneShots(ctx context.Context, r orchestrate.Removal) (int, error) {
+	if r.ID != "" {
+		return 1, e.removeContainer(ctx, r.ID)
+	}
+	label := orchestrate.VerifyLabel
+	if r.Run != "" {
+		label += "=" + r.Run
+	}
+	filters := client.Filters{}.Add("label", label)
+	meant := func(labels map[string]string) bool {
+		return r.Run != "" || r.Gone != nil && r.Gone(labels[orchestrate.VerifyClientLabel])
+	}
+	list, err := e.client.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: filters})
+	if err != nil {
+		return 0, fmt.Errorf("list containers: %w", err)
+	}
+	removed := 0
+	var errs []error
+	for _, c := range list.Items {
+		if meant(c.Labels) {
+			removed++
+			errs = append(errs, e.removeContainer(ctx, c.ID))
+		}
+	}
+	networks, err := e.client.NetworkList(ctx, client.NetworkListOptions{Filters: filters})
+	if err != nil {
+		errs = append(errs, fmt.Errorf("list networks: %w", err))
+	}
+	for _, n := range networks.Items {
+		if !meant(n.Labels) {
+			continue
+		}
+		if _, err := e.client.NetworkRemove(ctx, n.ID, client.NetworkRemoveOptions{}); err != nil && !errdefs.IsNotFound(err) {
+			errs = append(errs, fmt.Errorf("remove network %s: %w", n.Name, err))
+		}
+	}
+	return removed, errors.Join(errs...)
+}
+
+// removeContainer removes a container with its anonymous volumes.
+func (e *Engine) removeContainer(ctx context.Context, id string) error {
+	_, err := e.client.ContainerRemove(ctx, id, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
+	if err != nil && !errdefs.IsNotFound(err) {
+		return fmt.Errorf("remove container %.12s: %w", id, err)
+	}
+	return nil
+}
