@@ -1,0 +1,244 @@
+package cli
+
+import (
+	"context"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/zeekdemo/zeekdemo/cmd/internal/ui"
+	"github.com/zeekdemo/zeekdemo/orchestrate/zeeklog"
+)
+
+// verifyDocument is what `verify --json` prints.
+type verifyDocument struct {
+	Verdict       string      `json:"verdict"` // equal, or the worst of the captures
+	Encapsulation string      `json:"encapsulation"`
+	Image         string      `json:"image,omitempty"`
+	Captures      []verifyRow `json:"captures"`
+}
+
+// report prints the rows and turns them into the command's result.
+func (v *verification) report(ctx context.Context, rows []verifyRow) error {
+	result := verifyResult(ctx, rows)
+	doc := verifyDocument{Verdict: verdictEqual, Encapsulation: v.kind.String(), Image: v.settings.Images["zeek"], Captures: rows}
+	for _, r := range rows {
+		if worse(r.Verdict, doc.Verdict) {
+			doc.Verdict = r.Verdict
+		}
+	}
+	var err error
+	if v.o.junit != "" {
+		err = v.writeJUnit(rows)
+	}
+	switch {
+	case v.o.json:
+		err = errors.Join(err, ui.JSON(v.app.Out, doc))
+	case v.o.junit != "-":
+		writeVerify(v.app.Out, rows)
+	}
+	return errors.Join(result, err)
+}
+
+// worse orders verdicts from good to bad.
+func worse(a, b string) bool {
+	order := map[string]int{verdictEqual: 0, verdictIncomplete: 1, verdictUnmet: 2, verdictDiffers: 3, verdictFailed: 4}
+	return order[a] > order[b]
+}
+
+func verifyResult(ctx context.Context, rows []verifyRow) error {
+	if ctx.Err() != nil {
+		return errors.New("verify: interrupted")
+	}
+	count := map[string]int{}
+	for _, r := range rows {
+		count[r.Verdict]++
+	}
+	bad := len(rows) - count[verdictEqual]
+	switch {
+	case count[verdictFailed] > 0:
+		return fmt.Errorf("verify: %d of %d captures could not be verified", count[verdictFailed], len(rows))
+	case bad > 0:
+		return lossError{fmt.Errorf("verify: %d of %d captures are not as they should be", bad, len(rows))}
+	}
+	return nil
+}
+
+// writeVerify prints a table with one row for each capture, then what is to be
+// said about single ones.
+func writeVerify(w io.Writer, rows []verifyRow) {
+	table := [][]string{{"CAPTURE", "VERDICT", "CONNECTIONS", "LOG LINES", "PACKETS", "RATE", "BY PACE", "EXPECTED"}}
+	for _, r := range rows {
+		expected := "-"
+		if r.Expected > 0 {
+			expected = fmt.Sprintf("%d of %d", r.Expected-len(r.Unmet), r.Expected)
+		}
+		table = append(table, []string{filepath.Base(r.Capture), r.Verdict, ui.Count(uint64(r.Connections)), ui.Count(uint64(r.Lines)),
+			ui.Count(r.Path.Sent), ui.PacketRate(r.Report.DatagramsPerSecond), paceCell(r), expected})
+	}
+	ui.Table(w, table)
+	for _, r := range rows {
+		if lines := details(r); len(lines) > 0 {
+			fmt.Fprintf(w, "\n%s:\n  %s\n", filepath.Base(r.Capture), strings.Join(lines, "\n  "))
+		}
+	}
+}
+
+func paceCell(r verifyRow) string {
+	switch {
+	case r.PaceNote != "":
+		return "see below"
+	case r.ByPace == 0:
+		return "-"
+	}
+	return ui.Count(uint64(r.ByPace)) + " lines"
+}
+
+// shown is how many differences of one kind a person is shown; --json has all.
+const shown = 5
+
+// live is what the side is called whose differences are faults of the path.
+const live = "live"
+
+// details tell what is wrong with a capture, the reason first, and what the
+// pace changed.
+func details(r verifyRow) []string {
+	var lines []string
+	if r.Error != "" {
+		lines = append(lines, "failed: "+r.Error)
+	}
+	for _, f := range r.Findings {
+		lines = append(lines, fmt.Sprintf("%s at %s: %s", f.Cause, f.Hop, f.Text))
+	}
+	lines = append(lines, describeDifferences("", live, "offline", r.Differences, r.Different)...)
+	if n := lostFrames(r.Report); n > 0 {
+		lines = append(lines, fmt.Sprintf("%s frames could not be sent:", ui.Count(n)))
+		for _, refused := range r.Report.Refused {
+			lines = append(lines, fmt.Sprintf("  %s: %s (%s)", ui.Count(refused.Frames), refused.Reason, refused.LinkType))
+		}
+	}
+	for _, u := range r.Unmet {
+		lines = append(lines, "not as expected: "+u)
+	}
+	if r.PaceNote != "" {
+		lines = append(lines, "note: "+r.PaceNote)
+	}
+	return append(lines, describeDifferences("by pace or snap length: ", "as sent", "as captured", r.Pace, r.ByPace)...)
+}
+
+func describeDifferences(prefix, got, want string, list []zeeklog.Difference, all int) []string {
+	var lines []string
+	for i, d := range list {
+		if i == shown {
+			return append(lines, fmt.Sprintf("%sand %s more", prefix, ui.Count(uint64(all-shown))))
+		}
+		lines = append(lines, prefix+describeDifference(got, want, d))
+	}
+	return lines
+}
+
+func describeDifference(got, want string, d zeeklog.Difference) string {
+	head := d.Log + ".log"
+	if d.Connection != "" {
+		head += " " + d.Connection
+	}
+	if d.Cause != zeeklog.Unclear && got == live {
+		head += " (" + string(d.Cause) + ")"
+	}
+	switch {
+	case d.Want == "":
+		return fmt.Sprintf("%s: only %s: %s", head, got, short(d.Got))
+	case d.Got == "":
+		return fmt.Sprintf("%s: only %s: %s", head, want, short(d.Want))
+	}
+	var fields []string
+	for _, f := range d.Fields {
+		fields = append(fields, fmt.Sprintf("%s %s %q, %s %q", f.Field, got, short(f.Got), want, short(f.Want)))
+	}
+	return head + ": " + strings.Join(fields, "; ")
+}
+
+// short keeps a line readable.
+func short(s string) string {
+	const most = 200
+	if r := []rune(s); len(r) > most {
+		return string(r[:most]) + "…"
+	}
+	return s
+}
+
+// The parts of JUnit's XML that continuous integration reads.
+type junitSuites struct {
+	XMLName xml.Name     `xml:"testsuites"`
+	Suites  []junitSuite `xml:"testsuite"`
+}
+
+type junitSuite struct {
+	Name     string      `xml:"name,attr"`
+	Tests    int         `xml:"tests,attr"`
+	Failures int         `xml:"failures,attr"`
+	Errors   int         `xml:"errors,attr"`
+	Time     string      `xml:"time,attr"`
+	Cases    []junitCase `xml:"testcase"`
+}
+
+type junitCase struct {
+	Class   string        `xml:"classname,attr"`
+	Name    string        `xml:"name,attr"`
+	Time    string        `xml:"time,attr"`
+	Failure *junitProblem `xml:"failure,omitempty"`
+	Error   *junitProblem `xml:"error,omitempty"`
+	Out     string        `xml:"system-out,omitempty"`
+}
+
+type junitProblem struct {
+	Message string `xml:"message,attr"`
+	Text    string `xml:",chardata"`
+}
+
+// junit turns rows into test cases: a capture that could not be verified is an
+// error, one that is not as it should be a failure.
+func junit(kind string, rows []verifyRow) junitSuites {
+	suite := junitSuite{Name: "zeekdemo verify " + kind, Tests: len(rows)}
+	var total time.Duration
+	for _, r := range rows {
+		c := junitCase{Class: "zeekdemo.verify." + kind, Name: filepath.Base(r.Capture), Time: fmt.Sprintf("%.3f", r.ElapsedSeconds)}
+		total += seconds(r.ElapsedSeconds)
+		text := strings.Join(details(r), "\n")
+		switch r.Verdict {
+		case verdictEqual:
+			c.Out = text
+		case verdictFailed:
+			suite.Errors++
+			c.Error = &junitProblem{Message: r.Error, Text: text}
+		default:
+			suite.Failures++
+			c.Failure = &junitProblem{Message: r.Verdict, Text: text}
+		}
+		suite.Cases = append(suite.Cases, c)
+	}
+	suite.Time = fmt.Sprintf("%.3f", total.Seconds())
+	return junitSuites{Suites: []junitSuite{suite}}
+}
+
+func (v *verification) writeJUnit(rows []verifyRow) error {
+	document, err := xml.MarshalIndent(junit(v.kind.String(), rows), "", "  ")
+	if err != nil {
+		return fmt.Errorf("write JUnit XML: %w", err)
+	}
+	document = append([]byte(xml.Header), append(document, '\n')...)
+	if v.o.junit == "-" {
+		_, err = v.app.Out.Write(document)
+	} else {
+		err = os.WriteFile(v.o.junit, document, 0o644)
+	}
+	if err != nil {
+		return fmt.Errorf("write JUnit XML: %w", err)
+	}
+	return nil
+}
