@@ -100,5 +100,8 @@ func Down(ctx context.Context, engine Engine, volumes bool, progress Progress) e
 	if _, err := engine.Info(ctx); err != nil {
 		return err
 	}
+	if err := removeStackSidecars(ctx, engine, progress); err != nil {
+		return err
+	}
 	return engine.Down(ctx, ProjectName, volumes, progress)
 }

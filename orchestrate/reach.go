@@ -1,0 +1,99 @@
+package orchestrate
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// MetricsPort is the TCP port on which every sensor of the stack serves its
+// metrics, on all its addresses.
+const MetricsPort = 9991
+
+// reachTimeout is how long a container that can be reached may take to accept a
+// connection. It is never further than a bridge or a tunnel.
+const reachTimeout = 300 * time.Millisecond
+
+// tcpEstablished is the state of a connection in /proc/net/tcp (the kernel's
+// include/net/tcp_states.h), TCP_ESTABLISHED.
+const tcpEstablished = "01"
+
+// Reaches returns nil if packets for the sensor's own address arrive there when
+// they are sent from here, else why they do not.
+//
+// The proof does not touch the packets' port: a TCP connection to the sensor's
+// metrics port. That somebody accepts it is not enough, for private address
+// ranges repeat: the address of a container of a remote engine may be that of a
+// local one, or of a machine in the office. So the sensor's own list of
+// connections must show ours, by its port. It is read from /proc/PID/net/tcp
+// where the sensor's process is one of this machine's, which needs no privilege,
+// and otherwise inside the container.
+//
+// A refused connection proves nothing of that kind and does not count; a sensor
+// of the stack always serves its metrics.
+func (s Sensor) Reaches(ctx context.Context, engine Engine) error {
+	return s.reaches(ctx, engine, MetricsPort, "/proc")
+}
+
+func (s Sensor) reaches(ctx context.Context, engine Engine, port uint16, proc string) error {
+	if !s.Direct.IsValid() {
+		return errors.New("its container has no address on the monitoring network")
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	to := netip.AddrPortFrom(s.Direct.Addr(), port)
+	dialer := net.Dialer{Timeout: reachTimeout}
+	conn, err := dialer.DialContext(ctx, "tcp", to.String())
+	if err != nil {
+		return fmt.Errorf("%s does not answer from here: %w", to.Addr(), unwrapOp(err))
+	}
+	defer conn.Close()
+	from, err := netip.ParseAddrPort(conn.LocalAddr().String())
+	if err != nil {
+		return err
+	}
+	table, err := os.ReadFile(filepath.Join(proc, strconv.Itoa(s.Container.PID), "net", "tcp"))
+	if err == nil && s.Container.PID > 0 && connected(string(table), port, from.Port()) {
+		return nil
+	}
+	var inside bytes.Buffer
+	if _, err := engine.Exec(ctx, s.Container.ID, []string{"cat", "/proc/net/tcp"}, &inside, io.Discard); err != nil {
+		return fmt.Errorf("%s answers from here, but whether it is the sensor cannot be seen: %w", to.Addr(), err)
+	}
+	if !connected(inside.String(), port, from.Port()) {
+		return fmt.Errorf("%s answers from here, but is not the sensor", to.Addr())
+	}
+	return nil
+}
+
+// connected reports whether a table in the form of /proc/net/tcp has an
+// established connection with these ports. Fields two and three are the
+// addresses, port last, in hexadecimal; the fourth is the state.
+func connected(table string, local, remote uint16) bool {
+	l, r := fmt.Sprintf(":%04X", local), fmt.Sprintf(":%04X", remote)
+	for line := range strings.Lines(table) {
+		f := strings.Fields(line)
+		if len(f) > 3 && strings.HasSuffix(f[1], l) && strings.HasSuffix(f[2], r) && f[3] == tcpEstablished {
+			return true
+		}
+	}
+	return false
+}
+
+// unwrapOp drops what net puts before a cause: the address is named already.
+func unwrapOp(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return op.Err
+	}
+	return err
+}
