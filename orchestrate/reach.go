@@ -34,7 +34,7 @@ const tcpEstablished = "01"
 // metrics port. That somebody accepts it is not enough, for private address
 // ranges repeat: the address of a container of a remote engine may be that of a
 // local one, or of a machine in the office. So the sensor's own list of
-// connections must show ours, by its port. It is read from /proc/PID/net/tcp
+// connections must show ours, by its port. It is read from /proc/PID/net
 // where the sensor's process is one of this machine's, which needs no privilege,
 // and otherwise inside the container.
 //
@@ -61,18 +61,30 @@ func (s Sensor) reaches(ctx context.Context, engine Engine, port uint16, proc st
 	if err != nil {
 		return err
 	}
-	table, err := os.ReadFile(filepath.Join(proc, strconv.Itoa(s.Container.PID), "net", "tcp"))
-	if err == nil && s.Container.PID > 0 && connected(string(table), port, from.Port()) {
+	if connected(tablesOf(proc, s.Container.PID), port, from.Port()) {
 		return nil
 	}
 	var inside bytes.Buffer
-	if _, err := engine.Exec(ctx, s.Container.ID, []string{"cat", "/proc/net/tcp"}, &inside, io.Discard); err != nil {
+	if _, err := engine.Exec(ctx, s.Container.ID, []string{"cat", "/proc/net/tcp", "/proc/net/tcp6"}, &inside, io.Discard); err != nil {
 		return fmt.Errorf("%s answers from here, but whether it is the sensor cannot be seen: %w", to.Addr(), err)
 	}
 	if !connected(inside.String(), port, from.Port()) {
 		return fmt.Errorf("%s answers from here, but is not the sensor", to.Addr())
 	}
 	return nil
+}
+
+// tablesOf returns the connections in the namespace of a process of this
+// machine; nothing where there is no such process. A listener on [::] has its
+// IPv4 connections in the second table.
+func tablesOf(proc string, pid int) string {
+	if pid <= 0 {
+		return ""
+	}
+	net := filepath.Join(proc, strconv.Itoa(pid), "net")
+	four, _ := os.ReadFile(filepath.Join(net, "tcp"))
+	six, _ := os.ReadFile(filepath.Join(net, "tcp6")) // not there without IPv6
+	return string(four) + string(six)
 }
 
 // connected reports whether a table in the form of /proc/net/tcp has an

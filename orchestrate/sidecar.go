@@ -39,8 +39,7 @@ const SidecarProgram = "/run/zeekdemo-sidecar/zeekdemo"
 
 // SidecarSpec says what a sidecar is made of.
 type SidecarSpec struct {
-	Sensor  string   // the container whose network namespace it joins
-	Image   string   // the sensor's own: nothing has to be pulled
+	Sensor  string   // the container whose network namespace it joins and whose image it is made of: nothing has to be pulled
 	Program string   // path of this program, on this machine, for the engine's platform
 	Args    []string // its arguments
 }
@@ -138,7 +137,7 @@ func StartSidecar(ctx context.Context, engine SidecarEngine, sensor Sensor, prog
 	}); err != nil {
 		return SidecarStreams{}, err
 	}
-	id, err := engine.CreateSidecar(ctx, SidecarSpec{Sensor: sensor.Container.ID, Image: sensor.Container.Image, Program: program, Args: args})
+	id, err := engine.CreateSidecar(ctx, SidecarSpec{Sensor: sensor.Container.ID, Program: program, Args: args})
 	if err != nil {
 		return SidecarStreams{}, err
 	}

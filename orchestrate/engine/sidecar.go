@@ -3,11 +3,13 @@ package engine
 import (
 	"archive/tar"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -35,10 +37,16 @@ const (
 // lies on an anonymous volume, for an engine refuses to copy into a read-only
 // root; the volume goes with the container.
 func (e *Engine) CreateSidecar(ctx context.Context, spec orchestrate.SidecarSpec) (string, error) {
+	sensor, err := e.client.ContainerInspect(ctx, spec.Sensor, client.ContainerInspectOptions{})
+	if err != nil {
+		return "", fmt.Errorf("make a sidecar: %w", err)
+	}
 	pids := int64(sidecarPIDs)
 	created, err := e.client.ContainerCreate(ctx, client.ContainerCreateOptions{
+		Name: "zeekdemo-sidecar-" + strings.ToLower(rand.Text()[:8]),
 		Config: &container.Config{
-			Image: spec.Image, User: sidecarUser,
+			Image:      sensor.Container.Image, // by its ID: the name may mean another one by now
+			User:       sidecarUser,
 			Entrypoint: []string{orchestrate.SidecarProgram}, Cmd: spec.Args, Env: []string{sidecarGoLimit}, WorkingDir: "/",
 			Labels:      map[string]string{orchestrate.SidecarLabel: spec.Sensor},
 			Healthcheck: &container.HealthConfig{Test: []string{"NONE"}},
