@@ -185,12 +185,12 @@ const cleanupLimit = time.Minute
 // all verifies the captures, several at a time if asked for, and removes
 // everything that was made for it.
 func (v *verification) all(ctx context.Context, e orchestrate.Engine, captures []string) (rows []verifyRow, err error) {
+	if _, err := e.Info(ctx); err != nil {
+		return nil, err
+	}
 	shots, ok := e.(orchestrate.OneShots)
 	if !ok {
 		return nil, errors.New("verify: this engine makes no containers beside the stack")
-	}
-	if _, err := e.Info(ctx); err != nil {
-		return nil, err
 	}
 	v.engine, v.shots, v.id = e, shots, freshID()
 	if n, err := shots.RemoveOneShots(ctx, orchestrate.Removal{Gone: orchestrate.ClientGone}); err != nil {
