@@ -1,0 +1,101 @@
+package engine
+
+import (
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/moby/moby/api/types/mount"
+
+	"github.com/zeekdemo/zeekdemo/assets"
+	"github.com/zeekdemo/zeekdemo/orchestrate"
+)
+
+func sensors(t *testing.T) map[string]types.ServiceConfig {
+	t.Helper()
+	project, err := load(t.Context(), orchestrate.Project{Name: "x", Compose: assets.Compose(), Env: map[string]string{"ZEEKDEMO_IMAGE_ZEEK": "example/zeek:1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return map[string]types.ServiceConfig{"zeek": project.Services["zeek"], "zeek-geneve": project.Services["zeek-geneve"]}
+}
+
+// A sensor of its own is confined and set up as the stack's.
+func TestOneShotIsMadeFromTheService(t *testing.T) {
+	for name, s := range sensors(t) {
+		config, host, err := oneShotConfig(s, orchestrate.OneShot{Run: "r", Name: "live", Service: name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if config.Image != "example/zeek:1" || !slices.Equal(config.Cmd, []string(s.Command)) || config.WorkingDir != "/logs/"+name {
+			t.Errorf("%s: image %s, command %.40q, folder %s", name, config.Image, config.Cmd, config.WorkingDir)
+		}
+		if !slices.Contains(host.CapDrop, "ALL") || !host.ReadonlyRootfs || host.Memory != 2<<30 ||
+			!slices.Contains(host.SecurityOpt, "no-new-privileges:true") || len(host.PortBindings) != 0 {
+			t.Errorf("%s: %+v", name, host)
+		}
+		if _, ok := host.Tmpfs["/tmp"]; !ok {
+			t.Errorf("%s: no tmpfs on /tmp: %v", name, host.Tmpfs)
+		}
+		if want := []mount.Mount{{Type: mount.TypeVolume, Target: "/logs"}}; !slices.Equal(host.Mounts, want) {
+			t.Errorf("%s: mounts %+v, want an anonymous volume at /logs", name, host.Mounts)
+		}
+		if !host.RestartPolicy.IsNone() && host.RestartPolicy.Name != "" {
+			t.Errorf("%s: restarts %s", name, host.RestartPolicy.Name)
+		}
+	}
+}
+
+// One that reads a file runs the same scripts, without any network.
+func TestOneShotThatReadsAFile(t *testing.T) {
+	for name, s := range sensors(t) {
+		config, host, err := oneShotConfig(s, orchestrate.OneShot{Run: "r", Name: "sent", Service: name, Capture: "/x.pcap"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := []string{"zeek", "-C", "-r", "/logs/capture"}; !slices.Equal(config.Cmd[:4], want) {
+			t.Errorf("%s: command %q", name, config.Cmd[:4])
+		}
+		if !slices.Equal(config.Cmd[4:], []string(s.Command[3:])) {
+			t.Errorf("%s: other scripts than the sensor's", name)
+		}
+		if host.NetworkMode != "none" {
+			t.Errorf("%s: network %q", name, host.NetworkMode)
+		}
+	}
+}
+
+// Every field that the embedded file sets for a sensor is translated, or left
+// out on purpose. A new one must be put into one of the two lists.
+func TestEveryFieldOfASensorIsThoughtOf(t *testing.T) {
+	translated := []string{"Image", "Command", "WorkingDir", "CapDrop", "SecurityOpt", "ReadOnly", "Tmpfs", "Volumes", "MemLimit", "Logging", "Networks"}
+	leftOut := []string{
+		"Name", "Labels", "CustomLabels", "PullPolicy", // of the project
+		"Restart", "Ports", "HealthCheck", "StopGracePeriod", // it serves one question, and its client waits for it
+		"Environment", // compose-go makes an empty one
+	}
+	for name, s := range sensors(t) {
+		for _, field := range setFields(reflect.ValueOf(s)) {
+			if !slices.Contains(translated, field) && !slices.Contains(leftOut, field) {
+				t.Errorf("%s: field %s is neither translated nor left out on purpose", name, field)
+			}
+		}
+	}
+}
+
+// setFields lists the fields that are not zero, those of embedded structs too.
+func setFields(v reflect.Value) []string {
+	var names []string
+	for i := range v.NumField() {
+		field := v.Type().Field(i)
+		switch {
+		case field.Anonymous:
+			names = append(names, setFields(v.Field(i))...)
+		case !v.Field(i).IsZero() && !strings.HasSuffix(field.Name, "Extensions"):
+			names = append(names, field.Name)
+		}
+	}
+	return names
+}
