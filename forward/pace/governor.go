@@ -59,19 +59,39 @@ const (
 	ringSize = 1 << 16
 )
 
-// cost is an upper bound of what a datagram with n bytes of payload takes of a
-// receive buffer, in bytes: SKB_TRUESIZE of the kernel's
-// include/linux/skbuff.h. That is the structure itself, and its data with
-// headers, headroom and struct skb_shared_info in an allocation of a power of
-// two. A datagram that travels in fragments has such a thing for each.
-func cost(n int) int {
+// Cost is an upper bound of what a datagram with n bytes of payload takes of a
+// receive buffer, in bytes. It covers the ways in which one may come:
+//
+//   - whole: the structure itself, and its data with headers, headroom and
+//     struct skb_shared_info in an allocation of a power of two (SKB_TRUESIZE in
+//     the kernel's include/linux/skbuff.h);
+//   - as a segment of a super-packet: a small head beside its share of the pages
+//     (skb_segment in net/core/skbuff.c);
+//   - in fragments, as an MTU of 1500 or of 9000 makes them: each is a whole one.
+func Cost(n int) int {
+	const (
+		structure = 256
+		smallHead = structure + 704 // SKB_SMALL_HEAD_SIZE
+		piece     = 1400            // payload of a fragment at 1500, with headers to spare
+		jumbo     = 8900            // and at 9000
+	)
+	cost := max(whole(n), smallHead+n, leastCost)
+	if n > piece {
+		cost = max(cost, n/piece*whole(piece)+whole(n%piece))
+	}
+	if n > jumbo {
+		cost = max(cost, n/jumbo*whole(jumbo)+whole(n%jumbo))
+	}
+	return cost
+}
+
+// whole is what a packet takes that lies in one allocation.
+func whole(n int) int {
 	const (
 		structure = 256
 		beside    = 320 + 160 // skb_shared_info; headers and headroom
-		fragment  = 1400      // payload of the shortest that is common
 	)
-	data := 1 << bits.Len(uint(max(n+beside, 512)-1))
-	return max(structure+data, leastCost) + n/fragment*(structure+768)
+	return structure + 1<<bits.Len(uint(max(n+beside, 1024)-1))
 }
 
 // Governor is a [forward.Gate] that lets no more be sent than the receiver's
@@ -203,18 +223,32 @@ func (g *Governor) Feedback() Feedback { return g.result }
 // Sockets returns the sockets as seen at the last look, valid until the next.
 func (g *Governor) Sockets() []Socket { return g.sockets }
 
-// Drain waits until everything has been taken, or lost and written off. After
-// limit, or when ctx ends, it gives up and returns what is still outstanding.
-func (g *Governor) Drain(ctx context.Context, limit time.Duration) (outstanding int, err error) {
-	deadline := g.clock.Now() + int64(limit)
+// settled is how long everything must have been taken to be called at rest:
+// what passes from one queue to another is seen in neither.
+const settled = 20 * time.Millisecond
+
+// Drain waits until everything has been taken, or lost and written off, and
+// nothing moves any more. It gives up when the receiver has taken nothing for
+// as long as patience, or ctx ends, and returns how many datagrams are
+// outstanding then. Queues may hold others' datagrams still: see Sockets.
+func (g *Governor) Drain(ctx context.Context, patience time.Duration) (outstanding int, err error) {
+	last, taken := g.clock.Now(), g.taken
 	for {
 		if err := g.look(); err != nil {
 			return g.count, err
 		}
-		if g.count == 0 && g.queued() == 0 || g.clock.Now() >= deadline {
+		now := g.clock.Now()
+		if g.taken != taken {
+			last, taken = now, g.taken
+		}
+		enough := patience
+		if g.count == 0 && g.queued() == 0 {
+			enough = min(settled, patience)
+		}
+		if now-last >= int64(enough) {
 			return g.count, nil
 		}
-		if err := g.clock.SleepUntil(ctx, g.clock.Now()+int64(longestPause)); err != nil {
+		if err := g.clock.SleepUntil(ctx, now+int64(longestPause)); err != nil {
 			return g.count, err
 		}
 	}
@@ -259,15 +293,15 @@ func (g *Governor) nextPause() time.Duration {
 	if g.rate <= 0 {
 		return g.pause
 	}
-	missing := time.Duration(float64(g.room-g.budget) / g.rate)
-	return min(max(missing, shortestPause), longestPause)
+	missing := float64(g.room-g.budget) / g.rate // nanoseconds, more than an integer holds if it takes nothing
+	return time.Duration(min(max(missing, float64(shortestPause)), float64(longestPause)))
 }
 
 // fitting returns how many of the leading datagrams the budget allows.
 func (g *Governor) fitting(b *forward.Batch) int {
 	left, most := g.budget, min(len(b.Datagrams), ringSize-g.count)
 	for i := range most {
-		if left -= cost(b.Datagrams[i].Len); left < 0 {
+		if left -= Cost(b.Datagrams[i].Len); left < 0 {
 			return i
 		}
 	}
@@ -277,7 +311,7 @@ func (g *Governor) fitting(b *forward.Batch) int {
 // charge notes that datagrams are on the way.
 func (g *Governor) charge(ds []forward.Datagram) {
 	for i := range ds {
-		c := cost(ds[i].Len)
+		c := Cost(ds[i].Len)
 		g.costs[(g.first+g.count)%ringSize] = uint32(c)
 		g.count++
 		g.inFlight += c
