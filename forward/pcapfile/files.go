@@ -32,8 +32,8 @@ type Options struct {
 // later pass carry later times: those recorded plus as often as passes went
 // before the span of the whole input, from the earliest time in any of its
 // files to the latest. So if the times never go back in the input, they never
-// go back from pass to pass. Where the sum would go beyond the year 2262, the
-// recorded times are used again.
+// go back from pass to pass. Where the sum would go beyond the year 2106, the
+// last that a pcap file can hold, the recorded times are used again.
 type Files struct {
 	inputs []input
 	loops  int // negative: forever
@@ -207,15 +207,19 @@ func (s *Files) nextLoop() error {
 	return nil
 }
 
+// lastTime is the latest time that a pcap file's 32-bit seconds can hold, in
+// nanoseconds since the Unix epoch.
+const lastTime = math.MaxUint32*int64(1e9) + 999_999_999
+
 // nextShift adds the span from low to high to a shift, and starts over where
-// times would overflow.
+// times would pass lastTime.
 func nextShift(shift, low, high int64) int64 {
 	span := high - low
-	if span < 0 || shift > math.MaxInt64-span { // overflow
+	if span < 0 || span > lastTime || shift > lastTime-span {
 		return 0
 	}
 	shift += span
-	if high > 0 && shift > math.MaxInt64-high {
+	if high > 0 && shift > lastTime-high {
 		return 0
 	}
 	return shift

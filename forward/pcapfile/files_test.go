@@ -113,9 +113,9 @@ func TestShift(t *testing.T) {
 		{0, 100, 150, 50},
 		{50, 100, 150, 100},
 		{0, 100, 100, 0},
-		{math.MaxInt64 - 200, 100, 150, math.MaxInt64 - 150},
-		{math.MaxInt64 - 199, 100, 150, 0},
-		{math.MaxInt64 - 10, 0, 11, 0},
+		{lastTime - 200, 100, 150, lastTime - 150},
+		{lastTime - 199, 100, 150, 0},
+		{lastTime - 10, 0, 11, 0},
 		{0, math.MinInt64, math.MaxInt64, 0},
 	}
 	for _, test := range tests {
