@@ -37,6 +37,7 @@ type replayOptions struct {
 	duration    time.Duration
 	uniqueFlows bool
 	slice       string
+	lossless    string
 	json        bool
 }
 
@@ -108,6 +109,7 @@ Each run has a fresh VNI, by which its connections are found in Zeek's logs.`,
 	f.DurationVar(&o.duration, "duration", 0, "stop after this time")
 	f.BoolVar(&o.uniqueFlows, "unique-flows", false, "give each loop its own VNI, so that loops do not merge into the same connections")
 	f.StringVar(&o.slice, "slice", "", "run in this systemd slice, e.g. system.slice (needs systemd-run)")
+	f.StringVar(&o.lossless, "lossless", string(losslessAuto), "wait rather than overrun the sensor: auto (where its queue can be seen), require or off")
 	f.BoolVar(&o.json, "json", false, "print the report as one JSON document")
 	return cmd
 }
@@ -258,11 +260,15 @@ type replay struct {
 	pacer  forward.Pacer
 	cpu    transmit.CPU
 	mode   transmit.Mode
-	target target
-	source forward.Source
-	sizes  forward.Progress
-	sink   forward.Sink
-	tx     transmit.Transmitter // nil when a file is written
+	// lossless says whether the receiver holds the run back.
+	lossless losslessMode
+	target   target
+	source   forward.Source
+	sizes    forward.Progress
+	sink     forward.Sink
+	tx       transmit.Transmitter // nil when a file is written
+	// account is what is known of the receiver; nil when a file is written.
+	account *losslessDocument
 	// cleanup removes what the run put on disk for itself.
 	cleanup func()
 }
@@ -286,7 +292,12 @@ func (o *replayOptions) validate() (*replay, error) {
 	if r.mode, err = transmit.ParseMode(o.out.tx); err != nil {
 		return nil, usageError{err}
 	}
+	if r.lossless, err = parseLossless(o.lossless); err != nil {
+		return nil, usageError{err}
+	}
 	switch {
+	case o.out.write != "" && r.lossless == losslessRequire:
+		return nil, usagef("--write and --lossless require exclude each other")
 	case o.out.to != "" && o.out.direct:
 		return nil, usagef("--to and --direct exclude each other")
 	case o.out.write != "" && o.out.direct:

@@ -22,6 +22,7 @@ func writeReport(w io.Writer, doc replayDocument) {
 	}
 	rows = append(rows, frameRows(rep)...)
 	rows = append(rows, sendRows(doc)...)
+	rows = append(rows, losslessRows(doc)...)
 	if doc.GrafanaURL != "" {
 		rows = append(rows, []string{"grafana", doc.GrafanaURL})
 	}

@@ -27,6 +27,7 @@ type replayDocument struct {
 	Transmission  *transmit.Description `json:"transmission,omitempty"`
 	Kernel        *transmit.Stats       `json:"kernel,omitempty"`
 	Report        forward.Report        `json:"report"`
+	Lossless      *losslessDocument     `json:"lossless,omitempty"` // not for a file
 	GrafanaURL    string                `json:"grafana_url,omitempty"`
 	Verdict       string                `json:"verdict"` // complete, incomplete, failed or interrupted
 	Error         string                `json:"error,omitempty"`
@@ -39,13 +40,23 @@ func (r *replay) run(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, r.sink.Close())
 	}
+	watched, reason, err := r.watch()
+	if err != nil {
+		return errors.Join(err, r.sink.Close())
+	}
+	if watched != nil {
+		defer func() { _ = watched.close() }() // nothing was written
+	}
 	stats := &forward.Stats{}
 	pipeline := forward.Pipeline{Source: r.source, Encapsulator: encapsulator, Sink: r.sink, Pacer: r.pacer,
 		Clock: pace.NewClock(), Limit: r.o.limit, Duration: r.o.duration, Stats: stats}
 	r.announce()
 	shown := r.showProgress(stats)
-	err = transmit.Pinned(r.cpu, func() error { return pipeline.Run(ctx) })
+	account, err := forwardWatched(ctx, pipeline, r.cpu, r.lossless, watched, reason)
 	shown.Close()
+	if r.o.out.write == "" {
+		r.account = &account
+	}
 	err = errors.Join(err, r.sink.Close())
 	return r.report(ctx, stats.Snapshot(), err)
 }
@@ -115,6 +126,9 @@ func (r *replay) result(ctx context.Context, rep forward.Report, runErr error) e
 	if r.tx != nil && r.tx.Stats().Refused > 0 {
 		return lossError{fmt.Errorf("nobody listens at %s: the kernel refused datagrams", r.target.Address)}
 	}
+	if r.account != nil {
+		return r.account.result()
+	}
 	return nil
 }
 
@@ -132,7 +146,7 @@ func lostFrames(rep forward.Report) uint64 {
 
 func (r *replay) document(rep forward.Report, result error) replayDocument {
 	doc := replayDocument{Run: r.config.VNI, Files: r.o.files, Encapsulation: r.config.Kind.String(),
-		Destination: r.o.out.write, Via: "file", Report: rep, Verdict: "complete"}
+		Destination: r.o.out.write, Via: "file", Report: rep, Verdict: "complete", Lossless: r.account}
 	if len(doc.Files) == 0 {
 		doc.Files = []string{"sample"}
 	}

@@ -16,8 +16,9 @@ import (
 // target is where a run goes.
 type target struct {
 	Address netip.AddrPort
-	Via     string // "to", "published" or "direct"
-	Grafana string // base URL of the stack's Grafana; empty without one
+	Via     string             // "to", "published" or "direct"
+	Grafana string             // base URL of the stack's Grafana; empty without one
+	Sensor  orchestrate.Sensor // of the stack; its zero value for --to
 }
 
 // findTarget resolves --to, or asks the engine where the stack's sensor is.
@@ -43,7 +44,7 @@ func sensorTarget(ctx context.Context, e orchestrate.Engine, c encap.Config, dir
 	if err != nil {
 		return target{}, err
 	}
-	t := target{Address: sensor.Published, Via: "published", Grafana: orchestrate.GrafanaURL(ctx, e)}
+	t := target{Address: sensor.Published, Via: "published", Grafana: orchestrate.GrafanaURL(ctx, e), Sensor: sensor}
 	if direct {
 		t.Address, t.Via = sensor.Direct, "direct"
 	}
