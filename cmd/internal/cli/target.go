@@ -4,34 +4,40 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 
-	"github.com/zeekdemo/zeekdemo/forward/encap"
 	"github.com/zeekdemo/zeekdemo/orchestrate"
 )
 
 // target is where a run goes.
 type target struct {
 	Address netip.AddrPort
-	Via     string             // "to", "published" or "direct"
-	Grafana string             // base URL of the stack's Grafana; empty without one
-	Sensor  orchestrate.Sensor // of the stack; its zero value for --to
+	Via     string   // "to", "published", "direct" or "sidecar"
+	Reasons []string // why not by a better way
+	Grafana string   // base URL of the stack's Grafana; empty without one
+	Sensor  orchestrate.Sensor
 }
 
-// findTarget resolves --to, or asks the engine where the stack's sensor is.
+// findTarget resolves --to, or asks the engine where the stack's sensor is and
+// chooses the way there.
 func (r *replay) findTarget(ctx context.Context) (target, error) {
 	if r.o.out.to != "" {
 		address, err := resolve(ctx, r.o.out.to, r.config.DestinationPort())
-		return target{Address: address, Via: "to"}, err
+		return target{Address: address, Via: viaTo}, err
 	}
-	var t target
-	err := r.app.withEngine(func(e orchestrate.Engine) (err error) {
-		t, err = sensorTarget(ctx, e, r.config, r.o.out.direct)
-		return err
-	})
+	e, err := r.app.Connect(r.app.Err)
+	if err != nil {
+		return target{}, err
+	}
+	if c, ok := e.(io.Closer); ok {
+		r.atEnd(func() { c.Close() }) // a sidecar needs it until the end
+	}
+	t, err := r.sensorTarget(ctx, e)
 	var has interface{ Hint() string }
 	if err != nil && !errors.As(err, &has) {
 		err = orchestrate.WithHint(err, "--to HOST sends to any monitor without an engine")
@@ -39,26 +45,46 @@ func (r *replay) findTarget(ctx context.Context) (target, error) {
 	return t, err
 }
 
-func sensorTarget(ctx context.Context, e orchestrate.Engine, c encap.Config, direct bool) (target, error) {
-	sensor, err := orchestrate.FindSensor(ctx, e, c.Kind.String())
+// atEnd adds to what is done when the replay is over, whatever its end.
+func (r *replay) atEnd(f func()) {
+	before := r.cleanup
+	r.cleanup = func() { f(); before() }
+}
+
+func (r *replay) sensorTarget(ctx context.Context, e orchestrate.Engine) (target, error) {
+	sensor, err := orchestrate.FindSensor(ctx, e, r.config.Kind.String())
 	if err != nil {
 		return target{}, err
 	}
-	t := target{Address: sensor.Published, Via: "published", Grafana: orchestrate.GrafanaURL(ctx, e), Sensor: sensor}
-	if direct {
-		t.Address, t.Via = sensor.Direct, "direct"
+	if port := sensor.Service.Port; r.config.Port != 0 && r.config.Port != port && r.config.Port != sensor.Published.Port() {
+		return target{}, usagef("--port %d: the stack's sensor listens on %d (use --to for another receiver)", r.config.Port, port)
 	}
-	switch {
-	case !t.Address.IsValid() && direct:
-		return target{}, fmt.Errorf("find sensor %s: its container has no address on the monitoring network", sensor.Service.Name)
-	case !t.Address.IsValid():
+	way, err := r.chooseWay(ctx, e, sensor)
+	if err != nil {
+		return target{}, err
+	}
+	t := target{Via: way.via, Reasons: way.reasons, Grafana: orchestrate.GrafanaURL(ctx, e), Sensor: sensor}
+	if len(t.Reasons) > 0 {
+		fmt.Fprintf(r.app.Err, "Going %s: %s\n", viaWords[t.Via], strings.Join(t.Reasons, "; "))
+	}
+	switch t.Via {
+	case viaDirect:
+		t.Address = sensor.Direct
+	case viaSidecar:
+		t.Address = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), sensor.Service.Port)
+		r.useSidecar(e, way.sidecar)
+	default:
+		t.Address = sensor.Published
+	}
+	if !t.Address.IsValid() {
 		return target{}, orchestrate.WithHint(fmt.Errorf("find sensor %s: its port is not published", sensor.Service.Name),
-			"--direct sends to the container's own address")
-	case c.Port != 0 && c.Port != t.Address.Port():
-		return target{}, usagef("--port %d: the stack's sensor listens on %d (use --to for another receiver)", c.Port, t.Address.Port())
+			"--direct sends to the container's own address, or by sidecar")
 	}
 	return t, nil
 }
+
+// viaWords are the ways in a sentence.
+var viaWords = map[string]string{viaDirect: "direct", viaSidecar: "by sidecar", viaPublished: "by the published port"}
 
 // resolve reads HOST or HOST:PORT; an IPv6 address with a port is in brackets.
 func resolve(ctx context.Context, to string, defaultPort uint16) (netip.AddrPort, error) {

@@ -1,0 +1,258 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/zeekdemo/zeekdemo/forward"
+	"github.com/zeekdemo/zeekdemo/forward/relay"
+	"github.com/zeekdemo/zeekdemo/forward/transmit"
+	"github.com/zeekdemo/zeekdemo/orchestrate"
+)
+
+// How the two ends look after each other.
+const (
+	heartbeat    = 2 * time.Second  // between two signs of life of the client
+	silence      = 20 * time.Second // after which the sidecar counts the client as gone
+	sidecarGrace = 15 * time.Second // for the sidecar to report once it was told to stop
+)
+
+// sidecar is the client's end of a run that is sent by a sidecar: this process
+// reads, filters and loops the captures, the sidecar encapsulates, paces and
+// sends. Towards the rest of the run it stands for the transmission that is open
+// over there.
+type sidecar struct {
+	streams orchestrate.SidecarStreams
+	remove  func(ctx context.Context) error // of the container, should it stay
+	stderr  tail
+
+	mu      sync.Mutex
+	last    sidecarMessage // the newest of each of its parts
+	hello   chan struct{}  // closed when the transmission is open over there
+	final   chan struct{}  // closed when nothing more comes
+	finalOK bool           // the final message came
+}
+
+var _ transmit.Transmitter = (*sidecar)(nil)
+
+// useSidecar makes the run one that a sidecar sends.
+func (r *replay) useSidecar(e orchestrate.Engine, streams orchestrate.SidecarStreams) {
+	s := &sidecar{streams: streams, hello: make(chan struct{}), final: make(chan struct{}), remove: func(context.Context) error { return nil }}
+	if engine, ok := e.(orchestrate.SidecarEngine); ok {
+		s.remove = func(ctx context.Context) error { return engine.RemoveSidecar(ctx, streams.ID) }
+	}
+	s.last.Transmission = transmit.Description{Mode: transmit.UDP, Destination: r.target.Address}
+	go s.stderr.readFrom(streams.Stderr)
+	r.sidecar, r.tx, r.sink = s, s, s
+	r.atEnd(s.end)
+}
+
+// end makes sure that nothing of the sidecar stays: without its standard input
+// it ends, and the engine removes it.
+func (s *sidecar) end() {
+	s.streams.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), sidecarGrace)
+	defer cancel()
+	if _, err := s.streams.Wait(ctx); err != nil {
+		clean, cancel := context.WithTimeout(context.Background(), sidecarGrace)
+		defer cancel()
+		_ = s.remove(clean) // `down` and the next sidecar remove what is left
+	}
+}
+
+// Describe describes the transmission inside the sidecar.
+func (s *sidecar) Describe() transmit.Description {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last.Transmission
+}
+
+// Stats are those of the transmission inside the sidecar, as last told.
+func (s *sidecar) Stats() transmit.Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last.Kernel
+}
+
+func (s *sidecar) snapshot() forward.Report {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last.Report
+}
+
+// Send is not how a sidecar gets its frames.
+func (s *sidecar) Send(*forward.Batch) (int, error) {
+	return 0, errors.New("send by sidecar: it takes frames, not datagrams")
+}
+
+// Close does nothing: the run ends the sidecar.
+func (s *sidecar) Close() error { return nil }
+
+// runSidecar feeds the sidecar, shows what it tells, and reports.
+func (r *replay) runSidecar(ctx context.Context) error {
+	s := r.sidecar
+	sender, err := relay.NewSender(s.streams.Stdin, r.sidecarJob())
+	if err != nil {
+		return fmt.Errorf("start the sidecar: %w%s", err, s.stderr.text())
+	}
+	feeding, stopFeeding := context.WithCancel(ctx)
+	defer stopFeeding()
+	fed := make(chan error, 1)
+	go s.listen(sender)
+	go beat(feeding, sender)
+	go func() { fed <- sender.Feed(feeding, r.source) }()
+	runErr := s.follow(ctx, r, sender)
+	stopFeeding()
+	r.stopSource()
+	s.streams.Close()
+	if err := <-fed; err != nil && s.finalOK && s.last.Error == "" && !errors.Is(err, context.Canceled) && !errors.Is(err, relay.ErrStopped) {
+		runErr = errors.Join(runErr, err)
+	}
+	if r.account = s.last.Account; r.account != nil {
+		r.account.state.stuck = s.last.Stuck
+	}
+	rep := s.snapshot()
+	if f, ok := r.source.(forward.Filterer); ok {
+		rep.FramesFiltered += f.Filtered()
+		rep.FramesRead += f.Filtered()
+	}
+	return r.report(ctx, rep, runErr)
+}
+
+// follow waits for the sidecar's end, which an interruption brings about, and
+// returns why the run failed, if it did.
+func (s *sidecar) follow(ctx context.Context, r *replay, sender *relay.Sender) error {
+	select {
+	case <-s.hello:
+		r.announce()
+		shown := r.showProgress(s.snapshot)
+		defer shown.Close()
+	case <-s.final:
+	case <-ctx.Done():
+	}
+	select {
+	case <-s.final:
+	case <-ctx.Done():
+		if err := sender.Stop(); err != nil {
+			return fmt.Errorf("stop the sidecar: %w", err)
+		}
+		select {
+		case <-s.final:
+		case <-time.After(sidecarGrace):
+			return fmt.Errorf("stop the sidecar: it does not answer within %s", sidecarGrace)
+		}
+	}
+	return s.failure()
+}
+
+// failure says why the run failed, once nothing more comes.
+func (s *sidecar) failure() error {
+	switch {
+	case s.finalOK && s.last.Error == "":
+		return nil
+	case s.finalOK:
+		return errors.New(s.last.Error)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), sidecarGrace)
+	defer cancel()
+	code, err := s.streams.Wait(ctx)
+	if err != nil {
+		return fmt.Errorf("the sidecar is lost: %w%s", err, s.stderr.text())
+	}
+	return orchestrate.WithHint(fmt.Errorf("the sidecar ended without a report, exit code %d%s", code, s.stderr.text()),
+		"`zeekdemo status` shows whether its sensor still runs; 137 is a kill, for instance for lack of memory")
+}
+
+// listen takes the sidecar's messages, one JSON document a line, until its
+// standard output ends.
+func (s *sidecar) listen(sender *relay.Sender) {
+	defer close(s.final)
+	lines := json.NewDecoder(bufio.NewReader(s.streams.Stdout))
+	greeted := false
+	for {
+		var m sidecarMessage
+		s.mu.Lock()
+		m.Transmission, m.Kernel, m.Report = s.last.Transmission, s.last.Kernel, s.last.Report
+		s.mu.Unlock()
+		if err := lines.Decode(&m); err != nil {
+			return
+		}
+		s.mu.Lock()
+		s.last = m
+		s.finalOK = s.finalOK || m.Final
+		s.mu.Unlock()
+		sender.Credit(m.Taken)
+		if !greeted && !m.Final {
+			greeted = true
+			close(s.hello)
+		}
+	}
+}
+
+// beat gives signs of life.
+func beat(ctx context.Context, sender *relay.Sender) {
+	tick := time.NewTicker(heartbeat)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if sender.Ping() != nil {
+				return
+			}
+		}
+	}
+}
+
+// tail keeps the end of what a program wrote to standard error.
+type tail struct {
+	mu  sync.Mutex
+	end []byte
+}
+
+const tailBytes = 2000
+
+func (t *tail) readFrom(r io.Reader) {
+	buf := make([]byte, tailBytes)
+	for {
+		n, err := r.Read(buf)
+		t.mu.Lock()
+		t.end = append(t.end, buf[:n]...)
+		t.end = t.end[max(0, len(t.end)-tailBytes):]
+		t.mu.Unlock()
+		if err != nil {
+			return
+		}
+	}
+}
+
+// text is what to append to an error.
+func (t *tail) text() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if said := strings.TrimSpace(string(t.end)); said != "" {
+		return "; it said: " + strings.TrimPrefix(said, "zeekdemo: ")
+	}
+	return ""
+}
+
+// viaReason is one line on why the way is not a better one.
+func viaReason(t target) string { return strings.Join(t.Reasons, "; ") }
+
+// writeMessage writes one message of the sidecar.
+func writeMessage(w io.Writer, m sidecarMessage) error {
+	line, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(append(line, '\n'))
+	return err
+}
