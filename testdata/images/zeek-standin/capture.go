@@ -9,10 +9,16 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/pcapgo"
 )
+
+// recent is how old the first frame of a capture may be for it to count as one
+// that a live stand-in has just had. Flows then end by the same silences as
+// there, so that both divide connections alike, as Zeek does live and offline.
+const recent = time.Hour
 
 // readCapture feeds the frames of a pcap or pcapng file, plain or gzip, to
 // the sensor with their recorded times. A file that ends in the middle of a
@@ -27,13 +33,16 @@ func readCapture(ctx context.Context, path string, s *sensor) error {
 	if err != nil {
 		return fmt.Errorf("read %s: %w", path, err)
 	}
-	for ctx.Err() == nil {
+	for first := true; ctx.Err() == nil; first = false {
 		frame, info, link, err := next()
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 			return nil
 		}
 		if err != nil {
 			return fmt.Errorf("read %s: %w", path, err)
+		}
+		if first && time.Since(info.Timestamp) < recent {
+			s.limits = liveLimits(0)
 		}
 		s.frame(info.Timestamp.UnixNano(), noVNI, link, frame, info.Length)
 	}

@@ -7,7 +7,9 @@
 //
 // It differs from Zeek on purpose in one respect: on a live source a flow
 // without an end (UDP, ICMP, unfinished TCP) is logged after seconds of
-// silence, not minutes, so that a scenario need not wait for it.
+// silence, not minutes, so that a scenario need not wait for it. A capture of
+// the last hour is read with the same limits, so that it agrees with the live
+// run it was made in.
 //
 // Environment, all optional, for fault scenarios:
 //
