@@ -60,7 +60,7 @@ func (t LinkType) name() (string, bool) { //nolint:gocyclo // a table
 }
 
 // laterName knows the values that were given out after radiotap's.
-func (t LinkType) laterName() (string, bool) { //nolint:gocyclo // a table
+func (t LinkType) laterName() (string, bool) { //nolint:gocyclo,funlen // a table
 	switch t {
 	case 141:
 		return "MTP2", true

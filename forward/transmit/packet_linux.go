@@ -117,7 +117,7 @@ func newPacketPath(ctx context.Context, o Options, way way) (*packetSocket, erro
 			Device: way.device, Bridge: way.bridge, MTU: way.mtu, Sockets: 1,
 		},
 	}
-	p.writer.prepare(ctx, p, packetMessages)
+	p.prepare(ctx, p, packetMessages)
 	p.gso = !o.NoGSO && way.segments
 	if !o.NoGSO && !way.segments {
 		p.description.Reasons = []string{"no segmentation offload: device " + way.device + " does not have it (tx-udp-segmentation)"}

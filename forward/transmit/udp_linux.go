@@ -23,7 +23,7 @@ var _ Transmitter = (*udpPool)(nil)
 
 func openUDP(ctx context.Context, o Options, reasons []string) (Transmitter, error) {
 	p := &udpPool{sender: sys.NewUDPSender(runMessages)}
-	p.writer.prepare(ctx, p, runMessages)
+	p.prepare(ctx, p, runMessages)
 	if err := awaitNeighbour(ctx, o.Destination.Addr()); err != nil && len(reasons) == 0 {
 		reasons = append(reasons, err.Error())
 	}

@@ -90,7 +90,7 @@ func (w *writer) Send(b *forward.Batch) (int, error) {
 		if err == nil {
 			done, err = w.flush(socket, done)
 		}
-		if err != nil && err != errReplan {
+		if err != nil && !errors.Is(err, errReplan) {
 			w.countBytes(b, done)
 			return done, err
 		}

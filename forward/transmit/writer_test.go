@@ -111,8 +111,8 @@ func newFakeUDP(messages int, script []answer) (*writer, *fakeKernel, *[]sent) {
 // noCalls fills the part of path that the fake replaces.
 type noCalls struct{}
 
-func (noCalls) send(int, []sys.Message) (int, error) { panic("not faked") }
-func (noCalls) check() error                         { panic("not faked") }
+func (noCalls) send(int, []sys.Message) (int, error) { panic("not faked") } //nolint:unused // by embedding
+func (noCalls) check() error                         { panic("not faked") } //nolint:unused // by embedding
 
 // split does to a message what the kernel does.
 func split(socket int, m *sys.Message) []sent {
