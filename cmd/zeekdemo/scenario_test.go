@@ -280,6 +280,8 @@ func replaySample(t *testing.T, p program, encapsulation string, direct bool) ru
 	args := []string{"replay", "--json", "--speed", "4x", "--encap", encapsulation}
 	if direct {
 		args = append(args, "--direct")
+	} else {
+		args = append(args, "--via", "published")
 	}
 	var r run
 	if err := json.Unmarshal([]byte(p.must(t, args...).stdout), &r); err != nil {
