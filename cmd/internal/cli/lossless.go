@@ -2,7 +2,6 @@ package cli
 
 import (
 	"bufio"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -50,15 +49,11 @@ type losslessDocument struct {
 	Reason   string `json:"reason,omitempty"` // why it was not
 	// Feedback is how the queues were read: "sock_diag", or "proc" where their
 	// sizes had to be assumed; empty if they could not be.
-	Feedback string           `json:"feedback,omitempty"`
-	Sockets  []watchedSocket  `json:"sockets,omitempty"`
-	Seen     *pace.Feedback   `json:"seen,omitempty"`
-	Ledger   *drops.Ledger    `json:"ledger,omitempty"`
-	state    forwardingOfRest // how the run ended for the receiver
+	Feedback string          `json:"feedback,omitempty"`
+	Sockets  []watchedSocket `json:"sockets,omitempty"`
+	Seen     *pace.Feedback  `json:"seen,omitempty"`
+	Ledger   *drops.Ledger   `json:"ledger,omitempty"`
 }
-
-// forwardingOfRest tells whether the receiver stopped reading.
-type forwardingOfRest struct{ stuck bool }
 
 // watchedSocket is a queue on the way of a run.
 type watchedSocket struct {
@@ -311,7 +306,9 @@ func (f *feedback) settle(ctx context.Context, doc *losslessDocument, sent uint6
 	seen := f.governor.Feedback()
 	ledger := drops.Settle(f.before, after, sent, seen.Taken, queued)
 	doc.Seen, doc.Ledger = &seen, &ledger
-	doc.state.stuck = queued > 0 && gone == nil
+	if gone != nil {
+		ledger.Verdict = fmt.Sprintf("%d of %d packets had been taken when %s had gone", seen.Taken, sent, gone.Socket)
+	}
 	return err
 }
 
@@ -322,7 +319,7 @@ func (d losslessDocument) result() error {
 		return nil
 	case d.Ledger.Lost > 0:
 		return lossError{errors.New(d.Ledger.Verdict)}
-	case d.state.stuck:
+	case d.Ledger.QueuedBytes > 0: // it stopped reading before the end
 		return orchestrate.WithHint(fmt.Errorf("wait for the sensor: it has taken nothing for %s: %s", patience, d.Ledger.Verdict),
 			"`zeekdemo logs` and `zeekdemo status` tell how it is")
 	}
@@ -393,7 +390,10 @@ func losslessRows(doc replayDocument) [][]string {
 
 // queues names the buffers that were watched.
 func (d losslessDocument) queues() string {
-	var least, count = 0, map[string]int{}
+	if len(d.Sockets) == 0 {
+		return "the sensor's socket" // which has gone
+	}
+	least, count := 0, map[string]int{}
 	for _, s := range d.Sockets {
 		count[s.Place]++
 		if least == 0 || s.BufferBytes < least {
@@ -407,6 +407,8 @@ func (d losslessDocument) queues() string {
 	if count["host"] > 0 {
 		text += " and docker-proxy's"
 	}
-	text += cmp.Or(map[string]string{"proc": " (sizes assumed)"}[d.Feedback], "")
+	if d.Feedback == "proc" {
+		text += " (sizes assumed)"
+	}
 	return fmt.Sprintf("%s, least buffer %s", text, ui.Bytes(int64(least)))
 }

@@ -35,7 +35,7 @@ type box struct {
 	addr netip.Addr
 }
 
-func newBox(t *testing.T, mtu string) box {
+func newBox(t testing.TB, mtu string) box {
 	t.Helper()
 	testenv.NeedRoot(t)
 	testenv.NeedTool(t, "ip")
@@ -63,7 +63,7 @@ func newBox(t *testing.T, mtu string) box {
 func (b box) path() string { return "/run/netns/" + b.name }
 
 // inside calls fn on a thread that lives in the namespace and dies afterwards.
-func (b box) inside(t *testing.T, fn func() error) {
+func (b box) inside(t testing.TB, fn func() error) {
 	t.Helper()
 	done := make(chan error)
 	go func() {
@@ -91,7 +91,7 @@ type reader struct {
 
 // listen opens a socket; buffer is what it asks for (the kernel doubles it), 0
 // for the default.
-func listen(t *testing.T, address string, buffer int) *net.UDPConn {
+func listen(t testing.TB, address string, buffer int) *net.UDPConn {
 	t.Helper()
 	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		return c.Control(func(fd uintptr) {
@@ -150,7 +150,7 @@ func (b box) way() route {
 }
 
 // replayInto forwards n synthetic frames over the given way.
-func replayInto(t *testing.T, to netip.AddrPort, mode transmit.Mode, rt route, lossless losslessMode, n uint64) (forward.Report, losslessDocument, error) {
+func replayInto(t testing.TB, to netip.AddrPort, mode transmit.Mode, rt route, lossless losslessMode, n uint64) (forward.Report, losslessDocument, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()

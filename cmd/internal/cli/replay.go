@@ -43,11 +43,11 @@ type replayOptions struct {
 
 // outOptions say where datagrams go.
 type outOptions struct {
-	to     string
-	direct bool
-	write  string
-	tx     string
-	cpu    string
+	to    string
+	via   viaOptions
+	write string
+	tx    string
+	cpu   string
 }
 
 // encapOptions say what datagrams look like.
@@ -116,7 +116,7 @@ Each run has a fresh VNI, by which its connections are found in Zeek's logs.`,
 
 func (o *outOptions) flags(f *pflag.FlagSet) {
 	f.StringVar(&o.to, "to", "", "send to HOST[:PORT] instead of the stack; needs no engine")
-	f.BoolVar(&o.direct, "direct", false, "send to the sensor container's own address, past docker-proxy")
+	o.via.flags(f)
 	f.StringVarP(&o.write, "write", "w", "", "write the encapsulated packets to this pcap file instead of sending them")
 	f.StringVar(&o.tx, "tx", "auto", "transmission: packet (packet socket, needs CAP_NET_RAW), udp (no privilege) or auto")
 	f.StringVar(&o.cpu, "cpu", "auto", "pin the sender to this CPU: a number, auto or off")
@@ -267,6 +267,10 @@ type replay struct {
 	sizes    forward.Progress
 	sink     forward.Sink
 	tx       transmit.Transmitter // nil when a file is written
+	// sidecar sends in place of this process; nil where none does.
+	sidecar *sidecar
+	// stopSource ends a wait for standard input or a pipe.
+	stopSource func()
 	// account is what is known of the receiver; nil when a file is written.
 	account *losslessDocument
 	// cleanup removes what the run put on disk for itself.
@@ -275,7 +279,7 @@ type replay struct {
 
 // validate looks at the flags alone.
 func (o *replayOptions) validate() (*replay, error) {
-	r := &replay{cleanup: func() {}}
+	r := &replay{cleanup: func() {}, stopSource: func() {}}
 	var err error
 	if r.config, err = o.encap.config(o.uniqueFlows); err != nil {
 		return nil, usageError{err}
@@ -295,13 +299,16 @@ func (o *replayOptions) validate() (*replay, error) {
 	if r.lossless, err = parseLossless(o.lossless); err != nil {
 		return nil, usageError{err}
 	}
+	if err := o.out.via.validate(r.mode); err != nil {
+		return nil, err
+	}
 	switch {
 	case o.out.write != "" && r.lossless == losslessRequire:
 		return nil, usagef("--write and --lossless require exclude each other")
-	case o.out.to != "" && o.out.direct:
-		return nil, usagef("--to and --direct exclude each other")
-	case o.out.write != "" && o.out.direct:
-		return nil, usagef("--write and --direct exclude each other")
+	case o.out.to != "" && o.out.via.given():
+		return nil, usagef("--to and --via (or --direct) exclude each other")
+	case o.out.write != "" && o.out.via.given():
+		return nil, usagef("--write and --via (or --direct) exclude each other")
 	case o.out.write == "-" && o.json:
 		return nil, usagef("--write - and --json both want standard output")
 	case o.loop < 0:
@@ -347,7 +354,10 @@ func (r *replay) openSource(ctx context.Context) error {
 	if loop == 0 {
 		loop = -1
 	}
-	files, err := pcapfile.OpenAll(names, pcapfile.Options{Loop: loop, Stdin: r.app.In, Stop: ctx.Done()})
+	waiting, stop := context.WithCancel(ctx)
+	r.stopSource = stop
+	r.atEnd(stop)
+	files, err := pcapfile.OpenAll(names, pcapfile.Options{Loop: loop, Stdin: r.app.In, Stop: waiting.Done()})
 	if err != nil {
 		return err
 	}
@@ -403,6 +413,9 @@ func (r *replay) openSink(ctx context.Context) (err error) {
 	}
 	if r.target, err = r.findTarget(ctx); err != nil {
 		return err
+	}
+	if r.sidecar != nil {
+		return nil
 	}
 	most := transmit.MaxPayload(r.target.Address.Addr())
 	if r.config.MaxDatagram == 0 || r.config.MaxDatagram > most {

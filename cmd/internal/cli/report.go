@@ -71,6 +71,9 @@ func sendRows(doc replayDocument) [][]string {
 		rows = append(rows, []string{"note", fmt.Sprintf("%s datagrams are longer than %d bytes: a Zeek with its default recvmmsg_buffer_size cuts them (--max-datagram %d re-segments TCP)",
 			ui.Count(rep.DatagramsOver9248), forward.ZeekDefaultDatagram, forward.ZeekDefaultDatagram)})
 	}
+	if doc.ViaReason != "" {
+		rows = append(rows, []string{"via", doc.Via + ", " + doc.ViaReason})
+	}
 	if doc.Transmission != nil {
 		rows = append(rows, []string{"by", doc.Transmission.String()})
 	}

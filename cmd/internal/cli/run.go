@@ -22,8 +22,9 @@ type replayDocument struct {
 	Runs          uint32                `json:"runs,omitempty"` // VNIs used from Run on, with --unique-flows
 	Files         []string              `json:"files"`
 	Encapsulation string                `json:"encapsulation"`
-	Destination   string                `json:"destination"` // address and port, or the file written
-	Via           string                `json:"via"`         // published, direct, to or file
+	Destination   string                `json:"destination"`          // address and port, or the file written
+	Via           string                `json:"via"`                  // published, direct, sidecar, to or file
+	ViaReason     string                `json:"via_reason,omitempty"` // why not by a better way
 	Transmission  *transmit.Description `json:"transmission,omitempty"`
 	Kernel        *transmit.Stats       `json:"kernel,omitempty"`
 	Report        forward.Report        `json:"report"`
@@ -36,6 +37,9 @@ type replayDocument struct {
 // run drives the pipeline on a thread of its own CPU while the progress is
 // shown, and reports.
 func (r *replay) run(ctx context.Context) error {
+	if r.sidecar != nil {
+		return r.runSidecar(ctx)
+	}
 	encapsulator, err := encap.New(r.config)
 	if err != nil {
 		return errors.Join(err, r.sink.Close())
@@ -51,7 +55,7 @@ func (r *replay) run(ctx context.Context) error {
 	pipeline := forward.Pipeline{Source: r.source, Encapsulator: encapsulator, Sink: r.sink, Pacer: r.pacer,
 		Clock: pace.NewClock(), Limit: r.o.limit, Duration: r.o.duration, Stats: stats}
 	r.announce()
-	shown := r.showProgress(stats)
+	shown := r.showProgress(stats.Snapshot)
 	account, err := forwardWatched(ctx, pipeline, r.cpu, r.lossless, watched, reason)
 	shown.Close()
 	if r.o.out.write == "" {
@@ -80,11 +84,11 @@ func (r *replay) fileNames() string {
 }
 
 // showProgress shows how far the run is until it is closed.
-func (r *replay) showProgress(stats *forward.Stats) *ui.Meter {
+func (r *replay) showProgress(snapshot func() forward.Report) *ui.Meter {
 	var last forward.Report
 	lastAt := time.Now()
 	return ui.NewMeter(r.app.Err, r.app.Terminal, func() ui.Reading {
-		rep, now := stats.Snapshot(), time.Now()
+		rep, now := snapshot(), time.Now()
 		reading := ui.Reading{Packets: rep.DatagramsSent, Bytes: rep.InnerBytes, Elapsed: time.Duration(rep.ElapsedSeconds * float64(time.Second)),
 			Mean: rep.DatagramsPerSecond}
 		if gap := now.Sub(lastAt).Seconds(); gap > 0 {
@@ -154,6 +158,7 @@ func (r *replay) document(rep forward.Report, result error) replayDocument {
 		description, kernel := r.tx.Describe(), r.tx.Stats()
 		doc.Transmission, doc.Kernel = &description, &kernel
 		doc.Destination, doc.Via = r.target.Address.String(), r.target.Via
+		doc.ViaReason = viaReason(r.target)
 	}
 	if r.target.Grafana != "" {
 		doc.GrafanaURL = grafanaLink(r.target.Grafana, r.config.VNI, rep, r.o.uniqueFlows)

@@ -112,18 +112,22 @@ func (r *replay) runSidecar(ctx context.Context) error {
 	stopFeeding()
 	r.stopSource()
 	s.streams.Close()
-	if err := <-fed; err != nil && s.finalOK && s.last.Error == "" && !errors.Is(err, context.Canceled) && !errors.Is(err, relay.ErrStopped) {
-		runErr = errors.Join(runErr, err)
+	if err := <-fed; err != nil && s.finalOK && s.last.Error == "" && !sidecarEnded(err) {
+		runErr = errors.Join(runErr, err) // the capture's
 	}
-	if r.account = s.last.Account; r.account != nil {
-		r.account.state.stuck = s.last.Stuck
-	}
+	r.account = s.last.Account
 	rep := s.snapshot()
 	if f, ok := r.source.(forward.Filterer); ok {
 		rep.FramesFiltered += f.Filtered()
 		rep.FramesRead += f.Filtered()
 	}
 	return r.report(ctx, rep, runErr)
+}
+
+// sidecarEnded reports whether feeding failed only because the sidecar wanted no
+// more, as at a limit.
+func sidecarEnded(err error) bool {
+	return errors.Is(err, context.Canceled) || errors.Is(err, relay.ErrStopped) || errors.Is(err, relay.ErrLost)
 }
 
 // follow waits for the sidecar's end, which an interruption brings about, and

@@ -55,7 +55,6 @@ type sidecarMessage struct {
 	Kernel       transmit.Stats       `json:"kernel"`
 	Report       forward.Report       `json:"report"`
 	Account      *losslessDocument    `json:"account,omitempty"` // with Final
-	Stuck        bool                 `json:"stuck,omitempty"`   // the sensor stopped reading
 	Final        bool                 `json:"final,omitempty"`
 	Error        string               `json:"error,omitempty"`
 }
@@ -206,7 +205,7 @@ func (t *teller) message(description transmit.Description) sidecarMessage {
 // finish tells the result.
 func (t *teller) finish(account losslessDocument, runErr error) error {
 	m := t.message(t.tx.Describe())
-	m.Final, m.Account, m.Stuck = true, &account, account.state.stuck
+	m.Final, m.Account = true, &account
 	if runErr != nil && !errors.Is(runErr, relay.ErrStopped) {
 		m.Error = runErr.Error()
 	}

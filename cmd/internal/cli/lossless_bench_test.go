@@ -1,0 +1,99 @@
+//go:build linux
+
+package cli
+
+import (
+	"net"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/net/ipv4"
+
+	"github.com/zeekdemo/zeekdemo/forward/transmit"
+)
+
+// taker is a receiver that takes datagrams as a sensor does, 64 at a time, and
+// spends some time on each.
+type taker struct {
+	conn  *net.UDPConn
+	spend time.Duration
+	count atomic.Uint64
+	last  atomic.Int64 // when it took the last, Unix nanoseconds
+}
+
+func (s *taker) run() {
+	p := ipv4.NewPacketConn(s.conn)
+	messages := make([]ipv4.Message, 64)
+	for i := range messages {
+		messages[i].Buffers = [][]byte{make([]byte, 10_000)}
+	}
+	for {
+		n, err := p.ReadBatch(messages, 0)
+		if err != nil {
+			return
+		}
+		for range n {
+			spend(s.spend)
+		}
+		s.count.Add(uint64(n))
+		s.last.Store(time.Now().UnixNano())
+	}
+}
+
+// taken forwards frames into a new taker and returns the rate at which it took
+// them, in thousands a second.
+func taken(b *testing.B, to box, buffer int, each time.Duration, mode losslessMode, frames uint64) float64 {
+	b.Helper()
+	s := &taker{spend: each}
+	to.inside(b, func() error { s.conn = listen(b, "0.0.0.0:4789", buffer); return nil })
+	defer s.conn.Close()
+	go s.run()
+	start := time.Now()
+	_, doc, err := replayInto(b, netip.AddrPortFrom(to.addr, 4789), transmit.Packet, to.way(), mode, frames)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if mode != losslessOff && doc.Ledger.Lost > 0 {
+		b.Fatal(doc.Ledger.Verdict)
+	}
+	return float64(s.count.Load()) / float64(time.Unix(0, s.last.Load()).Sub(start).Microseconds()) * 1000
+}
+
+// BenchmarkGovernor compares, run by run, the rate at which a receiver takes
+// packets while it is governed with that while it is flooded: with a receiver
+// that is faster than the sender, and with slower ones.
+func BenchmarkGovernor(b *testing.B) {
+	for _, bm := range []struct {
+		name   string
+		buffer int // 0: untuned
+		each   time.Duration
+		frames uint64
+	}{
+		{"fast receiver, 16 MiB", 16 << 20, 0, 300_000},
+		{"fast receiver, untuned", 0, 0, 300_000},
+		{"slow receiver, 16 MiB", 16 << 20, 7 * time.Microsecond, 150_000},
+		{"slow receiver, untuned", 0, 7 * time.Microsecond, 150_000},
+		{"slower receiver, untuned", 0, 15 * time.Microsecond, 100_000},
+	} {
+		b.Run(bm.name, func(b *testing.B) {
+			to := newBox(b, "9000")
+			var open, governed, ratio []float64
+			for b.Loop() {
+				o := taken(b, to, bm.buffer, bm.each, losslessOff, bm.frames)
+				g := taken(b, to, bm.buffer, bm.each, losslessAuto, bm.frames)
+				open, governed, ratio = append(open, o), append(governed, g), append(ratio, g/o)
+			}
+			b.ReportMetric(median(open), "open_kpps")
+			b.ReportMetric(median(governed), "governed_kpps")
+			b.ReportMetric(median(ratio), "ratio")
+		})
+	}
+}
+
+func median(list []float64) float64 {
+	slices.Sort(list)
+	return list[len(list)/2]
+}
