@@ -53,9 +53,10 @@ const (
 // ErrStopped ends a Source whose sender asked for it.
 var ErrStopped = errors.New("stopped by the sender")
 
-// ErrLost ends a Source whose sender is gone: the stream ended without saying
-// so, or nothing came for too long.
-var ErrLost = errors.New("the sender is gone")
+// ErrLost ends a Source whose sender is gone (the stream ended without saying
+// so, or nothing came for too long), and a Sender whose stream cannot be written
+// any more.
+var ErrLost = errors.New("the other end is gone")
 
 // putFrame writes a frame record's head and body up to the frame's bytes.
 func putFrame(b []byte, f *forward.Frame) {

@@ -163,7 +163,7 @@ func TestALostSenderIsNoticed(t *testing.T) {
 		_, src, w := start(t, 0)
 		w.Close()
 		<-src.Ended()
-		if err := src.Next(new(forward.Frame)); !errors.Is(err, ErrLost) {
+		if err := src.Next(new(forward.Frame)); !errors.Is(err, ErrLost) || errors.Is(err, io.EOF) {
 			t.Errorf("got %v", err)
 		}
 	})

@@ -97,7 +97,7 @@ func (s *Sender) Feed(ctx context.Context, src forward.Source) error {
 				return context.Cause(ctx)
 			}
 			if ended := s.record(kindEnd, nil); ended != nil && err == io.EOF {
-				return fmt.Errorf("hand frames over: %w", ended)
+				return fmt.Errorf("hand frames over: %w: %w", ErrLost, ended)
 			}
 			if err == io.EOF {
 				return nil
@@ -128,7 +128,7 @@ func (s *Sender) frame(ctx context.Context, f *forward.Frame) error {
 	putFrame(s.head[:], f)
 	s.out.Write(s.head[:]) //nolint:errcheck // a bufio.Writer returns its error again
 	if _, err := s.out.Write(f.Data); err != nil {
-		return fmt.Errorf("hand frames over: %w", err)
+		return fmt.Errorf("hand frames over: %w: %w", ErrLost, err)
 	}
 	return nil
 }
@@ -158,7 +158,7 @@ func (s *Sender) flush() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.out.Flush(); err != nil {
-		return fmt.Errorf("hand frames over: %w", err)
+		return fmt.Errorf("hand frames over: %w: %w", ErrLost, err)
 	}
 	return nil
 }

@@ -116,7 +116,7 @@ func (s *Source) read(in *bufio.Reader, alive func()) error {
 			alive()
 		}
 		if _, err := io.ReadFull(in, head[:]); err != nil {
-			return fmt.Errorf("%w: %w", ErrLost, err)
+			return lost(err)
 		}
 		length := int(binary.LittleEndian.Uint32(head[1:]))
 		switch {
@@ -135,6 +135,10 @@ func (s *Source) read(in *bufio.Reader, alive func()) error {
 	}
 }
 
+// lost is the error of a stream that broke off. It does not wrap the cause, which
+// may be io.EOF: that would be taken for a proper end.
+func lost(cause error) error { return fmt.Errorf("%w: %v", ErrLost, cause) } //nolint:errorlint // see above
+
 // store puts a frame record into the ring. The credit makes sure that there is
 // room.
 func (s *Source) store(in *bufio.Reader, head []byte, length int, alive func()) error {
@@ -150,7 +154,7 @@ func (s *Source) store(in *bufio.Reader, head []byte, length int, alive func()) 
 		first := int(at % int64(len(s.ring)))
 		n, err := in.Read(s.ring[first:min(len(s.ring), first+length)])
 		if err != nil {
-			return fmt.Errorf("%w: %w", ErrLost, err)
+			return lost(err)
 		}
 		at += int64(n)
 		length -= n
@@ -242,7 +246,7 @@ func (s *Source) Taken() (bytes int64, changed <-chan struct{}) { return s.out.L
 // Ended is closed when nothing more comes.
 func (s *Source) Ended() <-chan struct{} { return s.ended }
 
-// Err says how the stream ended: io.EOF after the last frame, an error that
+// Err says how the stream ended: io.EOF itself after the last frame, an error that
 // wraps [ErrStopped] or [ErrLost], another one where the stream makes no sense,
 // and nil while it goes on.
 func (s *Source) Err() error {
