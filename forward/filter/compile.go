@@ -35,7 +35,7 @@ type Error struct {
 
 // Error gives the expression, the link type and tcpdump's message.
 func (e *Error) Error() string {
-	return fmt.Sprintf("compile filter %q for link type %d: %s", e.Expr, e.LinkType, e.Message)
+	return fmt.Sprintf("compile filter %q for link type %v: %s", e.Expr, e.LinkType, e.Message)
 }
 
 // RejectsAll reports whether the expression is right, but no frame of the link

@@ -69,7 +69,11 @@ func (e *Engine) Close() error { return e.client.Close() }
 
 // Info reaches the engine and describes it.
 func (e *Engine) Info(ctx context.Context) (orchestrate.EngineInfo, error) {
-	address := e.client.DaemonHost()
+	// The context's own address: behind ssh:// the client has a made-up one.
+	address := e.cli.DockerEndpoint().Host
+	if address == "" {
+		address = e.client.DaemonHost()
+	}
 	if _, err := e.client.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true}); err != nil {
 		return orchestrate.EngineInfo{}, explainReach(address, err)
 	}

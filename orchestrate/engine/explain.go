@@ -16,8 +16,10 @@ import (
 
 // explainReach says why the engine does not answer and what helps.
 func explainReach(address string, err error) error {
-	wrapped := fmt.Errorf("reach the Docker engine at %s: %w", address, err)
+	wrapped := fmt.Errorf("reach the Docker engine at %s: %w", address, oneLine{err})
 	switch {
+	case strings.HasPrefix(address, "ssh://"):
+		return orchestrate.WithHint(wrapped, "`ssh "+strings.TrimPrefix(address, "ssh://")+" docker version` has to work without a question")
 	case errors.Is(err, os.ErrPermission) || strings.Contains(err.Error(), "permission denied"):
 		return orchestrate.WithHint(wrapped, "run as root, or join the group that owns the socket: sudo usermod -aG docker $USER, then log in again")
 	case client.IsErrConnectionFailed(err), strings.Contains(err.Error(), "no such file"), strings.Contains(err.Error(), "connection refused"):
@@ -73,3 +75,11 @@ func transport(matched, text string) string {
 	}
 	return "tcp"
 }
+
+// oneLine is an error whose message is trimmed of the line breaks that SSH's
+// output leaves in it.
+type oneLine struct{ error }
+
+func (o oneLine) Error() string { return strings.Join(strings.Fields(o.error.Error()), " ") }
+
+func (o oneLine) Unwrap() error { return o.error }
