@@ -87,9 +87,18 @@ FILE is a pcap or pcapng capture, plain or compressed with gzip or zstd; "-" is
 standard input. Every link type that carries network packets is normalised to
 Ethernet. The order of the capture is kept, always.
 
+There are three ways to the stack's sensor. Direct: to its container's own
+address, past docker-proxy; whether that arrives is tried, not guessed. By
+sidecar: this program, copied into a container that joins the sensor's network
+namespace, sends over its loopback; that works wherever the engine is, needs no
+image but the sensor's and no privilege, and leaves nothing behind. Published: to
+the port that the engine publishes on this machine. Without --via it is the
+first of these that works, and the report says why not a better one.
+
 Each run has a fresh VNI, by which its connections are found in Zeek's logs.`,
 		Example: `  zeekdemo replay                                  the sample, as it was recorded
-  zeekdemo replay big.pcap --direct --pace max     past docker-proxy, at full speed
+  zeekdemo replay big.pcap --pace max              as fast as the sensor takes it
+  zeekdemo replay big.pcap --via published         through docker-proxy, as other tools do
   zeekdemo replay a.pcapng.gz --encap geneve --filter 'tcp port 80'
   zeekdemo replay big.pcap --to 192.0.2.7 --pps 10000
   zeekdemo replay big.pcap -w encapsulated.pcap    into a file instead`,

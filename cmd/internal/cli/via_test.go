@@ -1,0 +1,109 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/zeekdemo/zeekdemo/forward/transmit"
+	"github.com/zeekdemo/zeekdemo/orchestrate"
+)
+
+// wayEngine is an engine whose containers' addresses are not to be reached from
+// here. It fails for whoever asks what the way chosen does not need.
+type wayEngine struct {
+	orchestrate.Engine
+	arch string
+}
+
+func (e wayEngine) Info(context.Context) (orchestrate.EngineInfo, error) {
+	return orchestrate.EngineInfo{OS: "linux", Arch: e.arch}, nil
+}
+
+func (e wayEngine) Exec(context.Context, string, []string, io.Writer, io.Writer) (int, error) {
+	return 0, errors.New("not that container")
+}
+
+// withSidecars is one that can run sidecars.
+type withSidecars struct {
+	wayEngine
+	program *string // of the last one made
+}
+
+func (e withSidecars) CreateSidecar(_ context.Context, spec orchestrate.SidecarSpec) (string, error) {
+	*e.program = spec.Program
+	return "1", nil
+}
+
+func (e withSidecars) StartSidecar(context.Context, string) (orchestrate.SidecarStreams, error) {
+	return orchestrate.SidecarStreams{ID: "1"}, nil
+}
+
+func (e withSidecars) Sidecars(context.Context) ([]orchestrate.Sidecar, error) { return nil, nil }
+
+func (e withSidecars) RemoveSidecar(context.Context, string) error { return nil }
+
+// sparc64 writes what looks like a static program for a machine that is
+// certainly not this one.
+func sparc64(t *testing.T) string {
+	t.Helper()
+	b := make([]byte, 64)
+	copy(b, "\x7fELF\x02\x01\x01")
+	b[16], b[18], b[20] = 2, 43, 1 // ET_EXEC, EM_SPARCV9, EV_CURRENT
+	b[52], b[54], b[58] = 64, 56, 64
+	name := filepath.Join(t.TempDir(), "zeekdemo")
+	if err := os.WriteFile(name, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// The best way that works, why not a better one, and an error where what was
+// asked for is not to be had.
+func TestChooseWay(t *testing.T) {
+	var made string
+	plain := wayEngine{arch: "sparcv9"}
+	able := withSidecars{plain, &made}
+	given := sparc64(t)
+	tests := map[string]struct {
+		engine  orchestrate.Engine
+		via     viaOptions
+		mode    transmit.Mode
+		want    string
+		reasons string // what they contain, or the error
+	}{
+		"auto, by sidecar":            {able, viaOptions{via: viaAuto, binary: given}, transmit.Auto, viaSidecar, "not direct: 192.0.2.1 does not answer from here"},
+		"auto, no such engine":        {plain, viaOptions{via: viaAuto}, transmit.Auto, viaPublished, "not by sidecar: run a sidecar: this engine cannot"},
+		"auto, another platform":      {able, viaOptions{via: viaAuto}, transmit.Auto, viaPublished, "the engine's machine is linux/sparcv9"},
+		"auto, packets of our own":    {able, viaOptions{via: viaAuto, binary: given}, transmit.Packet, viaPublished, "no capability for --tx packet"},
+		"direct, by sidecar":          {able, viaOptions{via: viaAuto, direct: true, binary: given}, transmit.Auto, viaSidecar, "not direct"},
+		"direct, neither":             {plain, viaOptions{via: viaDirect}, transmit.Auto, "", "reach sensor zeek: not direct: 192.0.2.1 does not answer"},
+		"sidecar":                     {able, viaOptions{via: viaSidecar, binary: given}, transmit.Auto, viaSidecar, ""},
+		"sidecar, another platform":   {able, viaOptions{via: viaSidecar}, transmit.Auto, "", "the engine's machine is linux/sparcv9"},
+		"published, nothing is asked": {nil, viaOptions{via: viaPublished}, transmit.Auto, viaPublished, ""},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			// An address of RFC 5737: nobody has it.
+			sensor := orchestrate.Sensor{Service: orchestrate.Service{Name: "zeek"}, Direct: netip.MustParseAddrPort("192.0.2.1:4789")}
+			r := &replay{mode: tt.mode}
+			r.o.out.via = tt.via
+			w, err := r.chooseWay(t.Context(), tt.engine, sensor)
+			said := strings.Join(w.reasons, "; ")
+			if err != nil {
+				said = err.Error()
+			}
+			if (err != nil) != (tt.want == "") || err == nil && w.via != tt.want || !strings.Contains(said, tt.reasons) || tt.reasons == "" && said != "" {
+				t.Fatalf("got %q, %v: %s", w.via, err, said)
+			}
+			if w.via == viaSidecar && made != given {
+				t.Errorf("the sidecar's program is %s", made)
+			}
+		})
+	}
+}
