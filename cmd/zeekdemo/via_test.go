@@ -219,17 +219,21 @@ func viaWithoutRoot(t *testing.T, p program) {
 	if out, err := exec.Command("cp", p.path, nobodys).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	for _, via := range []string{"sidecar", "direct", "auto"} {
-		cmd := exec.Command(nobodys, "replay", "--json", "--pace", "max", "--via", via)
+	asNobody := func(args ...string) *exec.Cmd {
+		cmd := exec.Command(nobodys, append([]string{"replay", "--json"}, args...)...)
 		cmd.Dir, cmd.Env = dir, append(os.Environ(), "HOME="+dir)
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: info.Sys().(*syscall.Stat_t).Gid, NoSetGroups: false}}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: info.Sys().(*syscall.Stat_t).Gid}}
+		return cmd
+	}
+	for _, via := range []string{"sidecar", "direct", "auto"} {
 		want := via
 		if via == "auto" {
 			want = "direct"
 		}
-		doc := replayed(t, cmd, want)
+		doc := replayed(t, asNobody("--pace", "max", "--via", via), want)
 		eventually(t, logWait(t), "without root, "+via, func() error { return arrived(p, nil, "zeek", "vxlan", doc.Run) })
 	}
+	replayed(t, asNobody("--pace", "max", "--via", "sidecar", "--loop", strconv.Itoa(manyLoops)), "sidecar")
 }
 
 // secondEngine starts an engine in a network namespace of its own, so that the
@@ -293,6 +297,9 @@ func tool(t *testing.T, name string, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
+// manyLoops of the sample are more than half a million packets.
+const manyLoops = 1200
+
 // sensorScript is what these scenarios need of the stack's own script.
 const sensorScript = `redef LogAscii::use_json = T;
 redef ignore_checksums = T;
@@ -339,6 +346,11 @@ func TestSidecarWhereNothingElseArrives(t *testing.T) {
 			t.Errorf("%v does not say why it goes by sidecar: %q", args, doc.ViaReason)
 		}
 		eventually(t, 150*time.Second, strconv.Quote(strings.Join(args, " "))+" arrives", func() error { return arrived(p, env, "zeek", "vxlan", doc.Run) })
+	}
+	many := exec.Command(p.path, "replay", "--json", "--pace", "max", "--loop", strconv.Itoa(manyLoops))
+	many.Env = append(os.Environ(), env...)
+	if doc := replayed(t, many, "sidecar"); doc.Lossless.Ledger.Sent < 500_000 {
+		t.Errorf("%d packets were sent", doc.Lossless.Ledger.Sent)
 	}
 	if left := tool(t, "docker", "-H", address, "ps", "-aq", "--filter", "label=org.zeekdemo.sidecar"); left != "" {
 		t.Errorf("sidecars are left: %s", left)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -96,10 +97,10 @@ func (s *Sender) Feed(ctx context.Context, src forward.Source) error {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			if ended := s.record(kindEnd, nil); ended != nil && err == io.EOF {
+			if ended := s.record(kindEnd, nil); ended != nil && errors.Is(err, io.EOF) {
 				return fmt.Errorf("hand frames over: %w: %w", ErrLost, ended)
 			}
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				return nil
 			}
 			return fmt.Errorf("read frame: %w", err)

@@ -185,7 +185,7 @@ func (s *Source) Next(f *forward.Frame) error {
 		switch ended, err := s.state(); {
 		case s.over:
 			return errors.New("receive frames: closed")
-		case ended && err != io.EOF:
+		case ended && !errors.Is(err, io.EOF):
 			return err
 		case s.in.Load() > s.out.Load():
 			s.take(f)

@@ -57,7 +57,7 @@ func (r *replay) useSidecar(e orchestrate.Engine, streams orchestrate.SidecarStr
 // end makes sure that nothing of the sidecar stays: without its standard input
 // it ends, and the engine removes it.
 func (s *sidecar) end() {
-	s.streams.Close()
+	_ = s.streams.Close() // it may be closed already
 	ctx, cancel := context.WithTimeout(context.Background(), sidecarGrace)
 	defer cancel()
 	if _, err := s.streams.Wait(ctx); err != nil {
@@ -87,6 +87,13 @@ func (s *sidecar) snapshot() forward.Report {
 	return s.last.Report
 }
 
+// newest returns what the sidecar has told, and whether that is its result.
+func (s *sidecar) newest() (sidecarMessage, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last, s.finalOK
+}
+
 // Send is not how a sidecar gets its frames.
 func (s *sidecar) Send(*forward.Batch) (int, error) {
 	return 0, errors.New("send by sidecar: it takes frames, not datagrams")
@@ -111,7 +118,7 @@ func (r *replay) runSidecar(ctx context.Context) error {
 	runErr := s.follow(ctx, r, sender)
 	stopFeeding()
 	r.stopSource()
-	s.streams.Close()
+	_ = s.streams.Close() // it may be closed already
 	if err := <-fed; err != nil && s.finalOK && s.last.Error == "" && !sidecarEnded(err) {
 		runErr = errors.Join(runErr, err) // the capture's
 	}
@@ -158,11 +165,12 @@ func (s *sidecar) follow(ctx context.Context, r *replay, sender *relay.Sender) e
 
 // failure says why the run failed, once nothing more comes.
 func (s *sidecar) failure() error {
+	last, ok := s.newest()
 	switch {
-	case s.finalOK && s.last.Error == "":
+	case ok && last.Error == "":
 		return nil
-	case s.finalOK:
-		return errors.New(s.last.Error)
+	case ok:
+		return errors.New(last.Error)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), sidecarGrace)
 	defer cancel()

@@ -136,7 +136,7 @@ func (j sidecarJob) run(ctx context.Context, source *relay.Source, out io.Writer
 	defer stop(nil)
 	go func() { // a stop or a lost client ends the run at once, whatever is due when
 		<-source.Ended()
-		if err := source.Err(); err != io.EOF { //nolint:errorlint // as forward.Source says it
+		if err := source.Err(); !errors.Is(err, io.EOF) {
 			stop(err)
 		}
 	}()
