@@ -142,11 +142,15 @@ func sidecarEnded(err error) bool {
 func (s *sidecar) follow(ctx context.Context, r *replay, sender *relay.Sender) error {
 	select {
 	case <-s.hello:
+	case <-s.final: // a short run is over already, or never began
+	case <-ctx.Done():
+	}
+	select {
+	case <-s.hello:
 		r.announce()
 		shown := r.showProgress(s.snapshot)
 		defer shown.Close()
-	case <-s.final:
-	case <-ctx.Done():
+	default:
 	}
 	select {
 	case <-s.final:
