@@ -39,12 +39,16 @@ type Probe interface {
 
 // What the governor is built on.
 const (
-	// onWayLimit bounds what may be between sender and sockets, in bytes of
-	// kernel memory. There lies the queue of a processor for received packets,
-	// which takes 1000 (net.core.netdev_max_backlog) and drops the rest without
-	// a word to the sender. No packet costs less than leastCost.
-	onWayLimit = 800 * leastCost
-	leastCost  = 1024
+	// onWayLimit bounds what may be between sender and sockets, in packets.
+	// There lies the queue of a processor for received packets, which takes
+	// 1000 (net.core.netdev_max_backlog) and drops the rest without a word to
+	// the sender.
+	onWayLimit = 800
+	// leastCost is less than any datagram costs, in bytes.
+	leastCost = 1024
+	// piece is what a fragment carries at an MTU of 1500, in bytes, with
+	// headers to spare.
+	piece = 1400
 	// lookInterval is how old a look may become while there is room: then the
 	// receiver may have died.
 	lookInterval = 100 * time.Millisecond
@@ -72,8 +76,7 @@ func Cost(n int) int {
 	const (
 		structure = 256
 		smallHead = structure + 704 // SKB_SMALL_HEAD_SIZE
-		piece     = 1400            // payload of a fragment at 1500, with headers to spare
-		jumbo     = 8900            // and at 9000
+		jumbo     = 8900            // as piece, at 9000
 	)
 	cost := max(whole(n), smallHead+n, leastCost)
 	if n > piece {
@@ -84,6 +87,9 @@ func Cost(n int) int {
 	}
 	return cost
 }
+
+// pieces is in how many packets a datagram of n bytes may travel.
+func pieces(n int) int { return 1 + n/piece }
 
 // whole is what a packet takes that lies in one allocation.
 func whole(n int) int {
@@ -127,13 +133,15 @@ type Governor struct {
 	count    int      // of outstanding datagrams
 	inFlight int      // their cost
 	budget   int      // cost that may still be granted before the next look
-	room     int      // at which waiting ends: the budget of an empty queue, in part
+	room     int      // budget that is worth sending for: a part of the least buffer
+	packets  int      // that may be put on the way before the next look
 
 	looked  int64  // time of the last look
 	taken   uint64 // as last read
 	drops   uint64 // likewise, of all sockets
 	moved   int64  // when something was last taken or queued
 	rate    float64
+	excess  float64 // by what Cost exceeds true sizes, at least 1: see learn
 	pause   time.Duration
 	granted uint64
 	result  Feedback
@@ -165,7 +173,7 @@ func (e *GoneError) Error() string {
 // NewGovernor starts to watch. It fails if the probe does, or shows no socket.
 func NewGovernor(probe Probe, clock forward.Clock) (*Governor, error) {
 	g := &Governor{probe: probe, clock: clock, costs: make([]uint32, ringSize),
-		sockets: make([]Socket, 0, 64), spare: make([]Socket, 0, 64)}
+		sockets: make([]Socket, 0, 64), spare: make([]Socket, 0, 64), excess: 1}
 	var err error
 	if g.taken, err = probe.Taken(); err != nil {
 		return nil, fmt.Errorf("watch the receiver: %w", err)
@@ -187,7 +195,7 @@ func NewGovernor(probe Probe, clock forward.Clock) (*Governor, error) {
 // once.
 func (g *Governor) Reserve(ctx context.Context, b *forward.Batch) (forward.Grant, error) {
 	n := g.fitting(b)
-	if n < len(b.Datagrams) || g.clock.Now()-g.looked > int64(lookInterval) {
+	if n < len(b.Datagrams) && (n == 0 || g.budget < g.room) || g.clock.Now()-g.looked > int64(lookInterval) {
 		if err := g.look(); err != nil {
 			return forward.Grant{}, err
 		}
@@ -208,11 +216,12 @@ func (g *Governor) Reserve(ctx context.Context, b *forward.Batch) (forward.Grant
 
 // Sent implements [forward.Gate]: what was not sent is not on the way.
 func (g *Governor) Sent(b *forward.Batch, n int) {
-	for range len(b.Datagrams) - n {
+	for i := range len(b.Datagrams) - n {
 		g.count--
 		c := int(g.costs[(g.first+g.count)%ringSize])
 		g.inFlight -= c
 		g.budget += c
+		g.packets += pieces(b.Datagrams[n+i].Len)
 		g.granted--
 	}
 }
@@ -299,9 +308,11 @@ func (g *Governor) nextPause() time.Duration {
 
 // fitting returns how many of the leading datagrams the budget allows.
 func (g *Governor) fitting(b *forward.Batch) int {
-	left, most := g.budget, min(len(b.Datagrams), ringSize-g.count)
+	left, packets, most := g.budget, g.packets, min(len(b.Datagrams), ringSize-g.count)
 	for i := range most {
-		if left -= Cost(b.Datagrams[i].Len); left < 0 {
+		left -= Cost(b.Datagrams[i].Len)
+		packets -= pieces(b.Datagrams[i].Len)
+		if left < 0 || packets < 0 {
 			return i
 		}
 	}
@@ -316,6 +327,7 @@ func (g *Governor) charge(ds []forward.Datagram) {
 		g.count++
 		g.inFlight += c
 		g.budget -= c
+		g.packets -= pieces(ds[i].Len)
 	}
 	g.granted += uint64(len(ds))
 }
@@ -339,6 +351,9 @@ func (g *Governor) look() error {
 	g.retire(news)
 	g.measure(float64(before-g.inFlight), float64(now-g.looked))
 	g.drops, g.looked = drops, now
+	if news > 0 {
+		g.learn()
+	}
 	if news > 0 || g.queued() > 0 || g.count == 0 {
 		g.moved = now
 	} else if now-g.moved > int64(writeOff) {
@@ -359,6 +374,15 @@ func (g *Governor) measure(took, elapsed float64) {
 		return // there was nothing to take
 	}
 	g.rate += (took/elapsed - g.rate) / 10
+}
+
+// learn follows the quotient of what is outstanding and what the queues show of
+// it: downwards at once, upwards slowly, for what is on the way makes it larger.
+func (g *Governor) learn() {
+	const enough = 64 << 10 // in the queues, for the quotient to tell anything
+	if seen := g.queued(); seen > enough {
+		g.excess = max(1, min(float64(g.inFlight)/float64(seen), g.excess*1.01))
+	}
 }
 
 // readSockets reads the sockets and makes sure that none has gone.
@@ -431,13 +455,15 @@ func (g *Governor) queued() (n int) {
 }
 
 // reckon computes the budget: for each stage what is free in its fullest socket,
-// less what has not yet come so far; and what may be on the way at all.
+// less what has not yet come so far; and what may be on the way at all. The
+// second takes the queues' content at its usual cost, lest a long queue that
+// takes less than its bound pass for a long way.
 func (g *Governor) reckon() {
 	last := 0
 	for i := range g.sockets {
 		last = max(last, g.sockets[i].Stage)
 	}
-	seen, budget, capacity := 0, ringSize*leastCost, onWayLimit
+	seen, budget, capacity := 0, ringSize*leastCost, onWayLimit*leastCost
 	for stage := 0; stage <= last; stage++ {
 		free := ringSize * leastCost
 		for i := range g.sockets {
@@ -449,6 +475,9 @@ func (g *Governor) reckon() {
 		}
 		budget = min(budget, free-max(g.inFlight-seen, 0))
 	}
-	g.budget = min(budget, onWayLimit-max(g.inFlight-seen, 0))
+	g.budget, g.packets = budget, onWayLimit
+	if onWay := g.inFlight - int(g.excess*float64(seen)); onWay > 0 {
+		g.packets -= int(int64(onWay) * int64(g.count) / int64(g.inFlight)) // at their mean cost
+	}
 	g.room = capacity / 4
 }
