@@ -52,10 +52,11 @@ func taken(b *testing.B, to box, buffer int, each time.Duration, mode losslessMo
 	defer s.conn.Close()
 	go s.run()
 	start := time.Now()
-	_, doc, err := replayInto(b, netip.AddrPortFrom(to.addr, 4789), transmit.Packet, to.way(), mode, frames)
+	rep, doc, err := replayInto(b, netip.AddrPortFrom(to.addr, 4789), transmit.Packet, to.way(), mode, frames)
 	if err != nil {
 		b.Fatal(err)
 	}
+	b.Logf("%s: %.0f pps sent, stalls %d, %.3f of %.3f s, looks %d", mode, rep.DatagramsPerSecond, rep.Stalls, rep.StalledSeconds, rep.ElapsedSeconds, doc.Seen.Looks)
 	if mode != losslessOff && doc.Ledger.Lost > 0 {
 		b.Fatal(doc.Ledger.Verdict)
 	}
