@@ -37,6 +37,7 @@ type diagReader struct {
 	listen   netip.AddrPort
 	families []uint8 // that have to be asked
 	request  [unix.SizeofNlMsghdr + diagRequestLen]byte
+	sequence uint32 // of the request, which its answers repeat
 	buf      []byte
 	only     Socket // the one socket, as last seen
 	family   uint8  // its family
@@ -194,14 +195,15 @@ func (d *diagReader) ask(buf []Socket, family uint8, alone bool) ([]Socket, erro
 	}
 	for {
 		n, err := unix.Read(d.fd, d.buf)
-		if err == unix.EINTR {
+		if errors.Is(err, unix.EINTR) {
 			continue
 		}
 		if err != nil {
 			return buf, fmt.Errorf("read sock_diag: %w", err)
 		}
 		var done bool
-		if buf, done, err = d.messages(buf, d.buf[:n]); err != nil || done || alone {
+		before := len(buf)
+		if buf, done, err = d.messages(buf, d.buf[:n]); err != nil || done || alone && len(buf) > before {
 			return buf, err
 		}
 	}
@@ -219,6 +221,8 @@ func (d *diagReader) compose(family uint8, alone bool) {
 	binary.NativeEndian.PutUint32(r, uint32(len(r)))
 	binary.NativeEndian.PutUint16(r[4:], unix.SOCK_DIAG_BY_FAMILY)
 	binary.NativeEndian.PutUint16(r[6:], flags)
+	d.sequence++
+	binary.NativeEndian.PutUint32(r[8:], d.sequence)
 	q := r[unix.SizeofNlMsghdr:]
 	q[0], q[1], q[2] = family, unix.IPPROTO_UDP, 1<<(diagMemInfo-1)
 	binary.NativeEndian.PutUint32(q[4:], 1<<unconnected)
@@ -243,6 +247,10 @@ func (d *diagReader) messages(buf []Socket, data []byte) ([]Socket, bool, error)
 			break
 		}
 		body := data[unix.SizeofNlMsghdr:length]
+		if binary.NativeEndian.Uint32(data[8:]) != d.sequence {
+			data = data[min((length+3)&^3, len(data)):]
+			continue // an answer to an earlier request, which failed half-way
+		}
 		switch binary.NativeEndian.Uint16(data[4:]) {
 		case unix.NLMSG_DONE:
 			return buf, true, nil
