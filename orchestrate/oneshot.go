@@ -120,6 +120,14 @@ func ClientGone(client string) bool {
 	return !processExists(pid)
 }
 
+// ClientNotHere reports whether a client is not a living process of this
+// machine: what it left can be removed by somebody who asks for that.
+func ClientNotHere(client string) bool {
+	host, _, _ := strings.Cut(client, "/")
+	own, _, _ := strings.Cut(Client(), "/")
+	return host != own || ClientGone(client)
+}
+
 // SocketState is what the kernel says of a sensor's UDP sockets.
 type SocketState struct {
 	Listening bool

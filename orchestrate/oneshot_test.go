@@ -58,6 +58,11 @@ func TestClientsThatAreGone(t *testing.T) {
 			t.Errorf("client %q gone: %v, want %v", client, got, want)
 		}
 	}
+	for client, want := range map[string]bool{Client(): false, "elsewhere/1": true, dead: true} {
+		if got := ClientNotHere(client); got != want {
+			t.Errorf("client %q not here: %v, want %v", client, got, want)
+		}
+	}
 }
 
 func TestHowAContainerEnded(t *testing.T) {

@@ -19,8 +19,8 @@ func newDown(app *App) *cobra.Command {
 		Use:   "down",
 		Short: "Remove the stack",
 		Long: `Remove exactly what "up" made: the containers and networks of the stack, and
-with --volumes the logs and metrics it collected. Images stay. Doing it twice
-is fine.`,
+with --volumes the logs and metrics it collected. What a "verify" left behind
+that was killed goes as well. Images stay. Doing it twice is fine.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runDown(cmd.Context(), app, o) },
 	}
@@ -29,6 +29,7 @@ is fine.`,
 }
 
 func runDown(ctx context.Context, app *App, o downOptions) error {
+	removeForgottenFiles()
 	return app.withEngine(func(e orchestrate.Engine) error {
 		removed := 0
 		err := app.progress(func(p orchestrate.Progress) error {
@@ -39,6 +40,11 @@ func runDown(ctx context.Context, app *App, o downOptions) error {
 				p(event)
 			})
 		})
+		if shots, ok := e.(orchestrate.OneShots); ok && err == nil {
+			var n int
+			n, err = shots.RemoveOneShots(ctx, orchestrate.Removal{Gone: orchestrate.ClientNotHere})
+			removed += n
+		}
 		if err != nil {
 			return interrupted(ctx, err, "`zeekdemo down` again removes the rest")
 		}

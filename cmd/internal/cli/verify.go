@@ -163,7 +163,8 @@ func (v *verification) run(ctx context.Context) error {
 	if v.expected, err = readExpectations(v.o.expect, captures); err != nil {
 		return err
 	}
-	if v.folder, err = os.MkdirTemp("", "zeekdemo-verify-*"); err != nil {
+	removeForgottenFiles()
+	if v.folder, err = os.MkdirTemp("", fmt.Sprintf("%s%d-*", temporaryPrefix, os.Getpid())); err != nil {
 		return fmt.Errorf("make a folder for temporary files: %w", err)
 	}
 	defer os.RemoveAll(v.folder)
@@ -224,6 +225,23 @@ func (v *verification) parallel(ctx context.Context, captures []string) []verify
 	}
 	wg.Wait()
 	return rows
+}
+
+// temporaryPrefix begins the name of the folder for temporary files; the PID of
+// its process follows.
+const temporaryPrefix = "zeekdemo-verify-"
+
+// removeForgottenFiles removes the temporary files of processes that were
+// killed. What cannot be removed belongs to another user.
+func removeForgottenFiles() {
+	folders, _ := filepath.Glob(filepath.Join(os.TempDir(), temporaryPrefix+"*")) // the pattern is well-formed
+	for _, folder := range folders {
+		pid, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(folder), temporaryPrefix), "-")
+		host, _, _ := strings.Cut(orchestrate.Client(), "/")
+		if orchestrate.ClientGone(host + "/" + pid) {
+			os.RemoveAll(folder)
+		}
+	}
 }
 
 // freshID draws the name of a run.
