@@ -3,7 +3,6 @@ package cli
 import (
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"github.com/zeekdemo/zeekdemo/cmd/internal/ui"
@@ -33,6 +32,9 @@ func writeReport(w io.Writer, doc replayDocument) {
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
 func runLine(doc replayDocument) string {
+	if doc.RunPerLoop {
+		return fmt.Sprintf("%d and following, one for each loop (%s VNI)", doc.Run, doc.Encapsulation)
+	}
 	return fmt.Sprintf("%d (%s VNI)", doc.Run, doc.Encapsulation)
 }
 
@@ -89,7 +91,8 @@ func verdictLine(doc replayDocument) string {
 	switch doc.Verdict {
 	case "complete":
 		return "every frame that holds a packet was sent"
-	default:
-		return strings.TrimSpace(doc.Verdict + ": " + doc.Error)
+	case "interrupted":
+		return doc.Error
 	}
+	return doc.Verdict + ": " + doc.Error
 }

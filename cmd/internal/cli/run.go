@@ -19,7 +19,7 @@ import (
 // replayDocument is what `replay --json` prints. Run is the VNI.
 type replayDocument struct {
 	Run           uint32                `json:"run"`
-	Runs          uint32                `json:"runs,omitempty"` // VNIs used from Run on, with --unique-flows
+	RunPerLoop    bool                  `json:"run_per_loop,omitempty"` // each loop has the next VNI, from Run on
 	Files         []string              `json:"files"`
 	Encapsulation string                `json:"encapsulation"`
 	Destination   string                `json:"destination"`          // address and port, or the file written
@@ -150,7 +150,7 @@ func lostFrames(rep forward.Report) uint64 {
 
 func (r *replay) document(rep forward.Report, result error) replayDocument {
 	doc := replayDocument{Run: r.config.VNI, Files: r.o.files, Encapsulation: r.config.Kind.String(),
-		Destination: r.o.out.write, Via: "file", Report: rep, Verdict: "complete", Lossless: r.account}
+		Destination: r.o.out.write, Via: "file", Report: rep, Verdict: "complete", Lossless: r.account, RunPerLoop: r.o.uniqueFlows}
 	if len(doc.Files) == 0 {
 		doc.Files = []string{"sample"}
 	}

@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -27,7 +28,7 @@ func (s *subject) unpack() error {
 	}
 	var magic [4]byte
 	n, err := io.ReadFull(in, magic[:])
-	if err != nil && err != io.ErrUnexpectedEOF && err != io.EOF {
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("read capture %s: %w", s.name, err)
 	}
 	plain, compressed, err := decompress(io.MultiReader(bytes.NewReader(magic[:n]), in), magic)

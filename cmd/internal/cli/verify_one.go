@@ -304,7 +304,7 @@ func (s *subject) forward(ctx context.Context, sensor orchestrate.Sensor, p forw
 	if err != nil {
 		return err
 	}
-	defer closeGate()
+	defer func() { _ = closeGate() }() // nothing was written
 	p.Gate = gate
 	err = transmit.Pinned(s.cpu, func() error { return p.Run(ctx) })
 	s.row.Report = p.Stats.Snapshot()
