@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -119,6 +120,9 @@ var operators = []string{"==", "!=", "<", "<=", ">", ">="}
 
 func isOperator(w word) bool { return !w.quoted && slices.Contains(operators, w.text) }
 
+// logName is a log's file name as Zeek makes them.
+var logName = regexp.MustCompile(`^[A-Za-z0-9_-]+\.log$`)
+
 func parseExpectation(words []word) (e Expectation, err error) {
 	if first := words[0].text; strings.HasSuffix(first, ":") {
 		e.Capture, words = strings.TrimSuffix(first, ":"), words[1:]
@@ -126,7 +130,7 @@ func parseExpectation(words []word) (e Expectation, err error) {
 			return e, fmt.Errorf("capture %q: want a file name or a pattern such as *.pcap", e.Capture)
 		}
 	}
-	if len(words) == 0 || !strings.HasSuffix(words[0].text, logSuffix) || len(words[0].text) == len(logSuffix) {
+	if len(words) == 0 || !logName.MatchString(words[0].text) {
 		return e, errors.New("want the name of a log, such as conn.log")
 	}
 	e.Log, words = strings.TrimSuffix(words[0].text, logSuffix), words[1:]

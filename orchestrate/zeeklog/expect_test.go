@@ -104,6 +104,7 @@ func FuzzExpectations(f *testing.F) {
 	f.Add("bro.org.pcap: notice.log note=\"a b\" >= 1 # c")
 	f.Add("conn.log missed_bytes == 0\n*.pcap: x.log a=b c=d e != \"\\x00\"")
 	f.Add("[a-: conn.log >= 1")
+	f.Add("\v.log > 0")
 	f.Fuzz(func(t *testing.T, text string) {
 		list, err := ParseExpectations(strings.NewReader(text))
 		logs := Logs{"conn": {{"a": "b", "c": []any{"d"}}}}
