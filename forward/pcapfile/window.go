@@ -3,11 +3,13 @@ package pcapfile
 import "io"
 
 // A window's buffer starts small, because most captures are, and doubles while
-// reading fills it, up to the size at which the system call no longer matters
-// and the buffer still fits a core's own cache. In bytes.
+// reading fills it, up to a size at which the system call hardly matters, the
+// buffer stays in a core's own cache beside the batch that is made of it, and a
+// read is no pause that lets a fast receiver fall asleep: waking it costs the
+// sender more (measured: 64 KiB sends 5 % faster than 1 MiB). In bytes.
 const (
-	windowStart = 64 << 10
-	windowSize  = 1 << 20
+	windowStart = 32 << 10
+	windowSize  = 64 << 10
 )
 
 // stream is an uncompressed capture being read.

@@ -33,7 +33,7 @@ func pinThread(cpu CPU) (restore func() error, err error) {
 		return nil, fmt.Errorf("pin sender to CPU %v: %w", cpu, err)
 	}
 	if cpu == CPUAuto {
-		cpu = chooseCPU(os.DirFS("/sys/devices/system/cpu"), members(before))
+		cpu = chooseCPU(os.DirFS("/"), members(before))
 	}
 	if cpu >= 0 {
 		var one sys.CPUSet
@@ -66,29 +66,64 @@ func members(set sys.CPUSet) []int {
 	return cpus
 }
 
-// chooseCPU implements the choice that Pinned documents. root is
-// /sys/devices/system/cpu, allowed is in ascending order.
+// chooseCPU implements the choice that Pinned documents. root is the file
+// system's root, allowed is in ascending order.
 func chooseCPU(root fs.FS, allowed []int) CPU {
 	if len(allowed) == 0 {
 		return CPUOff
 	}
-	if len(allowed) > 1 && allowed[0] == 0 {
-		allowed = allowed[1:]
-	}
-	best, most := allowed[0], -1
-	for _, cpu := range allowed {
-		if c := capacity(root, cpu); c >= most {
-			best, most = cpu, c
+	served := interrupts(root)
+	best := allowed[0]
+	for _, cpu := range allowed[1:] {
+		faster := capacity(root, cpu) - capacity(root, best)
+		if faster > 0 || faster == 0 && served[cpu] <= served[best] {
+			best = cpu
 		}
 	}
 	return CPU(best)
+}
+
+// interrupts returns how many interrupts of devices each processor has served:
+// the numbered lines of /proc/interrupts. It is empty where there are none to
+// be read.
+func interrupts(root fs.FS) map[int]uint64 {
+	text, err := fs.ReadFile(root, "proc/interrupts")
+	if err != nil {
+		return nil
+	}
+	var columns []int // the processor of each
+	served := map[int]uint64{}
+	for line := range strings.Lines(string(text)) {
+		fields := strings.Fields(line)
+		if columns == nil {
+			columns = processors(fields)
+			continue
+		}
+		if len(fields) == 0 || strings.Trim(fields[0], "0123456789") != ":" {
+			continue // timers and the like, which every processor has of its own
+		}
+		for i, field := range fields[1:min(len(fields), len(columns)+1)] {
+			n, _ := strconv.ParseUint(field, 10, 64)
+			served[columns[i]] += n
+		}
+	}
+	return served
+}
+
+// processors reads the heading of /proc/interrupts: CPU0 CPU1 ...
+func processors(fields []string) []int {
+	columns := make([]int, len(fields))
+	for i, field := range fields {
+		columns[i], _ = strconv.Atoi(strings.TrimPrefix(field, "CPU"))
+	}
+	return columns
 }
 
 // capacity returns how fast a processor is compared with the machine's others:
 // its scheduler capacity (arm64), else its highest frequency, else 0.
 func capacity(root fs.FS, cpu int) int {
 	for _, file := range []string{"cpu_capacity", "cpufreq/cpuinfo_max_freq"} {
-		text, err := fs.ReadFile(root, fmt.Sprintf("cpu%d/%s", cpu, file))
+		text, err := fs.ReadFile(root, fmt.Sprintf("sys/devices/system/cpu/cpu%d/%s", cpu, file))
 		if err != nil {
 			continue
 		}

@@ -11,10 +11,15 @@ import (
 func TestChooseCPU(t *testing.T) {
 	file := func(s string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(s + "\n")} }
 	hybrid := fstest.MapFS{
-		"cpu0/cpufreq/cpuinfo_max_freq": file("5000000"), "cpu1/cpufreq/cpuinfo_max_freq": file("5000000"),
-		"cpu2/cpufreq/cpuinfo_max_freq": file("5000000"), "cpu3/cpufreq/cpuinfo_max_freq": file("3800000"),
+		"sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq": file("5000000"), "sys/devices/system/cpu/cpu1/cpufreq/cpuinfo_max_freq": file("5000000"),
+		"sys/devices/system/cpu/cpu2/cpufreq/cpuinfo_max_freq": file("5000000"), "sys/devices/system/cpu/cpu3/cpufreq/cpuinfo_max_freq": file("3800000"),
 	}
-	arm := fstest.MapFS{"cpu0/cpu_capacity": file("1024"), "cpu1/cpu_capacity": file("446"), "cpu2/cpu_capacity": file("446")}
+	arm := fstest.MapFS{"sys/devices/system/cpu/cpu0/cpu_capacity": file("1024"), "sys/devices/system/cpu/cpu1/cpu_capacity": file("446"), "sys/devices/system/cpu/cpu2/cpu_capacity": file("446")}
+	busy := fstest.MapFS{"proc/interrupts": file(`           CPU0       CPU1       CPU2
+  1:          5          0          0   IO-APIC   1-edge      i8042
+ 36:          0    1046798        700  PCI-MSIX 1-edge      virtio1-req.0
+LOC:   99999999          1          1   Local timer interrupts
+ERR:          0`)}
 	for _, test := range []struct {
 		name    string
 		root    fstest.MapFS
@@ -27,8 +32,10 @@ func TestChooseCPU(t *testing.T) {
 		{"all alike: the last", nil, []int{0, 1, 2, 3}, 3},
 		{"fast and slow cores: a fast one", hybrid, []int{0, 1, 2, 3}, 2},
 		{"only slow cores allowed", hybrid, []int{3}, 3},
-		{"CPU 0 is left alone even if it is the fastest", arm, []int{0, 1, 2}, 2},
-		{"unreadable capacity", fstest.MapFS{"cpu1/cpu_capacity": file("x")}, []int{0, 1, 2}, 2},
+		{"big and little cores: the big one", arm, []int{0, 1, 2}, 0},
+		{"all alike: the one that devices interrupt least", busy, []int{0, 1, 2}, 0},
+		{"the quietest is not allowed", busy, []int{1, 2}, 2},
+		{"unreadable capacity", fstest.MapFS{"sys/devices/system/cpu/cpu1/cpu_capacity": file("x")}, []int{0, 1, 2}, 2},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if got := chooseCPU(test.root, test.allowed); got != test.want {
