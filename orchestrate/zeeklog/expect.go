@@ -56,7 +56,7 @@ func ParseExpectations(r io.Reader) ([]Expectation, error) {
 		if err == nil && len(words) > 0 {
 			var e Expectation
 			if e, err = parseExpectation(words); err == nil {
-				e.Line, e.Text = number, strings.TrimSpace(in.Text())
+				e.Line, e.Text = number, strings.Trim(in.Text(), blanks)
 				list = append(list, e)
 			}
 		}
@@ -77,11 +77,14 @@ type word struct {
 	quoted bool
 }
 
+// blanks divide words; nothing else does.
+const blanks = " \t\r"
+
 // split divides a line at blanks outside of quotes and drops its comment.
 func split(text string) ([]word, error) {
 	var words []word
 	for {
-		text = strings.TrimLeft(text, " \t\r")
+		text = strings.TrimLeft(text, blanks)
 		if text == "" || text[0] == '#' {
 			return words, nil
 		}
@@ -95,7 +98,7 @@ func split(text string) ([]word, error) {
 
 func nextWord(text string) (w word, rest string, err error) {
 	w.equals = -1
-	for text != "" && !strings.ContainsRune(" \t\r", rune(text[0])) {
+	for text != "" && !strings.ContainsRune(blanks, rune(text[0])) {
 		if text[0] != '"' {
 			if text[0] == '=' && w.equals < 0 {
 				w.equals = len(w.text)
