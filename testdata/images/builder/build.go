@@ -47,7 +47,7 @@ func compile(ctx context.Context, r recipe, target string) error {
 	for _, v := range r.linkVars {
 		link += " -X " + v
 	}
-	_, err := output(ctx, r.module, "go", "build", "-trimpath", "-tags", r.tags, "-ldflags", link, "-o", target, r.pkg)
+	_, err := output(ctx, r.module, "go", "build", "-trimpath", "-gcflags", "all=-N -l", "-tags", r.tags, "-ldflags", link, "-o", target, r.pkg)
 	return err
 }
 
