@@ -55,8 +55,9 @@ type Clock interface {
 //
 // A budget may be in any unit (datagrams, payload bytes, bytes of kernel
 // memory): the Gate sees every datagram's length and decides alone how many
-// fit. What does not fit is offered again by the next Reserve, so nothing is
-// lost and the order is kept.
+// fit. What does not fit is offered again by the next Reserve, at the head of
+// a batch that was filled up meanwhile, so nothing is lost and the order is
+// kept.
 type Gate interface {
 	// Reserve waits until at least the first datagram of b may be sent and
 	// says how many of the leading ones may go now: 1 to len(b.Datagrams). It
@@ -278,11 +279,32 @@ func (r *run) step(ctx context.Context) error {
 	if err := r.schedule(ctx, first, out.Inner); err != nil {
 		return err
 	}
-	if len(r.slots) >= r.maxDatagrams || len(r.batch.Buf) >= r.maxBytes {
-		return r.flushAndLook(ctx)
+	if r.full() {
+		if err := r.relieve(ctx); err != nil {
+			return err
+		}
+		return r.lookAround(ctx)
 	}
 	if r.idle++; r.idle >= lookInterval {
 		return r.flushAndLook(ctx)
+	}
+	return nil
+}
+
+// full reports whether the batch is as large as the sink wants it.
+func (r *run) full() bool { return len(r.slots) >= r.maxDatagrams || len(r.batch.Buf) >= r.maxBytes }
+
+// relieve sends until the batch is not full any more. Where the gate grants
+// only a part, the rest stays: it leaves with what fills the batch up again, for
+// a small batch costs the gate and the sink as much as a full one.
+func (r *run) relieve(ctx context.Context) error {
+	for r.full() {
+		sent, err := r.handOver(ctx, 0, min(len(r.slots), r.maxDatagrams))
+		r.remove(sent)
+		if err != nil {
+			r.drop()
+			return err
+		}
 	}
 	return nil
 }
@@ -362,6 +384,11 @@ func (r *run) flushAndLook(ctx context.Context) error {
 	if err := r.flush(ctx, len(r.slots)); err != nil {
 		return err
 	}
+	return r.lookAround(ctx)
+}
+
+// lookAround looks whether the run is to end.
+func (r *run) lookAround(ctx context.Context) error {
 	if r.idle >= lookInterval {
 		r.look()
 		r.publish(nil, nil)
@@ -451,7 +478,7 @@ func (r *run) interruption(ctx context.Context, err error) error {
 }
 
 // remove takes the first n datagrams out of the batch. Those that stay, if any,
-// are one frame that is not yet due: moving them down is cheap.
+// are few: one frame that is not yet due, or what a gate did not grant.
 func (r *run) remove(n int) {
 	if n == len(r.slots) && n == len(r.batch.Datagrams) {
 		r.batch.Reset()

@@ -46,9 +46,11 @@ const (
 	onWayLimit = 800
 	// leastCost is less than any datagram costs, in bytes.
 	leastCost = 1024
-	// piece is what a fragment carries at an MTU of 1500, in bytes, with
-	// headers to spare.
-	piece = 1400
+	// headers is more than an IP packet, or a fragment of one, has beside its
+	// payload, and by what rounding makes fragments smaller, in bytes.
+	headers = 100
+	// fewest is how many datagrams are worth a call of the sink.
+	fewest = 16
 	// lookInterval is how old a look may become while there is room: then the
 	// receiver may have died.
 	lookInterval = 100 * time.Millisecond
@@ -64,32 +66,43 @@ const (
 )
 
 // Cost is an upper bound of what a datagram with n bytes of payload takes of a
-// receive buffer, in bytes. It covers the ways in which one may come:
+// receive buffer, in bytes, where IP packets longer than mtu are fragmented; an
+// mtu of 0 stands for one that is not known. It covers the ways in which a
+// datagram may come:
 //
 //   - whole: the structure itself, and its data with headers, headroom and
 //     struct skb_shared_info in an allocation of a power of two (SKB_TRUESIZE in
 //     the kernel's include/linux/skbuff.h);
+//   - from a packet socket, if longer than a page: a small head beside whole
+//     pages (packet_alloc_skb in net/packet/af_packet.c);
 //   - as a segment of a super-packet: a small head beside its share of the pages
 //     (skb_segment in net/core/skbuff.c);
-//   - in fragments, as an MTU of 1500 or of 9000 makes them: each is a whole one.
-func Cost(n int) int {
+//   - in fragments: each is a whole one.
+func Cost(n, mtu int) int {
 	const (
-		structure = 256
-		smallHead = structure + 704 // SKB_SMALL_HEAD_SIZE
-		jumbo     = 8900            // as piece, at 9000
+		smallHead = 256 + 704 // SKB_SMALL_HEAD_SIZE
+		page      = 4096
 	)
-	cost := max(whole(n), smallHead+n, leastCost)
-	if n > piece {
-		cost = max(cost, n/piece*whole(piece)+whole(n%piece))
+	if mtu == 0 {
+		return max(Cost(n, 1500), Cost(n, 9000))
 	}
-	if n > jumbo {
-		cost = max(cost, n/jumbo*whole(jumbo)+whole(n%jumbo))
+	cost := max(whole(n), smallHead+n, leastCost)
+	if n > page-headers {
+		cost = max(cost, smallHead+(n+headers+page-1)&^(page-1))
+	}
+	if piece := mtu - headers; n > piece {
+		cost = max(cost, n/piece*whole(mtu)+whole(n%piece))
 	}
 	return cost
 }
 
 // pieces is in how many packets a datagram of n bytes may travel.
-func pieces(n int) int { return 1 + n/piece }
+func pieces(n, mtu int) int {
+	if mtu == 0 {
+		mtu = 1500
+	}
+	return 1 + n/(mtu-headers)
+}
 
 // whole is what a packet takes that lies in one allocation.
 func whole(n int) int {
@@ -123,6 +136,7 @@ func whole(n int) int {
 type Governor struct {
 	probe Probe
 	clock forward.Clock
+	mtu   int // of the way; 0 if not known
 
 	sockets []Socket // as last seen
 	spare   []Socket // memory for the next look
@@ -191,18 +205,27 @@ func NewGovernor(probe Probe, clock forward.Clock) (*Governor, error) {
 	return g, nil
 }
 
+// leastMTU is what any way takes whole (RFC 791, section 3.1).
+const leastMTU = 576
+
+// PathMTU says how long an IP packet may be that reaches the receiver whole, in
+// bytes. Without it the governor has to reckon with fragments, which take much
+// more memory. It is to be called before anything is granted.
+func (g *Governor) PathMTU(mtu int) { g.mtu = max(mtu, leastMTU) }
+
 // Reserve implements [forward.Gate]. What it grants counts as on the way at
-// once.
+// once. It looks as late as it can, for a look costs as much as sending several
+// packets: while what is known lets enough go, it lets that go.
 func (g *Governor) Reserve(ctx context.Context, b *forward.Batch) (forward.Grant, error) {
 	n := g.fitting(b)
-	if n < len(b.Datagrams) && (n == 0 || g.budget < g.room) || g.clock.Now()-g.looked > int64(lookInterval) {
+	if n < min(len(b.Datagrams), fewest) || g.clock.Now()-g.looked > int64(lookInterval) {
 		if err := g.look(); err != nil {
 			return forward.Grant{}, err
 		}
 		n = g.fitting(b)
 	}
 	var stalled time.Duration
-	if n == 0 || n < len(b.Datagrams) && g.budget < g.room {
+	if n < min(len(b.Datagrams), fewest) {
 		start := g.clock.Now()
 		var err error
 		if n, err = g.wait(ctx, b); err != nil {
@@ -221,7 +244,7 @@ func (g *Governor) Sent(b *forward.Batch, n int) {
 		c := int(g.costs[(g.first+g.count)%ringSize])
 		g.inFlight -= c
 		g.budget += c
-		g.packets += pieces(b.Datagrams[n+i].Len)
+		g.packets += pieces(b.Datagrams[n+i].Len, g.mtu)
 		g.granted--
 	}
 }
@@ -310,8 +333,8 @@ func (g *Governor) nextPause() time.Duration {
 func (g *Governor) fitting(b *forward.Batch) int {
 	left, packets, most := g.budget, g.packets, min(len(b.Datagrams), ringSize-g.count)
 	for i := range most {
-		left -= Cost(b.Datagrams[i].Len)
-		packets -= pieces(b.Datagrams[i].Len)
+		left -= Cost(b.Datagrams[i].Len, g.mtu)
+		packets -= pieces(b.Datagrams[i].Len, g.mtu)
 		if left < 0 || packets < 0 {
 			return i
 		}
@@ -322,12 +345,12 @@ func (g *Governor) fitting(b *forward.Batch) int {
 // charge notes that datagrams are on the way.
 func (g *Governor) charge(ds []forward.Datagram) {
 	for i := range ds {
-		c := Cost(ds[i].Len)
+		c := Cost(ds[i].Len, g.mtu)
 		g.costs[(g.first+g.count)%ringSize] = uint32(c)
 		g.count++
 		g.inFlight += c
 		g.budget -= c
-		g.packets -= pieces(ds[i].Len)
+		g.packets -= pieces(ds[i].Len, g.mtu)
 	}
 	g.granted += uint64(len(ds))
 }

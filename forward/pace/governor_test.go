@@ -41,6 +41,7 @@ type simulation struct {
 	reads   int
 	err     error
 	next    uint64
+	mtu     int // as the governor knows it
 }
 
 type simDatagram struct {
@@ -161,7 +162,7 @@ func (s *simulation) send(b *forward.Batch) {
 		if s.lost() {
 			continue
 		}
-		size := Cost(d.Len) - s.random.IntN(Cost(d.Len)/3)
+		size := Cost(d.Len, s.mtu) - s.random.IntN(Cost(d.Len, s.mtu)/3)
 		s.onWay = append(s.onWay, simDatagram{s.now + s.random.Int64N(s.delay+1), size, len(s.stages) - 1})
 	}
 }
@@ -466,5 +467,19 @@ func TestGovernorDoesNotAllocate(t *testing.T) {
 	}
 	if g.result.Looks < 100 {
 		t.Errorf("only %d looks", g.result.Looks)
+	}
+}
+
+// A datagram that may come in fragments takes more than one that comes whole,
+// and where the way is not known the worst is reckoned with.
+func TestCostKnowsTheWay(t *testing.T) {
+	for _, tt := range []struct{ n, mtu, cost int }{
+		{60, 65535, 1280}, {1400, 65535, 2360}, {1472, 65535, 2432}, {7492, 65535, 9152}, {9000, 65535, 16640},
+		{1400, 1500, 2360}, {1472, 1500, 3584}, {9000, 1500, 16640}, {9000, 9000, 16640 + 1280},
+		{60, 0, 1280}, {1472, 0, 3584}, {9000, 0, 16640 + 1280}, {20_000, 0, 2*16640 + 4352},
+	} {
+		if got := Cost(tt.n, tt.mtu); got != tt.cost {
+			t.Errorf("%d bytes at an MTU of %d cost %d, want %d", tt.n, tt.mtu, got, tt.cost)
+		}
 	}
 }
