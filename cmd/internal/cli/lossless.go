@@ -225,6 +225,14 @@ func (r route) watch() (*feedback, error) {
 
 func (f *feedback) close() error { return f.probe.close() }
 
+// by tells the governor the transmission that is used. Behind docker-proxy
+// there is a second way, of which nothing is known.
+func (f *feedback) by(tx transmit.Transmitter) {
+	if !f.route.proxy.IsValid() {
+		f.governor.PathMTU(tx.Describe().MTU)
+	}
+}
+
 // sockets are those of the last look, for the ledger. Those that share a port
 // are told apart by their number.
 func (f *feedback) sockets() []drops.Socket {

@@ -50,6 +50,7 @@ func (r *replay) run(ctx context.Context) error {
 	}
 	if watched != nil {
 		defer func() { _ = watched.close() }() // nothing was written
+		watched.by(r.tx)
 	}
 	stats := &forward.Stats{}
 	pipeline := forward.Pipeline{Source: r.source, Encapsulator: encapsulator, Sink: r.sink, Pacer: r.pacer,

@@ -127,6 +127,7 @@ func (j sidecarJob) run(ctx context.Context, source *relay.Source, out io.Writer
 	}
 	if watched != nil {
 		defer func() { _ = watched.close() }() // nothing was written
+		watched.by(tx)
 	}
 	stats := &forward.Stats{}
 	teller := &teller{out: out, source: source, tx: tx, stats: stats}
