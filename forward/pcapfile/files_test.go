@@ -294,28 +294,3 @@ func TestClose(t *testing.T) {
 		t.Errorf("Next after Close: %v", err)
 	}
 }
-
-// TestLimit ends after n frames and passes the rest on.
-func TestLimit(t *testing.T) {
-	names := threeInputs(t)
-	for n, want := range map[int64]int{0: 0, 3: 3, 4: 4, 100: 4} {
-		src, err := OpenAll(names, Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		limited := Limit(src, n)
-		got, err := readAll(limited)
-		if err != nil || len(got) != want {
-			t.Errorf("limit %d: %d frames, %v", n, len(got), err)
-		}
-		if _, total := limited.(forward.Progress).Progress(); total == 0 {
-			t.Error("progress is not passed on")
-		}
-		if links := limited.(interface{ LinkTypes() []forward.LinkType }).LinkTypes(); len(links) != 3 {
-			t.Errorf("link types %v", links)
-		}
-		if err := limited.Close(); err != nil {
-			t.Error(err)
-		}
-	}
-}

@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -19,7 +18,6 @@ import (
 	"time"
 
 	"github.com/safchain/ethtool"
-	"github.com/vishvananda/netns"
 
 	"github.com/zeekdemo/zeekdemo/forward"
 	"github.com/zeekdemo/zeekdemo/forward/encap"
@@ -49,15 +47,7 @@ var (
 // newNetwork makes the namespaces, with devices of the given MTU.
 func newNetwork(t *testing.T, mtu int) network {
 	t.Helper()
-	testenv.NeedRoot(t)
-	testenv.NeedTool(t, "ip")
-	id := fmt.Sprintf("zt%d-%d-", os.Getpid(), rand.IntN(1e6))
-	n := network{tx: id + "tx", mid: id + "mid", rx: id + "rx"}
-	for _, ns := range []string{n.tx, n.mid, n.rx} {
-		t.Cleanup(func() { exec.Command("ip", "netns", "del", ns).Run() })
-		ip(t, "netns add "+ns)
-		ip(t, "-n "+ns+" link set lo up")
-	}
+	n := network{tx: testenv.Namespace(t), mid: testenv.Namespace(t), rx: testenv.Namespace(t)}
 	for _, line := range []string{
 		"-n TX link add br0 type bridge", "-n MID link add br1 type bridge",
 		"-n TX link add port0 type veth peer name in0 netns MID",
@@ -68,45 +58,16 @@ func newNetwork(t *testing.T, mtu int) network {
 		"-n TX addr add 10.9.0.1/24 dev br0", "-n RX addr add 10.9.0.2/24 dev eth0",
 		"-n TX addr add fd09::1/64 dev br0 nodad", "-n RX addr add fd09::2/64 dev eth0 nodad",
 	} {
-		ip(t, strings.NewReplacer("TX", n.tx, "MID", n.mid, "RX", n.rx, "MTU", strconv.Itoa(mtu)).Replace(line))
+		testenv.IP(t, strings.NewReplacer("TX", n.tx, "MID", n.mid, "RX", n.rx, "MTU", strconv.Itoa(mtu)).Replace(line))
 	}
 	return n
-}
-
-// ip runs iproute2 with the words of args.
-func ip(t *testing.T, args string) {
-	t.Helper()
-	if out, err := exec.Command("ip", strings.Fields(args)...).CombinedOutput(); err != nil {
-		t.Fatalf("ip %s: %v: %s", args, err, out)
-	}
-}
-
-// inside runs fn on a thread that lives in the namespace and dies afterwards.
-func inside(t *testing.T, namespace string, fn func() error) {
-	t.Helper()
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // and never unlocked
-		ns, err := netns.GetFromName(namespace)
-		if err == nil {
-			err = netns.Set(ns)
-			ns.Close()
-		}
-		if err == nil {
-			err = fn()
-		}
-		done <- err
-	}()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
 }
 
 // listen opens a receiving socket in a namespace.
 func listen(t *testing.T, namespace string, at netip.AddrPort) int {
 	t.Helper()
 	var fd int
-	inside(t, namespace, func() (err error) {
+	testenv.Inside(t, namespace, func() (err error) {
 		if fd, err = sys.OpenUDP(at); err != nil {
 			return err
 		}
@@ -162,7 +123,7 @@ func traffic(seed uint64) *forward.Batch {
 // its description and counts.
 func send(t *testing.T, namespace string, o Options, batches ...*forward.Batch) (d Description, s Stats) {
 	t.Helper()
-	inside(t, namespace, func() error {
+	testenv.Inside(t, namespace, func() error {
 		return Pinned(CPUAuto, func() error {
 			tr, err := Open(context.Background(), o)
 			if err != nil {
@@ -252,7 +213,7 @@ func mapPorts(t *testing.T, got, expected []sent) []sent {
 func TestWireIsValid(t *testing.T) {
 	tshark, tcpdump := testenv.NeedTool(t, "tshark"), testenv.NeedTool(t, "tcpdump")
 	net := newNetwork(t, 1500)
-	inside(t, net.mid, func() error {
+	testenv.Inside(t, net.mid, func() error {
 		return turnOff("out0", "tx-udp-segmentation", "tx-checksum-ip-generic", "tx-generic-segmentation", "tx-scatter-gather")
 	})
 	b := tunnelled(t)
@@ -363,10 +324,10 @@ func checkWire(t *testing.T, tshark, file string, datagrams int) {
 func TestClosedPortLosesNothing(t *testing.T) {
 	net := newNetwork(t, 1500)
 	var before, after uint64
-	inside(t, net.tx, func() (err error) { before, err = noPorts(); return err })
+	testenv.Inside(t, net.tx, func() (err error) { before, err = noPorts(); return err })
 	b := makeBatch(3, 100, 100, 100, 100, 50, 60, 70, 80, 90, 100, 110, 120)
 	_, s := send(t, net.tx, Options{Destination: netip.MustParseAddrPort("127.0.0.1:4789"), Mode: UDP, NoGSO: true}, b, b, b)
-	inside(t, net.tx, func() (err error) { after, err = noPorts(); return err })
+	testenv.Inside(t, net.tx, func() (err error) { after, err = noPorts(); return err })
 	if n := after - before; n != s.Datagrams || n != uint64(3*len(b.Datagrams)) {
 		t.Errorf("%d datagrams arrived, %d were counted, want %d", n, s.Datagrams, 3*len(b.Datagrams))
 	}
@@ -404,7 +365,7 @@ func TestDeviceStopsSegmenting(t *testing.T) {
 	net := newNetwork(t, 1500)
 	fd := listen(t, net.rx, dst4)
 	b := traffic(5)
-	inside(t, net.tx, func() error {
+	testenv.Inside(t, net.tx, func() error {
 		tr, err := Open(context.Background(), Options{Destination: dst4, Mode: Packet})
 		if err != nil {
 			return err
@@ -434,50 +395,43 @@ func TestDeviceStopsSegmenting(t *testing.T) {
 	}
 }
 
-// TestDeviceGone removes the device under an open transmission.
-func TestDeviceGone(t *testing.T) {
-	net := newNetwork(t, 1500)
-	inside(t, net.tx, func() error {
-		tr, err := Open(context.Background(), Options{Destination: dst4, Mode: Packet})
-		if err != nil {
-			return err
-		}
-		defer tr.Close()
-		ip(t, "-n "+net.tx+" link del port0")
-		n, err := tr.Send(makeBatch(1, 100, 200))
-		if n != 0 || err == nil || !strings.Contains(err.Error(), "device port0 is gone") {
-			t.Errorf("sent %d: %v", n, err)
-		}
-		return nil
-	})
-}
-
-// TestCarrierLost takes the other end of the device down, which looks like a
-// full queue.
-func TestCarrierLost(t *testing.T) {
-	net := newNetwork(t, 1500)
-	inside(t, net.tx, func() error {
-		tr, err := Open(context.Background(), Options{Destination: dst4, Mode: Packet})
-		if err != nil {
-			return err
-		}
-		defer tr.Close()
-		ip(t, "-n "+net.mid+" link set in0 down")
-		n, err := tr.Send(makeBatch(1, 100, 200))
-		if n != 0 || err == nil || !strings.Contains(err.Error(), "device port0 is down") {
-			t.Errorf("sent %d: %v", n, err)
-		}
-		return nil
-	})
+// TestDeviceFails takes the device, or what is at its other end, away under an
+// open transmission. A missing carrier looks like a full queue.
+func TestDeviceFails(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		change func(n network) string // for ip
+		reason string
+	}{
+		{"removed", func(n network) string { return "-n " + n.tx + " link del port0" }, "device port0 is gone"},
+		{"no carrier", func(n network) string { return "-n " + n.mid + " link set in0 down" }, "device port0 is down"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			net := newNetwork(t, 1500)
+			testenv.Inside(t, net.tx, func() error {
+				tr, err := Open(context.Background(), Options{Destination: dst4, Mode: Packet})
+				if err != nil {
+					return err
+				}
+				defer tr.Close()
+				testenv.IP(t, test.change(net))
+				n, err := tr.Send(makeBatch(1, 100, 200))
+				if n != 0 || err == nil || !strings.Contains(err.Error(), test.reason) {
+					t.Errorf("sent %d: %v", n, err)
+				}
+				return nil
+			})
+		})
+	}
 }
 
 // TestWhyNotPacket lists the surroundings in which the packet transmission is
 // not possible, and what is said about it.
 func TestWhyNotPacket(t *testing.T) {
 	net := newNetwork(t, 1500)
-	ip(t, "-n "+net.tx+" tuntap add tun0 mode tun")
+	testenv.IP(t, "-n "+net.tx+" tuntap add tun0 mode tun")
 	for _, line := range []string{"link set tun0 up", "addr add 10.8.0.1/24 dev tun0"} {
-		ip(t, "-n "+net.tx+" "+line)
+		testenv.IP(t, "-n "+net.tx+" "+line)
 	}
 	for _, test := range []struct {
 		name, dst, reason string
@@ -491,7 +445,7 @@ func TestWhyNotPacket(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			o := Options{Destination: netip.MustParseAddrPort(test.dst), Mode: Packet}
-			inside(t, net.tx, func() error {
+			testenv.Inside(t, net.tx, func() error {
 				tr, err := Open(context.Background(), o)
 				if err == nil {
 					tr.Close()
@@ -540,7 +494,7 @@ func TestUnprivileged(t *testing.T) {
 	net := newNetwork(t, 1500)
 	program := copySelf(t)
 	fd := listen(t, net.rx, dst4)
-	inside(t, net.tx, func() error { // the child inherits the thread's namespace
+	testenv.Inside(t, net.tx, func() error { // the child inherits the thread's namespace
 		cmd := exec.Command(program, "-test.run=^TestUnprivileged$", "-test.v")
 		cmd.Env = append(os.Environ(), "ZEEKDEMO_TEST_NOBODY=1")
 		cmd.Dir = "/"
@@ -576,7 +530,7 @@ func TestKernelSendDoesNotAllocate(t *testing.T) {
 	net := newNetwork(t, 1500)
 	listen(t, net.rx, dst4)
 	for _, mode := range []Mode{Packet, UDP} {
-		inside(t, net.tx, func() error {
+		testenv.Inside(t, net.tx, func() error {
 			tr, err := Open(context.Background(), Options{Destination: dst4, Mode: mode})
 			if err != nil {
 				return err

@@ -1,6 +1,12 @@
 // Package testenv tells tests what their surroundings offer, and skips them
 // loudly where something is missing. With ZEEKDEMO_CI=1 a missing privilege or
 // tool is a failure, not a skip: there nothing may pass unseen.
+//
+// Tests of the kernel run in network namespaces of their own ([Namespace],
+// [Inside]), many of them against what looks like a container from here
+// ([NewContainer], [ListenUDP]). Names and subnets are a process's own, so that
+// two test processes can run at once. These are for Linux only, so they are
+// called from files named *_linux_test.go.
 package testenv
 
 import (

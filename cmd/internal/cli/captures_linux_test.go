@@ -5,18 +5,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net"
-	"os"
-	"os/exec"
+	"net/netip"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/vishvananda/netns"
 
 	"github.com/zeekdemo/zeekdemo/cmd/internal/ui"
 	"github.com/zeekdemo/zeekdemo/forward"
@@ -159,64 +154,10 @@ type receiver struct {
 
 func newReceiver(t *testing.T) *receiver {
 	t.Helper()
-	testenv.NeedRoot(t)
-	ip := testenv.NeedTool(t, "ip")
-	id := os.Getpid() % 100000
-	ns, bridge, veth := fmt.Sprintf("zdcap%d", id), fmt.Sprintf("zdcb%d", id), fmt.Sprintf("zdcv%d", id)
-	net24 := fmt.Sprintf("10.%d.%d", 200+id%50, id/50%250) // two runs at once keep apart
-	t.Cleanup(func() {
-		_ = exec.Command(ip, "netns", "del", ns).Run()
-		_ = exec.Command(ip, "link", "del", bridge).Run()
-	})
-	for _, line := range []string{
-		"netns add " + ns,
-		"link add " + bridge + " type bridge",
-		"link set " + bridge + " up mtu 65535",
-		"addr add " + net24 + ".1/24 dev " + bridge,
-		"link add " + veth + " mtu 65535 type veth peer name eth0 mtu 65535 netns " + ns,
-		"link set " + veth + " master " + bridge + " up",
-		"-n " + ns + " link set eth0 up",
-		"-n " + ns + " addr add " + net24 + ".2/24 dev eth0",
-	} {
-		if out, err := exec.Command(ip, strings.Fields(line)...).CombinedOutput(); err != nil {
-			t.Fatalf("ip %s: %v\n%s", line, err, out)
-		}
-	}
-	return &receiver{address: net24 + ".2:4789", conn: listenIn(t, ns)}
-}
-
-// listenIn opens the socket on a thread that enters the namespace and dies
-// with its goroutine; the socket stays there.
-func listenIn(t *testing.T, ns string) *net.UDPConn {
-	t.Helper()
-	type opened struct {
-		conn *net.UDPConn
-		err  error
-	}
-	done := make(chan opened)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread is poisoned
-		handle, err := netns.GetFromName(ns)
-		if err == nil {
-			err = netns.Set(handle)
-			handle.Close()
-		}
-		if err != nil {
-			done <- opened{nil, err}
-			return
-		}
-		conn, err := net.ListenUDP("udp4", &net.UDPAddr{Port: 4789})
-		done <- opened{conn, err}
-	}()
-	o := <-done
-	if o.err != nil {
-		t.Fatal(o.err)
-	}
-	t.Cleanup(func() { o.conn.Close() })
-	if err := o.conn.SetReadBuffer(4 << 20); err != nil {
-		t.Fatal(err)
-	}
-	return o.conn
+	c := testenv.NewContainer(t, 65535)
+	r := &receiver{address: netip.AddrPortFrom(c.Addr, 4789).String()}
+	c.Inside(t, func() error { r.conn = testenv.ListenUDP(t, ":4789", 4<<20); return nil })
+	return r
 }
 
 // drain drops what an earlier test left in the socket.

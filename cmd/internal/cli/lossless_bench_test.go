@@ -13,6 +13,7 @@ import (
 	"golang.org/x/net/ipv4"
 
 	"github.com/zeekdemo/zeekdemo/forward/transmit"
+	"github.com/zeekdemo/zeekdemo/testdata/testenv"
 )
 
 // taker is a receiver that takes datagrams as a sensor does, 64 at a time, and
@@ -45,14 +46,14 @@ func (s *taker) run() {
 
 // taken forwards frames into a new taker and returns the rate at which it took
 // them, in thousands a second.
-func taken(b *testing.B, to box, buffer int, each time.Duration, mode losslessMode, frames uint64) float64 {
+func taken(b *testing.B, to testenv.Container, buffer int, each time.Duration, mode losslessMode, frames uint64) float64 {
 	b.Helper()
 	s := &taker{spend: each}
-	to.inside(b, func() error { s.conn = listen(b, "0.0.0.0:4789", buffer); return nil })
+	to.Inside(b, func() error { s.conn = testenv.ListenUDP(b, "0.0.0.0:4789", buffer); return nil })
 	defer s.conn.Close()
 	go s.run()
 	start := time.Now()
-	rep, doc, err := replayInto(b, netip.AddrPortFrom(to.addr, 4789), transmit.Packet, to.way(), mode, frames)
+	rep, doc, err := replayInto(b, netip.AddrPortFrom(to.Addr, 4789), transmit.Packet, routeInto(to), mode, frames)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -80,7 +81,7 @@ func BenchmarkGovernor(b *testing.B) {
 		{"slower receiver, untuned", 0, 15 * time.Microsecond, 100_000},
 	} {
 		b.Run(bm.name, func(b *testing.B) {
-			to := newBox(b, "9000")
+			to := testenv.NewContainer(b, 9000)
 			var open, governed, ratio []float64
 			for b.Loop() {
 				o := taken(b, to, bm.buffer, bm.each, losslessOff, bm.frames)

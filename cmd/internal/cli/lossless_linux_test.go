@@ -3,21 +3,14 @@ package cli
 import (
 	"context"
 	"errors"
-	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/netip"
-	"os/exec"
-	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
-
-	"github.com/vishvananda/netns"
-	"golang.org/x/sys/unix"
 
 	"github.com/zeekdemo/zeekdemo/forward"
 	"github.com/zeekdemo/zeekdemo/forward/encap"
@@ -28,85 +21,10 @@ import (
 	"github.com/zeekdemo/zeekdemo/testdata/testenv"
 )
 
-// A box is what a container looks like from this machine: a network namespace
-// behind veth and a bridge, with the address it has there.
-type box struct {
-	name string // of the namespace
-	addr netip.Addr
-}
-
-func newBox(t testing.TB, mtu string) box {
-	t.Helper()
-	testenv.NeedRoot(t)
-	testenv.NeedTool(t, "ip")
-	id := rand.IntN(1 << 20)
-	b := box{fmt.Sprintf("zl%05x", id), netip.AddrFrom4([4]byte{10, 213, byte(id), 2})}
-	bridge, port, inner := fmt.Sprintf("zlb%05x", id), fmt.Sprintf("zlp%05x", id), fmt.Sprintf("zli%05x", id)
-	t.Cleanup(func() {
-		exec.Command("ip", "link", "del", bridge).Run()
-		exec.Command("ip", "netns", "del", b.name).Run()
-	})
-	for _, line := range []string{
-		"netns add " + b.name, "-n " + b.name + " link set lo up",
-		"link add " + bridge + " type bridge", "addr add 10.213." + fmt.Sprint(byte(id)) + ".1/24 dev " + bridge,
-		"link add " + port + " type veth peer name " + inner + " netns " + b.name,
-		"link set " + port + " master " + bridge + " up mtu " + mtu, "link set " + bridge + " up mtu " + mtu,
-		"-n " + b.name + " link set " + inner + " up mtu " + mtu, "-n " + b.name + " addr add " + b.addr.String() + "/24 dev " + inner,
-	} {
-		if out, err := exec.Command("ip", strings.Fields(line)...).CombinedOutput(); err != nil {
-			t.Fatalf("ip %s: %v: %s", line, err, out)
-		}
-	}
-	return b
-}
-
-func (b box) path() string { return "/run/netns/" + b.name }
-
-// inside calls fn on a thread that lives in the namespace and dies afterwards.
-func (b box) inside(t testing.TB, fn func() error) {
-	t.Helper()
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // and never unlocked
-		ns, err := netns.GetFromPath(b.path())
-		if err == nil {
-			err = netns.Set(ns)
-			ns.Close()
-		}
-		if err == nil {
-			err = fn()
-		}
-		done <- err
-	}()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
-}
-
 // reader is a receiver with its own manners.
 type reader struct {
 	conn  *net.UDPConn
 	count atomic.Uint64
-}
-
-// listen opens a socket; buffer is what it asks for (the kernel doubles it), 0
-// for the default.
-func listen(t testing.TB, address string, buffer int) *net.UDPConn {
-	t.Helper()
-	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
-		return c.Control(func(fd uintptr) {
-			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
-			if buffer > 0 {
-				_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, buffer)
-			}
-		})
-	}}
-	c, err := config.ListenPacket(context.Background(), "udp4", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	return c.(*net.UDPConn)
 }
 
 // read takes datagrams until the socket is closed; before each it calls manners
@@ -122,12 +40,12 @@ func (r *reader) read(manners func(n uint64)) {
 	}
 }
 
-func readers(t *testing.T, b box, n, buffer int, manners func(n uint64)) []*reader {
+func readers(t *testing.T, b testenv.Container, n, buffer int, manners func(n uint64)) []*reader {
 	t.Helper()
 	var list []*reader
-	b.inside(t, func() error {
+	b.Inside(t, func() error {
 		for range n {
-			list = append(list, &reader{conn: listen(t, "0.0.0.0:4789", buffer)})
+			list = append(list, &reader{conn: testenv.ListenUDP(t, "0.0.0.0:4789", buffer)})
 		}
 		return nil
 	})
@@ -144,9 +62,9 @@ func readers(t *testing.T, b box, n, buffer int, manners func(n uint64)) []*read
 	return list
 }
 
-// way is the route into the box.
-func (b box) way() route {
-	return route{sensor: sockets.Place{Path: b.path()}, port: 4789}
+// routeInto is the way into a container of a test.
+func routeInto(b testenv.Container) route {
+	return route{sensor: sockets.Place{Path: b.Path()}, port: 4789}
 }
 
 // replayInto forwards n synthetic frames over the given way.
@@ -172,6 +90,7 @@ func replayInto(t testing.TB, to netip.AddrPort, mode transmit.Mode, rt route, l
 		t.Fatal(err)
 	}
 	defer f.close()
+	f.by(tx)
 	stats := &forward.Stats{}
 	doc, err := forwardWatched(ctx, forward.Pipeline{Source: source, Encapsulator: encapsulator, Sink: tx, Pacer: pace.Max(), Clock: pace.NewClock(), Stats: stats},
 		transmit.CPUAuto, lossless, f, "")
@@ -213,9 +132,9 @@ func TestNothingIsLostInTheKernel(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			b := newBox(t, "9000")
+			b := testenv.NewContainer(t, 9000)
 			list := readers(t, b, tt.sockets, tt.buffer, tt.manners)
-			report, doc, err := replayInto(t, netip.AddrPortFrom(b.addr, 4789), tt.mode, b.way(), losslessAuto, tt.frames)
+			report, doc, err := replayInto(t, netip.AddrPortFrom(b.Addr, 4789), tt.mode, routeInto(b), losslessAuto, tt.frames)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -237,14 +156,14 @@ const drops16MiB = 16 << 20
 // Through a proxy with a small buffer there are two queues, and neither
 // overflows.
 func TestNothingIsLostBehindAProxy(t *testing.T) {
-	b := newBox(t, "9000")
+	b := testenv.NewContainer(t, 9000)
 	list := readers(t, b, 1, 0, func(n uint64) {
 		if n%5000 == 2500 {
 			time.Sleep(300 * time.Millisecond)
 		}
 	})
-	proxy := listen(t, "127.0.0.1:0", 0)
-	out, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(b.addr, 4789)))
+	proxy := testenv.ListenUDP(t, "127.0.0.1:0", 0)
+	out, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(b.Addr, 4789)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -260,7 +179,7 @@ func TestNothingIsLostBehindAProxy(t *testing.T) {
 			}
 		}
 	}()
-	rt := b.way()
+	rt := routeInto(b)
 	rt.proxy = proxy.LocalAddr().(*net.UDPAddr).AddrPort()
 	const n = 30_000
 	report, doc, err := replayInto(t, rt.proxy, transmit.UDP, rt, losslessAuto, n)
@@ -275,10 +194,10 @@ func TestNothingIsLostBehindAProxy(t *testing.T) {
 
 // Without the governor the same reader loses, and the ledger says where.
 func TestOpenLoopLosesAndSaysWhere(t *testing.T) {
-	b := newBox(t, "9000")
+	b := testenv.NewContainer(t, 9000)
 	list := readers(t, b, 1, 0, func(uint64) { spend(20 * time.Microsecond) })
 	const n = 30_000
-	_, doc, err := replayInto(t, netip.AddrPortFrom(b.addr, 4789), transmit.Packet, b.way(), losslessOff, n)
+	_, doc, err := replayInto(t, netip.AddrPortFrom(b.Addr, 4789), transmit.Packet, routeInto(b), losslessOff, n)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -294,7 +213,7 @@ func TestOpenLoopLosesAndSaysWhere(t *testing.T) {
 
 // A sensor that dies ends the run, and the error tells how far it got.
 func TestSensorThatDies(t *testing.T) {
-	b := newBox(t, "9000")
+	b := testenv.NewContainer(t, 9000)
 	const last = 5000
 	var list []*reader
 	die := make(chan struct{})
@@ -304,7 +223,7 @@ func TestSensorThatDies(t *testing.T) {
 		}
 	})
 	go func() { <-die; list[0].conn.Close() }()
-	_, doc, err := replayInto(t, netip.AddrPortFrom(b.addr, 4789), transmit.Packet, b.way(), losslessAuto, 10_000_000)
+	_, doc, err := replayInto(t, netip.AddrPortFrom(b.Addr, 4789), transmit.Packet, routeInto(b), losslessAuto, 10_000_000)
 	var gone *pace.GoneError
 	if !errors.As(err, &gone) || gone.Taken < last || gone.Taken > gone.Granted || gone.Granted > 1_000_000 {
 		t.Fatalf("%v; %+v", err, doc.Ledger)
@@ -318,17 +237,17 @@ func TestSensorThatDies(t *testing.T) {
 // whatever way it is sent. No one reads, so what is queued is exactly what was
 // sent, and the room that it leaves is what an honest bound allows.
 func TestCostIsAnUpperBound(t *testing.T) {
-	for _, mtu := range []string{"1500", "9000", "65535"} {
-		t.Run(mtu, func(t *testing.T) { checkCosts(t, newBox(t, mtu)) })
+	for _, mtu := range []int{1500, 9000, 65535} {
+		t.Run(strconv.Itoa(mtu), func(t *testing.T) { checkCosts(t, testenv.NewContainer(t, mtu)) })
 	}
 }
 
-func checkCosts(t *testing.T, b box) {
+func checkCosts(t *testing.T, b testenv.Container) {
 	t.Helper()
 	var conn *net.UDPConn
-	b.inside(t, func() error { conn = listen(t, "0.0.0.0:4789", 32<<20); return nil })
-	own := listen(t, "127.0.0.1:0", 32<<20)
-	far, err := openProbe(b.way())
+	b.Inside(t, func() error { conn = testenv.ListenUDP(t, "0.0.0.0:4789", 32<<20); return nil })
+	own := testenv.ListenUDP(t, "127.0.0.1:0", 32<<20)
+	far, err := openProbe(routeInto(b))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -347,10 +266,10 @@ func checkCosts(t *testing.T, b box) {
 		probe *probe
 		conn  *net.UDPConn
 	}{
-		{"packet", netip.AddrPortFrom(b.addr, 4789), transmit.Packet, false, far, conn},
-		{"packet, alone", netip.AddrPortFrom(b.addr, 4789), transmit.Packet, true, far, conn},
-		{"udp", netip.AddrPortFrom(b.addr, 4789), transmit.UDP, false, far, conn},
-		{"udp, alone", netip.AddrPortFrom(b.addr, 4789), transmit.UDP, true, far, conn},
+		{"packet", netip.AddrPortFrom(b.Addr, 4789), transmit.Packet, false, far, conn},
+		{"packet, alone", netip.AddrPortFrom(b.Addr, 4789), transmit.Packet, true, far, conn},
+		{"udp", netip.AddrPortFrom(b.Addr, 4789), transmit.UDP, false, far, conn},
+		{"udp, alone", netip.AddrPortFrom(b.Addr, 4789), transmit.UDP, true, far, conn},
 		{"lo", to, transmit.UDP, false, near, own},
 		{"lo, alone", to, transmit.UDP, true, near, own},
 	} {
@@ -413,7 +332,7 @@ func costOf(t *testing.T, tx transmit.Transmitter, p *probe, conn *net.UDPConn, 
 			t.Fatalf("%d bytes: %v", length, err)
 		}
 	}
-	bound := n * pace.Cost(length)
+	bound := n * pace.Cost(length, tx.Describe().MTU)
 	if last > bound {
 		t.Errorf("%d bytes: %d in the queue, the bound is %d", length, last, bound)
 	}
