@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"github.com/zeekdemo/zeekdemo/forward/encap"
 	"github.com/zeekdemo/zeekdemo/forward/pace"
 	"github.com/zeekdemo/zeekdemo/forward/transmit"
+	"github.com/zeekdemo/zeekdemo/orchestrate"
 )
 
 // replayDocument is what `replay --json` prints. Run is the VNI.
@@ -64,6 +66,28 @@ func (r *replay) run(ctx context.Context) error {
 	}
 	err = errors.Join(err, r.sink.Close())
 	return r.report(ctx, stats.Snapshot(), err)
+}
+
+// useSidecar makes the run one that a sidecar sends.
+func (r *replay) useSidecar(e orchestrate.Engine, to netip.AddrPort, streams orchestrate.SidecarStreams) {
+	s := newSidecarClient(e, to, streams)
+	r.sidecar, r.tx, r.sink = s, s, s
+	r.atEnd(s.end)
+}
+
+// runSidecar lets the sidecar send, shows what it tells, and reports.
+func (r *replay) runSidecar(ctx context.Context) error {
+	last, err := r.sidecar.send(ctx, r.sidecarJob(), r.source, r.stopSource, func() func() {
+		r.announce()
+		return r.showProgress(r.sidecar.snapshot).Close
+	})
+	r.account = last.Account
+	rep := last.Report
+	if f, ok := r.source.(forward.Filterer); ok {
+		rep.FramesFiltered += f.Filtered()
+		rep.FramesRead += f.Filtered()
+	}
+	return r.report(ctx, rep, err)
 }
 
 // announce says what is about to happen, for a run may take hours.
@@ -159,7 +183,7 @@ func (r *replay) document(rep forward.Report, result error) replayDocument {
 		description, kernel := r.tx.Describe(), r.tx.Stats()
 		doc.Transmission, doc.Kernel = &description, &kernel
 		doc.Destination, doc.Via = r.target.Address.String(), r.target.Via
-		doc.ViaReason = viaReason(r.target)
+		doc.ViaReason = strings.Join(r.target.Reasons, "; ")
 	}
 	if r.target.Grafana != "" {
 		doc.GrafanaURL = grafanaLink(r.target.Grafana, r.config.VNI, rep, r.o.uniqueFlows)

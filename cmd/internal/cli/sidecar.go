@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -42,16 +43,15 @@ type sidecar struct {
 
 var _ transmit.Transmitter = (*sidecar)(nil)
 
-// useSidecar makes the run one that a sidecar sends.
-func (r *replay) useSidecar(e orchestrate.Engine, streams orchestrate.SidecarStreams) {
+// newSidecarClient attaches to a sidecar that was started. End must be called.
+func newSidecarClient(e orchestrate.Engine, to netip.AddrPort, streams orchestrate.SidecarStreams) *sidecar {
 	s := &sidecar{streams: streams, hello: make(chan struct{}), final: make(chan struct{}), remove: func(context.Context) error { return nil }}
 	if engine, ok := e.(orchestrate.SidecarEngine); ok {
 		s.remove = func(ctx context.Context) error { return engine.RemoveSidecar(ctx, streams.ID) }
 	}
-	s.last.Transmission = transmit.Description{Mode: transmit.UDP, Destination: r.target.Address}
+	s.last.Transmission = transmit.Description{Mode: transmit.UDP, Destination: to}
 	go s.stderr.readFrom(streams.Stderr)
-	r.sidecar, r.tx, r.sink = s, s, s
-	r.atEnd(s.end)
+	return s
 }
 
 // end makes sure that nothing of the sidecar stays: without its standard input
@@ -102,33 +102,32 @@ func (s *sidecar) Send(*forward.Batch) (int, error) {
 // Close does nothing: the run ends the sidecar.
 func (s *sidecar) Close() error { return nil }
 
-// runSidecar feeds the sidecar, shows what it tells, and reports.
-func (r *replay) runSidecar(ctx context.Context) error {
-	s := r.sidecar
-	sender, err := relay.NewSender(s.streams.Stdin, r.sidecarJob())
+// send hands the frames of source over and waits for the sidecar's end, which an
+// interruption brings about. Started is called when the transmission is open
+// over there, what it returns when the run is over; stopSource ends a wait of
+// the source. It returns what the sidecar told last, which is right whatever the
+// error.
+func (s *sidecar) send(ctx context.Context, job sidecarJob, source forward.Source, stopSource func(), started func() (over func())) (sidecarMessage, error) {
+	sender, err := relay.NewSender(s.streams.Stdin, job)
 	if err != nil {
-		return fmt.Errorf("start the sidecar: %w%s", err, s.stderr.text())
+		return s.last, fmt.Errorf("start the sidecar: %w%s", err, s.stderr.text())
 	}
 	feeding, stopFeeding := context.WithCancel(ctx)
 	defer stopFeeding()
 	fed := make(chan error, 1)
 	go s.listen(sender)
 	go beat(feeding, sender)
-	go func() { fed <- sender.Feed(feeding, r.source) }()
-	runErr := s.follow(ctx, r, sender)
+	go func() { fed <- sender.Feed(feeding, source) }()
+	runErr := s.follow(ctx, sender, started)
 	stopFeeding()
-	r.stopSource()
+	stopSource()
 	_ = s.streams.Close() // it may be closed already
-	if err := <-fed; err != nil && s.finalOK && s.last.Error == "" && !sidecarEnded(err) {
-		runErr = errors.Join(runErr, err) // the capture's
+	feedErr := <-fed
+	last, final := s.newest()
+	if feedErr != nil && final && last.Error == "" && !sidecarEnded(feedErr) {
+		runErr = errors.Join(runErr, feedErr) // the capture's
 	}
-	r.account = s.last.Account
-	rep := s.snapshot()
-	if f, ok := r.source.(forward.Filterer); ok {
-		rep.FramesFiltered += f.Filtered()
-		rep.FramesRead += f.Filtered()
-	}
-	return r.report(ctx, rep, runErr)
+	return last, runErr
 }
 
 // sidecarEnded reports whether feeding failed only because the sidecar wanted no
@@ -139,7 +138,7 @@ func sidecarEnded(err error) bool {
 
 // follow waits for the sidecar's end, which an interruption brings about, and
 // returns why the run failed, if it did.
-func (s *sidecar) follow(ctx context.Context, r *replay, sender *relay.Sender) error {
+func (s *sidecar) follow(ctx context.Context, sender *relay.Sender, started func() (over func())) error {
 	select {
 	case <-s.hello:
 	case <-s.final: // a short run is over already, or never began
@@ -147,9 +146,7 @@ func (s *sidecar) follow(ctx context.Context, r *replay, sender *relay.Sender) e
 	}
 	select {
 	case <-s.hello:
-		r.announce()
-		shown := r.showProgress(s.snapshot)
-		defer shown.Close()
+		defer started()()
 	default:
 	}
 	select {
@@ -259,9 +256,6 @@ func (t *tail) text() string {
 	}
 	return ""
 }
-
-// viaReason is one line on why the way is not a better one.
-func viaReason(t target) string { return strings.Join(t.Reasons, "; ") }
 
 // writeMessage writes one message of the sidecar.
 func writeMessage(w io.Writer, m sidecarMessage) error {

@@ -116,7 +116,7 @@ func sidecarRun(t *testing.T, ctx context.Context, to *sink, kill <-chan struct{
 	}
 	defer r.source.Close()
 	r.target = target{Address: to.at, Via: viaSidecar}
-	r.useSidecar(nil, insideStreams(kill))
+	r.useSidecar(nil, to.at, insideStreams(kill))
 	err = r.run(ctx)
 	if jsonErr := json.Unmarshal(out.Bytes(), &doc); jsonErr != nil {
 		t.Fatalf("%v: %v: %s", err, jsonErr, out.String())

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/zeekdemo/zeekdemo/orchestrate"
@@ -59,22 +58,14 @@ func (r *replay) sensorTarget(ctx context.Context, e orchestrate.Engine) (target
 	if port := sensor.Service.Port; r.config.Port != 0 && r.config.Port != port && r.config.Port != sensor.Published.Port() {
 		return target{}, usagef("--port %d: the stack's sensor listens on %d (use --to for another receiver)", r.config.Port, port)
 	}
-	way, err := r.chooseWay(ctx, e, sensor)
+	way, err := r.o.out.via.choose(ctx, e, sensor, r.mode)
 	if err != nil {
 		return target{}, err
 	}
-	t := target{Via: way.via, Reasons: way.reasons, Grafana: orchestrate.GrafanaURL(ctx, e), Sensor: sensor}
-	if len(t.Reasons) > 0 {
-		fmt.Fprintf(r.app.Err, "Going %s: %s\n", viaWords[t.Via], strings.Join(t.Reasons, "; "))
-	}
-	switch t.Via {
-	case viaDirect:
-		t.Address = sensor.Direct
-	case viaSidecar:
-		t.Address = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), sensor.Service.Port)
-		r.useSidecar(e, way.sidecar)
-	default:
-		t.Address = sensor.Published
+	way.announce(r.app.Err)
+	t := target{Address: way.address(sensor), Via: way.via, Reasons: way.reasons, Grafana: orchestrate.GrafanaURL(ctx, e), Sensor: sensor}
+	if t.Via == viaSidecar {
+		r.useSidecar(e, t.Address, way.sidecar)
 	}
 	if !t.Address.IsValid() {
 		return target{}, orchestrate.WithHint(fmt.Errorf("find sensor %s: its port is not published", sensor.Service.Name),
@@ -82,9 +73,6 @@ func (r *replay) sensorTarget(ctx context.Context, e orchestrate.Engine) (target
 	}
 	return t, nil
 }
-
-// viaWords are the ways in a sentence.
-var viaWords = map[string]string{viaDirect: "direct", viaSidecar: "by sidecar", viaPublished: "by the published port"}
 
 // resolve reads HOST or HOST:PORT; an IPv6 address with a port is in brackets.
 func resolve(ctx context.Context, to string, defaultPort uint16) (netip.AddrPort, error) {

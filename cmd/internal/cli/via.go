@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net/netip"
 	"runtime"
 	"strings"
 
@@ -71,10 +73,31 @@ type chosenWay struct {
 	sidecar orchestrate.SidecarStreams
 }
 
-// chooseWay takes the best way that was allowed and works. A sidecar has been
-// started when it is the one.
-func (r *replay) chooseWay(ctx context.Context, e orchestrate.Engine, sensor orchestrate.Sensor) (w chosenWay, err error) {
-	wanted := r.o.out.via.wanted()
+// address is where the sensor is on this way; not valid if it is not there.
+func (w chosenWay) address(sensor orchestrate.Sensor) netip.AddrPort {
+	switch w.via {
+	case viaDirect:
+		return sensor.Direct
+	case viaSidecar:
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), sensor.Service.Port)
+	}
+	return sensor.Published
+}
+
+// announce tells why the way is not a better one.
+func (w chosenWay) announce(to io.Writer) {
+	if len(w.reasons) > 0 {
+		fmt.Fprintf(to, "Going %s: %s\n", viaWords[w.via], strings.Join(w.reasons, "; "))
+	}
+}
+
+// viaWords are the ways in a sentence.
+var viaWords = map[string]string{viaDirect: "direct", viaSidecar: "by sidecar", viaPublished: "by the published port"}
+
+// choose takes the best way that was allowed and works, for the transmission
+// asked for. A sidecar has been started when it is the one.
+func (o viaOptions) choose(ctx context.Context, e orchestrate.Engine, sensor orchestrate.Sensor, mode transmit.Mode) (w chosenWay, err error) {
+	wanted := o.wanted()
 	if wanted == viaDirect || wanted == viaAuto {
 		err := sensor.Reaches(ctx, e)
 		if err == nil {
@@ -83,7 +106,7 @@ func (r *replay) chooseWay(ctx context.Context, e orchestrate.Engine, sensor orc
 		w.reasons = append(w.reasons, "not direct: "+err.Error())
 	}
 	if wanted != viaPublished {
-		w.sidecar, err = r.startSidecar(ctx, e, sensor)
+		w.sidecar, err = o.startSidecar(ctx, e, sensor, mode)
 		if err == nil {
 			w.via = viaSidecar
 			return w, nil
@@ -103,9 +126,9 @@ func (r *replay) chooseWay(ctx context.Context, e orchestrate.Engine, sensor orc
 }
 
 // startSidecar starts this program beside the sensor, or says why it cannot.
-func (r *replay) startSidecar(ctx context.Context, e orchestrate.Engine, sensor orchestrate.Sensor) (orchestrate.SidecarStreams, error) {
+func (o viaOptions) startSidecar(ctx context.Context, e orchestrate.Engine, sensor orchestrate.Sensor, mode transmit.Mode) (orchestrate.SidecarStreams, error) {
 	var none orchestrate.SidecarStreams
-	if r.mode == transmit.Packet {
+	if mode == transmit.Packet {
 		return none, errors.New("run a sidecar: it has no capability for --tx packet")
 	}
 	engine, ok := e.(orchestrate.SidecarEngine)
@@ -120,7 +143,7 @@ func (r *replay) startSidecar(ctx context.Context, e orchestrate.Engine, sensor 
 	if err != nil {
 		return none, err
 	}
-	program, err := orchestrate.SidecarBinary(info, runtime.GOOS, runtime.GOARCH, self, r.o.out.via.binary)
+	program, err := orchestrate.SidecarBinary(info, runtime.GOOS, runtime.GOARCH, self, o.binary)
 	if err != nil {
 		return none, err
 	}

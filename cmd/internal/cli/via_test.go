@@ -91,9 +91,7 @@ func TestChooseWay(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			// An address of RFC 5737: nobody has it.
 			sensor := orchestrate.Sensor{Service: orchestrate.Service{Name: "zeek"}, Direct: netip.MustParseAddrPort("192.0.2.1:4789")}
-			r := &replay{mode: tt.mode}
-			r.o.out.via = tt.via
-			w, err := r.chooseWay(t.Context(), tt.engine, sensor)
+			w, err := tt.via.choose(t.Context(), tt.engine, sensor, tt.mode)
 			said := strings.Join(w.reasons, "; ")
 			if err != nil {
 				said = err.Error()
