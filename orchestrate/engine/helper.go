@@ -1,0 +1,144 @@
+package engine
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/cli/cli/command"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
+	"github.com/moby/moby/client"
+
+	"github.com/zeekdemo/zeekdemo/orchestrate"
+)
+
+var _ orchestrate.HelperEngine = (*Engine)(nil)
+
+// What a helper may use: a shell and what that starts.
+const (
+	helperMemory = 128 << 20
+	helperPIDs   = 64
+)
+
+// CreateHelper makes the container. It is not privileged: an engine whose own
+// machine lacks a capability refuses that. What it has instead:
+//
+//   - SYS_ADMIN to mount a proc and a sysfs of its own and to enter a network
+//     namespace; the default profiles of seccomp and AppArmor forbid both;
+//   - SYS_PTRACE to look at another process's namespaces;
+//   - NET_ADMIN to change interfaces and what belongs to a network namespace;
+//   - DAC_OVERRIDE, for the root of a container with a user namespace is not
+//     the owner of these files.
+func (e *Engine) CreateHelper(ctx context.Context, spec orchestrate.HelperSpec) (string, error) {
+	if err := e.haveImage(ctx, spec.Image, spec.Pull); err != nil {
+		return "", err
+	}
+	pids := int64(helperPIDs)
+	host := &container.HostConfig{
+		PidMode: "host", NetworkMode: "host", UTSMode: "host", UsernsMode: "host",
+		AutoRemove: true, ReadonlyRootfs: true,
+		CapDrop:     []string{"ALL"},
+		CapAdd:      []string{"SYS_ADMIN", "SYS_PTRACE", "NET_ADMIN", "DAC_OVERRIDE"},
+		SecurityOpt: []string{"no-new-privileges:true", "seccomp=unconfined", "apparmor=unconfined"},
+		LogConfig:   container.LogConfig{Type: "none"}, // its output is ours alone
+		Tmpfs:       map[string]string{orchestrate.HelperFolder: "size=64k"},
+		Resources:   container.Resources{Memory: helperMemory, PidsLimit: &pids},
+	}
+	if spec.Program != "" {
+		host.Mounts = []mount.Mount{{Type: mount.TypeVolume, Target: path.Dir(orchestrate.SidecarProgram)}}
+	}
+	created, err := e.client.ContainerCreate(ctx, client.ContainerCreateOptions{
+		Name: "zeekdemo-helper-" + strings.ToLower(rand.Text()[:8]),
+		Config: &container.Config{
+			Image: spec.Image, User: "0:0", WorkingDir: "/",
+			Entrypoint: []string{"sh", "-c", spec.Script, "helper"}, Cmd: spec.Args,
+			Labels:      map[string]string{orchestrate.HelperLabel: orchestrate.Client()},
+			Healthcheck: &container.HealthConfig{Test: []string{"NONE"}},
+			AttachStdin: true, AttachStdout: true, AttachStderr: true,
+			OpenStdin: true, StdinOnce: true, // the client's end is the shell's end of file
+		},
+		HostConfig: host,
+	})
+	if err != nil {
+		return "", fmt.Errorf("make a helper container: %w", err)
+	}
+	if spec.Program != "" {
+		if err := e.copyProgram(ctx, created.ID, spec.Program); err != nil {
+			clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+			defer cancel()
+			return "", errors.Join(err, e.RemoveSidecar(clean, created.ID))
+		}
+	}
+	return created.ID, nil
+}
+
+// haveImage pulls an image where the policy says so.
+func (e *Engine) haveImage(ctx context.Context, image string, policy orchestrate.PullPolicy) error {
+	if policy != orchestrate.PullAlways {
+		_, err := e.client.ImageInspect(ctx, image)
+		if err == nil {
+			return nil
+		}
+		if !errdefs.IsNotFound(err) {
+			return fmt.Errorf("look for image %s: %w", image, err)
+		}
+		if policy != orchestrate.PullMissing {
+			return orchestrate.WithHint(fmt.Errorf("make a helper container: no image %s is here", image),
+				"`zeekdemo up` pulls it; --image names another one that has a shell, mount and nsenter")
+		}
+	}
+	token, err := command.RetrieveAuthTokenFromImage(e.cli.ConfigFile(), image)
+	if err != nil {
+		return fmt.Errorf("pull image %s: %w", image, err)
+	}
+	pulled, err := e.client.ImagePull(ctx, image, client.ImagePullOptions{RegistryAuth: token})
+	if err == nil {
+		defer pulled.Close()
+		_, err = io.Copy(io.Discard, pulled)
+	}
+	if err != nil {
+		return orchestrate.WithHint(fmt.Errorf("pull image %s: %w", image, err), "see the network and the name")
+	}
+	return nil
+}
+
+// Helpers lists by label.
+func (e *Engine) Helpers(ctx context.Context) ([]orchestrate.Helper, error) {
+	filters := client.Filters{}
+	filters.Add("label", orchestrate.HelperLabel)
+	list, err := e.client.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: filters})
+	if err != nil {
+		return nil, fmt.Errorf("list helper containers: %w", err)
+	}
+	var helpers []orchestrate.Helper
+	for _, item := range list.Items {
+		helpers = append(helpers, orchestrate.Helper{ID: item.ID, Client: item.Labels[orchestrate.HelperLabel],
+			State: string(item.State), Created: time.Unix(item.Created, 0)})
+	}
+	return helpers, nil
+}
+
+// Host asks the engine for its machine.
+func (e *Engine) Host(ctx context.Context) (orchestrate.EngineHost, error) {
+	got, err := e.client.Info(ctx, client.InfoOptions{})
+	if err != nil {
+		return orchestrate.EngineHost{}, fmt.Errorf("ask the engine for its machine: %w", err)
+	}
+	i := got.Info
+	return orchestrate.EngineHost{ID: i.ID, Name: i.Name, Kernel: i.KernelVersion, Memory: i.MemTotal, CPUs: i.NCPU}, nil
+}
+
+// RestartContainer restarts with the container's own grace period.
+func (e *Engine) RestartContainer(ctx context.Context, id string) error {
+	if _, err := e.client.ContainerRestart(ctx, id, client.ContainerRestartOptions{}); err != nil {
+		return fmt.Errorf("restart the container: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,144 @@
+package nsenter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// Tree is a Machine over copies of the kernel's files, for tests: the machine's
+// own lie below root as they do below /, those of the namespace of a process
+// below root/PID.
+func Tree(root string) Machine { return tree{root} }
+
+type tree struct{ root string }
+
+func (t tree) below(ns Namespace) string {
+	if ns.PID == 0 {
+		return t.root
+	}
+	return filepath.Join(t.root, strconv.Itoa(ns.PID))
+}
+
+func (t tree) Read(_ context.Context, ns Namespace, paths ...string) (map[string]string, error) {
+	found := map[string]string{}
+	return found, readFiles(t.below(ns), paths, found)
+}
+
+func (t tree) Write(_ context.Context, ns Namespace, path, value string) error {
+	if isConfiguration(path) {
+		return replaceFile(t.below(ns), path, value)
+	}
+	return explainWrite(path, value, writeFile(t.below(ns), path, value))
+}
+
+func (tree) Close() error { return nil }
+
+// readFiles adds the files that match, by their paths below root. What cannot
+// be read is left out; only a malformed pattern is an error.
+func readFiles(root string, patterns []string, into map[string]string) error {
+	for _, pattern := range patterns {
+		matches, err := filepath.Glob(root + pattern)
+		if err != nil {
+			return fmt.Errorf("read %s: %w", pattern, err)
+		}
+		for _, file := range matches {
+			if data, err := os.ReadFile(file); err == nil {
+				into[strings.TrimPrefix(file, root)] = string(data)
+			}
+		}
+	}
+	return nil
+}
+
+// writeFile writes a value into a file that exists, with one system call, as
+// the kernel's files want it.
+func writeFile(root, path, value string) error {
+	f, err := os.OpenFile(root+path, os.O_WRONLY|os.O_TRUNC, 0)
+	if err == nil {
+		_, err = f.WriteString(value)
+		err = errors.Join(err, f.Close())
+	}
+	return err
+}
+
+// explainWrite names what was to be written, and makes a read-only file system
+// a lack of permission.
+func explainWrite(path, value string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var cause *fs.PathError
+	if errors.As(err, &cause) {
+		err = cause.Err
+	}
+	if errors.Is(err, syscall.EROFS) {
+		err = fmt.Errorf("%w: %w", err, fs.ErrPermission)
+	}
+	return fmt.Errorf("write %q into %s: %w", value, path, err)
+}
+
+// configurationFolder is the only folder outside /proc and /sys.
+const configurationFolder = "/etc/sysctl.d"
+
+// isConfiguration reports whether a path is a file of sysctl's configuration.
+func isConfiguration(path string) bool {
+	return filepath.Dir(path) == configurationFolder && filepath.Clean(path) == path
+}
+
+// replaceFile makes a file have this content, and durably so: neither a crash
+// nor a power cut leaves half of it. An empty content removes it.
+func replaceFile(root, path, content string) (err error) {
+	defer func() { err = explainWrite(path, firstLine(content), err) }()
+	folder := filepath.Dir(root + path)
+	if content == "" {
+		if err := os.Remove(root + path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return syncFolder(folder)
+	}
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		return err
+	}
+	next := root + path + ".new" // sysctl reads no such name
+	if err := writeDurably(next, content); err != nil {
+		return errors.Join(err, os.Remove(next))
+	}
+	if err := os.Rename(next, root+path); err != nil {
+		return errors.Join(err, os.Remove(next))
+	}
+	return syncFolder(folder)
+}
+
+func writeDurably(file, content string) error {
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(content)
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+// syncFolder makes what was renamed or removed in a folder last. Where there is
+// no folder, nothing was.
+func syncFolder(folder string) error {
+	f, err := os.Open(folder)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+func firstLine(s string) string {
+	line, _, _ := strings.Cut(s, "\n")
+	return line
+}

@@ -1,0 +1,131 @@
+# The helper's end: reads and writes the kernel's files as it is told on standard
+# input. Any POSIX shell runs it. Arguments: a mark that begins every line of an
+# answer and occurs nowhere else, and a folder to mount in.
+#
+# A request is a line "OPERATION PID N" and N lines:
+#   read PID N      N patterns of paths
+#   write PID 2     a path and a value
+#   replace 0 N     a path and the lines of a file's new content; none removes it
+# The answer to read has each file as "MARK file PATH", its content and
+# "MARK end"; every answer ends with "MARK done CODE MESSAGE".
+mark=$1 root=$2 program=$3
+IFS=
+nl='
+'
+mkdir -p "$root/proc" "$root/sys" "$root/net" &&
+	mount -t proc -o nosuid,nodev,noexec proc "$root/proc" &&
+	mount -t sysfs -o nosuid,nodev,noexec sysfs "$root/sys" || exit 1
+
+# inside PID COMMAND...: in a namespace.
+inside() {
+	at=$1
+	shift
+	if [ "$at" = 0 ]; then "$@"; else nsenter -t "$at" -n "$@"; fi
+}
+
+# attach PID OPTIONS: the namespace's sysfs, where it is not the machine's.
+attach() {
+	[ "$1" = 0 ] || nsenter -t "$1" -n mount -t sysfs -o "nosuid,nodev,noexec,$2" sysfs "$root/net"
+}
+
+detach() { [ "$1" = 0 ] || umount "$root/net"; }
+
+# show PID PREFIX FOLDER PATTERN: the files that match in the folder that stands
+# for the prefix.
+show() {
+	for file in $3${4#"$2"}; do
+		[ -f "$file" ] && [ -r "$file" ] || continue
+		printf '%s file %s\n' "$mark" "$2${file#"$3"}"
+		inside "$1" cat "$file" 2>/dev/null
+		printf '\n%s end %s\n' "$mark" "$?"
+	done
+}
+
+# features PID PATTERN: by this program, for no file has them.
+features() {
+	[ -n "$program" ] || return 0
+	inside "$1" "$program" kernel-file "$2" 2>/dev/null | while read -r line; do
+		printf '%s file %s\n%s\n%s end 0\n' "$mark" "${line%% *}" "${line#* }" "$mark"
+	done
+}
+
+look() { # PID PATTERN...
+	pid=$1 net=$root/proc/$1/net sys=$root/net
+	[ "$pid" != 0 ] || net=$root/proc/net sys=$root/sys
+	[ -d "$net" ] || { said="No such process"; return 1; }
+	shift
+	said=$(attach "$pid" ro 2>&1) || return
+	for pattern; do
+		case $pattern in
+		/proc/net/*) show 0 /proc/net "$net" "$pattern" ;;
+		/proc/sys/net/*) show "$pid" /proc "$root/proc" "$pattern" ;;
+		/proc/*) show 0 /proc "$root/proc" "$pattern" ;;
+		/sys/*) show 0 /sys "$sys" "$pattern" ;;
+		/etc/sysctl.d/*) show 0 /etc "$root/proc/1/root/etc" "$pattern" ;;
+		/ethtool/*) features "$pid" "$pattern" ;;
+		esac
+	done
+	detach "$pid"
+}
+
+# readonly_net: is the superblock behind the attached sysfs read-only?
+readonly_net() {
+	while read -r line; do
+		case $line in *" $root/net "*" - sysfs sysfs ro"*) return 0 ;; esac
+	done <"$root/proc/self/mountinfo"
+	return 1
+}
+
+# put FILE VALUE: cat says what the kernel said, a shell's own printf does not.
+put() { printf '%s' "$2" | cat >"$1"; }
+
+# write_net PID FILE VALUE: makes the container's sysfs writable for this write.
+# The machine's own (PID 0) is never remounted.
+write_net() {
+	sys=$root/net
+	[ "$1" != 0 ] || sys=$root/sys
+	attach "$1" rw || return
+	[ -e "$sys$2" ] || { echo "No such file or directory" >&2; detach "$1"; return 1; }
+	again=
+	[ "$1" != 0 ] && readonly_net && again=ro && mount -o remount,rw "$sys"
+	put "$sys$2" "$3"
+	code=$?
+	[ -z "$again" ] || mount -o remount,ro "$sys" || code=1
+	detach "$1"
+	return "$code"
+}
+
+change() { # PID PATH VALUE
+	case $2 in
+	/sys/*) write_net "$1" "${2#/sys}" "$3" ;;
+	/proc/sys/*)
+		[ -e "$root$2" ] || { echo "No such file or directory" >&2; return 1; }
+		inside "$1" sh -c 'printf %s "$2" | cat >"$1"' sh "$root$2" "$3" ;;
+	/ethtool/*) inside "$1" "$program" kernel-file "$2" "$3" ;;
+	*) echo "No such file or directory" >&2; return 1 ;;
+	esac
+}
+
+replace() { # PATH [LINE...]: durably
+	file=$root/proc/1/root$1
+	shift
+	[ -d "$root/proc/1/root/etc" ] || { echo "Permission denied: the machine's files are not seen from a container here" >&2; return 1; }
+	if [ "$#" = 0 ]; then rm -f "$file" && sync; return; fi
+	mkdir -p "${file%/*}" && printf '%s\n' "$@" >"$file.new" && sync && mv -f "$file.new" "$file" && sync
+}
+
+while IFS=' ' read -r operation pid count; do
+	set --
+	while [ "$count" -gt 0 ] && read -r line; do
+		set -- "$@" "$line"
+		count=$((count - 1))
+	done
+	[ "$count" = 0 ] || break # the client is gone
+	case $operation in
+	read) said=; look "$pid" "$@" ;;
+	write) said=$(change "$pid" "$@" 2>&1) ;;
+	replace) said=$(replace "$@" 2>&1) ;;
+	*) said="unknown operation"; false ;;
+	esac </dev/null
+	printf '%s done %s %s\n' "$mark" "$?" "${said##*"$nl"}"
+done
