@@ -1,0 +1,246 @@
+package afpacket
+
+import (
+	"encoding/binary"
+	"sync/atomic"
+
+	"github.com/zeekdemo/zeekdemo/forward"
+	"github.com/zeekdemo/zeekdemo/forward/encap"
+	"github.com/zeekdemo/zeekdemo/forward/internal/sys"
+)
+
+// Offsets in struct tpacket_block_desc and its struct tpacket_hdr_v1, and in
+// struct tpacket3_hdr, which struct sockaddr_ll follows (linux/if_packet.h). All
+// numbers are in the host's byte order.
+const (
+	blockFrames, blockFirst = 12, 16
+
+	frameNext, frameSec, frameNsec   = 0, 4, 8
+	frameCaptured, frameLength       = 12, 16
+	frameStatus, frameData           = 20, 24
+	frameTCI, frameTPID, frameSource = 32, 36, 48
+	frameHeader                      = frameSource + 20
+
+	sourceType = frameSource + 10 // sll_pkttype
+)
+
+// Bits of tp_status, and a value of sll_pkttype.
+const (
+	statusChecksumOpen = 1 << 3 // TP_STATUS_CSUMNOTREADY
+	statusTag          = 1 << 4 // TP_STATUS_VLAN_VALID
+	statusTagType      = 1 << 6 // TP_STATUS_VLAN_TPID_VALID
+	packetOutgoing     = 4
+)
+
+// Offsets in struct virtio_net_hdr, and its values (linux/virtio_net.h).
+const (
+	virtioFlags, virtioType, virtioSize, virtioStart, virtioOffset = 0, 1, 4, 6, 8
+
+	virtioOpen        = 1 // VIRTIO_NET_HDR_F_NEEDS_CSUM
+	virtioECN         = 0x80
+	virtioFragmented  = 3 // VIRTIO_NET_HDR_GSO_UDP: IP fragments, not datagrams
+	ethernetAddresses = 12
+	tagLen            = 4
+)
+
+// ring reads the blocks of a [sys.Ring].
+type ring struct {
+	*sys.Ring
+	face   *watched
+	virtio bool
+	gone   bool
+
+	index int    // of the block in hand, or of the next
+	held  bool   // it is in hand
+	block []byte // the block in hand
+	off   int    // of the next frame in it
+	left  int    // frames in it
+	read  uint64 // frames taken in all, as the kernel counts
+	tally tally
+	seen  seen
+}
+
+// tally counts since the last publication; its owner is the ring's reader.
+type tally struct{ packets, bytes, merged, whole, checksums, cut uint64 }
+
+// seen is what others may read.
+type seen struct {
+	packets, bytes, merged, whole, checksums, cut atomic.Uint64
+	read                                          atomic.Uint64
+	queued, dropped                               atomic.Uint64 // as the kernel counts, under Capture.mu
+}
+
+func (s *seen) addTo(c *Counts) {
+	c.Packets += s.packets.Load()
+	c.Bytes += s.bytes.Load()
+	c.Merged += s.merged.Load()
+	c.Whole += s.whole.Load()
+	c.Checksums += s.checksums.Load()
+	c.Cut += s.cut.Load()
+	c.Dropped += s.dropped.Load()
+	if queued, read := s.queued.Load(), s.read.Load(); queued > read {
+		c.Abandoned += queued - read
+	}
+}
+
+// publish makes the tally visible.
+func (r *ring) publish() {
+	t, s := &r.tally, &r.seen
+	s.read.Store(r.read)
+	if *t == (tally{}) {
+		return
+	}
+	s.packets.Add(t.packets)
+	s.bytes.Add(t.bytes)
+	s.merged.Add(t.merged)
+	s.whole.Add(t.whole)
+	s.checksums.Add(t.checksums)
+	s.cut.Add(t.cut)
+	*t = tally{}
+}
+
+func (r *ring) count(bytes int) {
+	r.tally.packets++
+	r.tally.bytes += uint64(bytes)
+}
+
+// statistics fetches the kernel's counts, which it forgets when they are read.
+// The caller holds Capture.mu.
+func (r *ring) statistics() error {
+	frames, dropped, err := r.Statistics()
+	if err == nil {
+		r.seen.queued.Add(frames - dropped)
+		r.seen.dropped.Add(dropped)
+	}
+	return err
+}
+
+// ready reports whether there is a block, or the rest of one.
+func (r *ring) ready() bool {
+	if r.left > 0 {
+		return true
+	}
+	next := r.index
+	if r.held {
+		next = (next + 1) % r.Blocks()
+	}
+	return r.Ring.Ready(next)
+}
+
+// open makes sure that there is a frame in hand, if there is a block. A block
+// that was read is given back first: nothing of it is lent any more.
+func (r *ring) open() bool {
+	for r.left == 0 {
+		if r.held {
+			r.Release(r.index)
+			r.index, r.held = (r.index+1)%r.Blocks(), false
+			r.publish()
+		}
+		if !r.Ring.Ready(r.index) {
+			return false
+		}
+		r.block, r.held = r.Block(r.index), true
+		r.left = int(binary.NativeEndian.Uint32(r.block[blockFrames:]))
+		r.off = int(binary.NativeEndian.Uint32(r.block[blockFirst:]))
+	}
+	return true
+}
+
+// frameInfo is one frame of a block.
+type frameInfo struct {
+	data   []byte
+	length int // on the wire
+	time   int64
+	link   forward.LinkType
+	merged int // payload of each packet that was merged into it; 0 if it is one packet
+	// A checksum is open: where its coverage starts and, behind that, its field;
+	// start is negative where the kernel does not tell.
+	open          bool
+	start, offset int
+}
+
+// next returns the next frame of the block in hand.
+func (r *ring) next() (info frameInfo, ok bool) {
+	for r.left > 0 || r.open() {
+		p := r.block[r.off:]
+		r.off += int(binary.NativeEndian.Uint32(p[frameNext:]))
+		r.left--
+		r.read++
+		if r.face.Loopback && p[sourceType] == packetOutgoing {
+			continue
+		}
+		return r.parse(p), true
+	}
+	return info, false
+}
+
+// parse reads the frame whose header p begins with.
+func (r *ring) parse(p []byte) frameInfo {
+	ne := binary.NativeEndian
+	status, at := ne.Uint32(p[frameStatus:]), int(ne.Uint16(p[frameData:]))
+	captured := int(ne.Uint32(p[frameCaptured:]))
+	info := frameInfo{
+		data: p[at : at+captured : at+captured], length: int(ne.Uint32(p[frameLength:])), link: r.face.LinkType,
+		time: int64(ne.Uint32(p[frameSec:]))*1e9 + int64(ne.Uint32(p[frameNsec:])),
+	}
+	switch {
+	case r.virtio:
+		info.virtio(p[at-sys.VirtioLen : at])
+	case status&statusChecksumOpen != 0:
+		info.open, info.start = true, -1
+	}
+	if status&statusTag != 0 && info.link == forward.LinkEthernet && captured >= ethernetAddresses {
+		tpid := uint16(0x8100)
+		if status&statusTagType != 0 {
+			tpid = ne.Uint16(p[frameTPID:])
+		}
+		info.data = p[at-tagLen : at+captured : at+captured]
+		encap.InsertTag(info.data, tpid, uint16(ne.Uint32(p[frameTCI:])))
+		info.length += tagLen
+		info.start += tagLen
+	}
+	return info
+}
+
+// virtio reads what offloads have done to the frame.
+func (i *frameInfo) virtio(h []byte) {
+	ne := binary.NativeEndian
+	if h[virtioFlags]&virtioOpen != 0 {
+		i.open, i.start, i.offset = true, int(ne.Uint16(h[virtioStart:])), int(ne.Uint16(h[virtioOffset:]))
+	}
+	if kind := h[virtioType] &^ virtioECN; kind != 0 && kind != virtioFragmented {
+		i.merged = int(ne.Uint16(h[virtioSize:]))
+	}
+}
+
+// finish does the network card's work on a frame that is one packet, or cannot be
+// cut.
+func (i *frameInfo) finish(r *ring) {
+	if i.merged > 0 && i.length-ethernetAddresses > r.face.MTU {
+		r.tally.whole++
+	}
+	if i.length > len(i.data) {
+		r.tally.cut++
+		return
+	}
+	if !i.open {
+		return
+	}
+	done := false
+	if i.start >= 0 && r.virtio {
+		done = encap.PartialChecksum(i.data, i.start, i.offset)
+	} else {
+		done = encap.FillChecksum(i.data, i.link == forward.LinkRaw)
+	}
+	if done {
+		r.tally.checksums++
+	}
+}
+
+// fill describes the frame, or a segment of it.
+func (i *frameInfo) fill(f *forward.Frame, data []byte) {
+	*f = forward.Frame{Data: data, Length: max(len(data), i.length), Time: i.time, LinkType: i.link}
+	if len(data) != len(i.data) {
+		f.Length = len(data)
+	}
+}
