@@ -16,7 +16,7 @@
 //
 // These variables change the stack, with or without the program:
 //
-//	ZEEKDEMO_IMAGE_ZEEK, _PROMETHEUS, _LOKI, _GRAFANA, _COLLECTOR   image references
+//	ZEEKDEMO_IMAGE_ZEEK, _PROMETHEUS, _LOKI, _GRAFANA, _COLLECTOR, _EXPORTER   image references
 //	ZEEKDEMO_BIND                                                   address of the published ports, IPv6 in brackets; 127.0.0.1
 //	ZEEKDEMO_GRAFANA_USER, ZEEKDEMO_GRAFANA_PASSWORD                Grafana's login; zeek, zeek
 package assets
@@ -29,6 +29,6 @@ import _ "embed"
 var compose string
 
 // Compose returns the stack's Compose file: project zeekdemo, services zeek,
-// zeek-geneve, prometheus, loki, collector and grafana. The caller owns the
-// slice.
+// zeek-geneve, prometheus, loki, collector, grafana, and exporter-host,
+// exporter-zeek and exporter-zeek-geneve. The caller owns the slice.
 func Compose() []byte { return []byte(compose) }

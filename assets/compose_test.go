@@ -39,7 +39,7 @@ func TestProjectHasItsNames(t *testing.T) {
 		what      string
 		got, want []string
 	}{
-		{"services", p.ServiceNames(), []string{"collector", "grafana", "loki", "prometheus", "zeek", "zeek-geneve"}},
+		{"services", p.ServiceNames(), []string{"collector", "exporter-host", "exporter-zeek", "exporter-zeek-geneve", "grafana", "loki", "prometheus", "zeek", "zeek-geneve"}},
 		{"networks", slices.Sorted(maps.Keys(p.Networks)), []string{"monitoring", "telemetry"}},
 		{"volumes", p.VolumeNames(), []string{"collector-state", "loki-data", "prometheus-data", "zeek-logs"}},
 	} {
@@ -52,8 +52,11 @@ func TestProjectHasItsNames(t *testing.T) {
 
 // What every service keeps to. The exceptions are in the table, not in the loop.
 func TestServicesKeepToThePolicy(t *testing.T) {
-	wantUser := map[string]string{"collector": "0:0"}                  // writes to a volume that belongs to root
-	wantReadOnly := map[string]bool{"zeek": true, "zeek-geneve": true} // the others get inline configs, which exclude it
+	wantUser := map[string]string{"collector": "0:0"} // writes to a volume that belongs to root
+	wantReadOnly := map[string]bool{                  // the others get inline configs, which exclude it
+		"zeek": true, "zeek-geneve": true, "exporter-host": true, "exporter-zeek": true, "exporter-zeek-geneve": true}
+	wantPid := map[string]string{"exporter-host": "host"} // reads the counters of its first process's network
+	wantNetwork := map[string]string{"exporter-zeek": "service:zeek", "exporter-zeek-geneve": "service:zeek-geneve"}
 	for name, s := range loadStack(t, nil).Services {
 		t.Run(name, func(t *testing.T) {
 			if !slices.Equal(s.CapDrop, []string{"ALL"}) || len(s.CapAdd) > 0 || s.Privileged {
@@ -62,8 +65,12 @@ func TestServicesKeepToThePolicy(t *testing.T) {
 			if !slices.Equal(s.SecurityOpt, []string{"no-new-privileges:true"}) {
 				t.Errorf("security_opt %q, want no-new-privileges:true", s.SecurityOpt)
 			}
-			if s.MemLimit < 256<<20 || s.MemLimit > 2<<30 {
-				t.Errorf("mem_limit %d bytes, want 256 MiB to 2 GiB", s.MemLimit)
+			least := types.UnitBytes(256 << 20)
+			if strings.HasPrefix(name, "exporter-") {
+				least = 64 << 20
+			}
+			if s.MemLimit < least || s.MemLimit > 2<<30 {
+				t.Errorf("mem_limit %d bytes, want %d to 2 GiB", s.MemLimit, least)
 			}
 			if s.ReadOnly != wantReadOnly[name] {
 				t.Errorf("read_only %v, want %v", s.ReadOnly, wantReadOnly[name])
@@ -80,7 +87,7 @@ func TestServicesKeepToThePolicy(t *testing.T) {
 			if s.Logging == nil || s.Logging.Options["max-size"] == "" || s.Logging.Options["max-file"] == "" {
 				t.Error("the engine's log of this service has no limit")
 			}
-			if s.Build != nil || s.Pid != "" || s.Ipc != "" || s.NetworkMode != "" || len(s.Devices) > 0 {
+			if s.Build != nil || s.Pid != wantPid[name] || s.Ipc != "" || s.NetworkMode != wantNetwork[name] || len(s.Devices) > 0 {
 				t.Error("the service builds, or shares something of the host")
 			}
 			for _, v := range s.Volumes {
@@ -136,6 +143,10 @@ func TestImages(t *testing.T) {
 		"loki":        "grafana/loki:3.7.6",
 		"grafana":     "grafana/grafana:13.2.0",
 		"collector":   "otel/opentelemetry-collector-contrib:0.160.0",
+
+		"exporter-host":        "prom/node-exporter:v1.12.1",
+		"exporter-zeek":        "prom/node-exporter:v1.12.1",
+		"exporter-zeek-geneve": "prom/node-exporter:v1.12.1",
 	}
 	variable := map[string]string{
 		"zeek":        "ZEEKDEMO_IMAGE_ZEEK",
@@ -144,6 +155,10 @@ func TestImages(t *testing.T) {
 		"loki":        "ZEEKDEMO_IMAGE_LOKI",
 		"grafana":     "ZEEKDEMO_IMAGE_GRAFANA",
 		"collector":   "ZEEKDEMO_IMAGE_COLLECTOR",
+
+		"exporter-host":        "ZEEKDEMO_IMAGE_EXPORTER",
+		"exporter-zeek":        "ZEEKDEMO_IMAGE_EXPORTER",
+		"exporter-zeek-geneve": "ZEEKDEMO_IMAGE_EXPORTER",
 	}
 	for name, s := range loadStack(t, nil).Services {
 		if s.Image != want[name] {
@@ -174,6 +189,7 @@ func TestGrafanaLogin(t *testing.T) {
 func TestConfigsAreTheFiles(t *testing.T) {
 	want := map[string]string{
 		"prometheus":          "prometheus/prometheus.yml",
+		"prometheus-rules":    "prometheus/rules.yml",
 		"loki":                "loki/loki.yaml",
 		"collector":           "collector/config.yaml",
 		"grafana":             "grafana/grafana.ini",
@@ -181,6 +197,7 @@ func TestConfigsAreTheFiles(t *testing.T) {
 		"grafana-dashboards":  "grafana/provisioning/dashboards/zeekdemo.yaml",
 		"dashboard-logs":      "grafana/dashboards/zeekdemo-logs.json",
 		"dashboard-telemetry": "grafana/dashboards/zeekdemo-telemetry.json",
+		"dashboard-path":      "grafana/dashboards/zeekdemo-path.json",
 	}
 	configs := loadStack(t, nil).Configs
 	if len(configs) != len(want) {
@@ -228,7 +245,7 @@ func TestNetworks(t *testing.T) {
 		t.Errorf("monitoring: driver %q, options %v", n.Driver, n.DriverOpts)
 	}
 	for name, s := range p.Services {
-		if _, ok := s.Networks["telemetry"]; !ok {
+		if _, ok := s.Networks["telemetry"]; !ok && s.NetworkMode == "" {
 			t.Errorf("%s is not in telemetry", name)
 		}
 		if _, ok := s.Networks["monitoring"]; ok && !strings.HasPrefix(name, "zeek") {

@@ -49,6 +49,11 @@ func (p *prober) ready(ctx context.Context, s Service, containers map[string]Con
 		return fmt.Errorf("container is %s%s", c.State, exitReason(c))
 	case s.Encap != "":
 		return p.sensorListens(s, c)
+	case s.Beside != "":
+		if err := follows(s, c, containers[s.Beside]); err != nil {
+			return err
+		}
+		c.Addresses = containers[s.Beside].Addresses
 	}
 	at, published := s.published(c)
 	switch {
@@ -58,6 +63,18 @@ func (p *prober) ready(ctx context.Context, s Service, containers map[string]Con
 		return p.get(ctx, at, s.Path)
 	}
 	return p.unpublished(ctx, s, c, containers)
+}
+
+// follows tells whether a service that shares a sensor's network namespace is
+// still in it: a sensor that is started again gets a new one.
+func follows(s Service, c, sensor Container) error {
+	switch {
+	case !sensor.Running():
+		return fmt.Errorf("%s does not run, whose network namespace it shares", s.Beside)
+	case c.StartedAt.Before(sensor.StartedAt):
+		return fmt.Errorf("%s was started again without it: it is in the network namespace of before", s.Beside)
+	}
+	return nil
 }
 
 func exitReason(c Container) string {
@@ -121,10 +138,13 @@ func (p *prober) unpublished(ctx context.Context, s Service, c Container, contai
 		return err
 	}
 	at, ok := prometheus.published(containers[prometheus.Name])
-	if !ok || p.remote {
+	switch {
+	case !ok:
 		return direct
+	case p.remote && at.Addr().IsLoopback():
+		return nil // as in ready
 	}
-	if up, err := p.scraped(ctx, at, s.Job); err != nil || !up {
+	if up, err := p.scraped(ctx, at, s.Scrape); err != nil || !up {
 		return direct
 	}
 	return nil
@@ -141,9 +161,9 @@ func (p *prober) get(ctx context.Context, at netip.AddrPort, path string) error 
 	return nil
 }
 
-// scraped asks Prometheus whether its last scrape of a job went well.
-func (p *prober) scraped(ctx context.Context, at netip.AddrPort, job string) (bool, error) {
-	query := url.Values{"query": {fmt.Sprintf("min(up{job=%q})", job)}}
+// scraped asks Prometheus whether its last scrape of a target went well.
+func (p *prober) scraped(ctx context.Context, at netip.AddrPort, target string) (bool, error) {
+	query := url.Values{"query": {"min(up{" + target + "})"}}
 	body, _, err := p.fetch(ctx, "http://"+at.String()+"/api/v1/query?"+query.Encode())
 	if err != nil {
 		return false, err

@@ -20,21 +20,33 @@ type Service struct {
 	Path string
 	// Title is what a person calls its web page; empty where there is none.
 	Title string
-	// Job is its name in Prometheus' own scrape list.
-	Job string
+	// Scrape selects it among the targets of Prometheus' own scrape list; empty
+	// where it is none.
+	Scrape string
+	// Beside names the sensor whose network namespace it shares: there it has no
+	// addresses of its own. Empty for most.
+	Beside string
 }
 
 // Services lists the stack in the order in which it is shown: the sensors
-// first, then the way of their logs and numbers to the eye.
+// first, then the way of their logs and numbers to the eye, and last what reads
+// the kernel's counters in each network namespace on the packets' way.
 func Services() []Service {
 	return []Service{
-		{Name: "zeek", Encap: "vxlan", Port: 4789, Job: "zeek"},
-		{Name: "zeek-geneve", Encap: "geneve", Port: 6081, Job: "zeek"},
-		{Name: "collector", Port: 13133, Path: "/", Job: "collector"},
-		{Name: "loki", Port: 3100, Path: "/ready", Title: "Loki", Job: "loki"},
-		{Name: "prometheus", Port: 9090, Path: "/-/ready", Title: "Prometheus", Job: "prometheus"},
+		{Name: "zeek", Encap: "vxlan", Port: 4789, Scrape: `job="zeek",sensor="zeek"`},
+		{Name: "zeek-geneve", Encap: "geneve", Port: 6081, Scrape: `job="zeek",sensor="zeek-geneve"`},
+		{Name: "collector", Port: 13133, Path: "/", Scrape: `job="collector"`},
+		{Name: "loki", Port: 3100, Path: "/ready", Title: "Loki", Scrape: `job="loki"`},
+		{Name: "prometheus", Port: 9090, Path: "/-/ready", Title: "Prometheus", Scrape: `job="prometheus"`},
 		{Name: "grafana", Port: 3000, Path: "/api/health", Title: "Grafana"},
+		exporter("host", ""), exporter("zeek", "zeek"), exporter("zeek-geneve", "zeek-geneve"),
 	}
+}
+
+// exporter describes the one that reads a network namespace.
+func exporter(namespace, beside string) Service {
+	return Service{Name: "exporter-" + namespace, Port: 9100, Path: "/", Beside: beside,
+		Scrape: fmt.Sprintf("job=\"path\",namespace=%q", namespace)}
 }
 
 // ServiceByName finds a service of the stack.

@@ -17,9 +17,9 @@ const (
 )
 
 // ImageNames are the images of the stack that can be replaced. Both sensors
-// run the image called zeek.
+// run the image called zeek, and the three exporters that called exporter.
 func ImageNames() []string {
-	return []string{"collector", "grafana", "loki", "prometheus", "zeek"}
+	return []string{"collector", "exporter", "grafana", "loki", "prometheus", "zeek"}
 }
 
 // Settings are what a user may choose about the stack.

@@ -29,15 +29,17 @@ func newUp(app *App) *cobra.Command {
 		Use:   "up",
 		Short: "Start the stack and wait until every service answers",
 		Long: `Start Zeek (one sensor for VXLAN, one for GENEVE), the log collector, Loki,
-Prometheus and Grafana, and wait until every one of them answers.
+Prometheus, Grafana and what reads the kernel's counters for them, and wait until
+every one of them answers.
 
 It can be repeated: what is right is left alone, what differs from the flags is
 changed, and a half-started stack is completed. The flags are the whole
 configuration; those of an earlier "up" are not remembered.
 
 An image can also be replaced by a variable: ZEEKDEMO_IMAGE_ZEEK=REF, and
-likewise for collector, grafana, loki and prometheus. ZEEKDEMO_GRAFANA_PASSWORD
-sets the password without showing it in the list of processes.`,
+likewise for collector, exporter, grafana, loki and prometheus.
+ZEEKDEMO_GRAFANA_PASSWORD sets the password without showing it in the list of
+processes.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runUp(cmd.Context(), app, o) },
 	}

@@ -16,7 +16,7 @@ func TestChoose(t *testing.T) {
 		names, want string
 		err         bool
 	}{
-		{"", "zeek grafana prometheus collector loki", false},
+		{"", "zeek grafana exporter prometheus collector loki", false},
 		{"loki zeek", "zeek loki", false},
 		{"zeek nonsense", "", true},
 	} {

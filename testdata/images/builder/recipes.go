@@ -29,7 +29,7 @@ type entry struct {
 
 // recipes lists the images, the quickest to build first.
 func recipes() []recipe {
-	return []recipe{zeek(), grafana(), prometheus(), collector(), loki()}
+	return []recipe{zeek(), grafana(), exporter(), prometheus(), collector(), loki()}
 }
 
 func zeek() recipe {
@@ -77,6 +77,17 @@ func prometheus() recipe {
 		},
 		changes: []string{"USER 65534", "EXPOSE 9090", "WORKDIR /prometheus", `VOLUME ["/prometheus"]`, `ENTRYPOINT ["/bin/prometheus"]`,
 			`CMD ["--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.path=/prometheus"]`},
+	}
+}
+
+func exporter() recipe {
+	return recipe{
+		name: "exporter", tag: "prom/node-exporter:v1.12.1",
+		module: "node-exporter", source: "node-exporter", pkg: "github.com/prometheus/node_exporter",
+		linkVars: []string{"github.com/prometheus/common/version.Version=1.12.1"},
+		binary:   "/bin/node_exporter",
+		entries:  []entry{{path: "/etc/passwd", content: "nobody:x:65534:65534:nobody:/home:/bin/false\n"}},
+		changes:  []string{"USER nobody", "EXPOSE 9100", `ENTRYPOINT ["/bin/node_exporter"]`},
 	}
 }
 
