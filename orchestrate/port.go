@@ -10,6 +10,12 @@ import (
 	"github.com/shirou/gopsutil/v4/process"
 )
 
+// PortOwner names the local process that listens on an address, host:port, by
+// protocol tcp or udp. It is empty where nobody does.
+func PortOwner(ctx context.Context, address, protocol string) string {
+	return processOwner(ctx, address, protocol)
+}
+
 // processOwner names the local process that listens on an address, e.g.
 // "nginx (PID 812)". It returns nothing where none is found, and says so where
 // one is there that only root may look at.
