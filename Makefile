@@ -4,7 +4,8 @@ export GOTOOLCHAIN ?= local
 export GOFLAGS ?= -buildvcs=false
 
 GOLANGCI_LINT = go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
-GORELEASER    = go run github.com/goreleaser/goreleaser/v2@v2.16.0
+# Not optimised: it is compiled for longer than it runs.
+GORELEASER    = go run -gcflags='all=-N -l' github.com/goreleaser/goreleaser/v2@v2.16.0
 
 # Packages whose goroutines meet run with the race detector as well.
 RACE = ./orchestrate ./cmd/internal/ui ./forward/...
