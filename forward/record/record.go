@@ -1,8 +1,14 @@
-// Package record keeps what was sent: a [Recorder] stands around a Sink and
-// writes the inner Ethernet frame of every datagram that the Sink took into a
-// pcap file, as it was sent (normalised, re-segmented, cut or padded), with the
-// time at which it was sent. A monitor that reads that file offline sees what
-// the monitor at the other end of the tunnel should have seen.
+// Package record keeps what was sent. A monitor that reads that as a file sees
+// what the monitor at the other end of the tunnel should have seen.
+//
+// A [Recorder] stands around a Sink. It either writes the inner Ethernet frame
+// of every datagram that the Sink took into a pcap file ([New]): as it was sent
+// (normalised, re-segmented, cut or padded), with the time at which it was sent.
+// Or it keeps a journal ([NewJournal]): only the times, and checksums. Where
+// frames are handed to another process that sends them, that one returns a
+// journal, and [Rebuild] writes the file from the frames that are here: so what
+// was lost, altered or swapped between the two is found, and not recorded as if
+// it had to be so.
 package record
 
 import (
@@ -21,14 +27,20 @@ import (
 // may be read when the run is over.
 type Recorder struct {
 	sink forward.Sink
-	kind encap.Kind
-	file *pcapfile.Writer
+	book book
 	now  func() time.Time
 
-	inner     forward.Batch
 	last      int64 // time of the last frame, nanoseconds since the epoch
 	datagrams uint64
 	bytes     uint64
+}
+
+// book is where a Recorder writes.
+type book interface {
+	// enter writes down that the first n datagrams of b, at least one, were
+	// taken between two times.
+	enter(b *forward.Batch, n int, begin, end int64) error
+	close() error
 }
 
 var (
@@ -36,22 +48,22 @@ var (
 	_ forward.BatchSizer = (*Recorder)(nil)
 )
 
-// New records what sink takes to w, which messages call name. w is not closed.
-// Close must be called, and its error looked at: only then has everything been
-// written.
+// New records what sink takes to w as a pcap file, which messages call name. W
+// is not closed. Close must be called, and its error looked at: only then has
+// everything been written.
 func New(sink forward.Sink, kind encap.Kind, w io.Writer, name string) (*Recorder, error) {
-	file, err := pcapfile.NewWriter(w, name, bare{})
+	f, err := newFrames(kind, w, name)
 	if err != nil {
 		return nil, err
 	}
-	return &Recorder{sink: sink, kind: kind, file: file, now: time.Now}, nil
+	return &Recorder{sink: sink, book: f, now: time.Now}, nil
 }
 
-// bare is the outer header of a frame that is written without one.
-type bare struct{}
-
-func (bare) Len() int                   { return 0 }
-func (bare) Put([]byte, []byte, uint16) {}
+// NewJournal keeps a journal of what sink takes, for [Rebuild]: each entry is
+// one call of w.
+func NewJournal(sink forward.Sink, w io.Writer) *Recorder {
+	return &Recorder{sink: sink, book: &journal{out: w}, now: time.Now}
+}
 
 // Send passes the batch on and records as many datagrams as were taken. A Sink
 // takes a batch as a whole, so the times of its frames are spread evenly over
@@ -61,29 +73,54 @@ func (r *Recorder) Send(b *forward.Batch) (int, error) {
 	begin := max(r.now().UnixNano(), r.last)
 	n, err := r.sink.Send(b)
 	end := max(r.now().UnixNano(), begin)
-	if n > 0 {
-		r.last = end
+	if n == 0 {
+		return 0, err
 	}
-	return n, errors.Join(err, r.record(b, n, begin, end))
+	r.last = end
+	r.datagrams += uint64(n)
+	for i := range n {
+		r.bytes += uint64(b.Datagrams[i].Len)
+	}
+	if bookErr := r.book.enter(b, n, begin, end); bookErr != nil {
+		err = errors.Join(err, fmt.Errorf("record what is sent: %w", bookErr))
+	}
+	return n, err
 }
 
-func (r *Recorder) record(b *forward.Batch, n int, begin, end int64) error {
-	r.inner.Buf, r.inner.Datagrams = b.Buf, r.inner.Datagrams[:0]
+// frames is a pcap file of inner frames.
+type frames struct {
+	kind  encap.Kind
+	file  *pcapfile.Writer
+	inner forward.Batch
+}
+
+// bare is the outer header of a frame that is written without one.
+type bare struct{}
+
+func (bare) Len() int                   { return 0 }
+func (bare) Put([]byte, []byte, uint16) {}
+
+func newFrames(kind encap.Kind, w io.Writer, name string) (*frames, error) {
+	file, err := pcapfile.NewWriter(w, name, bare{})
+	return &frames{kind: kind, file: file}, err
+}
+
+func (f *frames) enter(b *forward.Batch, n int, begin, end int64) error {
+	f.inner.Buf, f.inner.Datagrams = b.Buf, f.inner.Datagrams[:0]
 	for i := range n {
-		payload := b.Payload(i)
-		header, err := tunnelHeader(r.kind, payload)
+		header, err := tunnelHeader(f.kind, b.Payload(i))
 		if err != nil {
-			return fmt.Errorf("record datagram %d: %w", r.datagrams+1, err)
+			return err
 		}
 		d := b.Datagrams[i]
-		r.inner.Datagrams = append(r.inner.Datagrams, forward.Datagram{
+		f.inner.Datagrams = append(f.inner.Datagrams, forward.Datagram{
 			Off: d.Off + header, Len: d.Len - header, Time: begin + (end-begin)/int64(n)*int64(i)})
-		r.datagrams++
-		r.bytes += uint64(len(payload))
 	}
-	_, err := r.file.Send(&r.inner)
+	_, err := f.file.Send(&f.inner)
 	return err
 }
+
+func (f *frames) close() error { return f.file.Close() }
 
 // tunnelHeader returns the length of the header before the inner frame: RFC 7348
 // section 5, RFC 8926 section 3.4.
@@ -111,4 +148,4 @@ func (r *Recorder) BatchSize() (datagrams, bytes int) {
 }
 
 // Close closes the Sink and writes what is buffered.
-func (r *Recorder) Close() error { return errors.Join(r.sink.Close(), r.file.Close()) }
+func (r *Recorder) Close() error { return errors.Join(r.sink.Close(), r.book.close()) }
