@@ -4,22 +4,25 @@ import (
 	"archive/tar"
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
-// build compiles the recipe's program and imports the image.
+// build compiles the recipe's programs and imports the image.
 func build(ctx context.Context, r recipe, content string) error {
 	tmp, err := os.MkdirTemp("", "zeekdemo-images-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(tmp)
-	program := filepath.Join(tmp, "program")
-	if err := compile(ctx, r, program); err != nil {
+	programs, err := compileAll(ctx, r, tmp)
+	if err != nil {
 		return err
 	}
 	var box busybox
@@ -37,17 +40,31 @@ func build(ctx context.Context, r recipe, content string) error {
 		changes = append(changes, "LABEL "+labelStandIn+"=true")
 	}
 	return importImage(ctx, r.tag, changes, func(w io.Writer) error {
-		return writeRoot(w, r, entries, program, box)
+		return writeRoot(w, r, entries, programs, box)
 	})
 }
 
-// compile builds the static program.
-func compile(ctx context.Context, r recipe, target string) error {
+// compileAll builds the recipe's programs and returns them by their places in
+// the image.
+func compileAll(ctx context.Context, r recipe, folder string) (map[string]string, error) {
+	programs := map[string]string{}
+	for i, p := range append([]also{{r.pkg, r.binary}}, r.also...) {
+		target := filepath.Join(folder, fmt.Sprintf("program%d", i))
+		if err := compile(ctx, r, p.pkg, target); err != nil {
+			return nil, err
+		}
+		programs[p.binary] = target
+	}
+	return programs, nil
+}
+
+// compile builds one static program.
+func compile(ctx context.Context, r recipe, pkg, target string) error {
 	link := "-s -w"
 	for _, v := range r.linkVars {
 		link += " -X " + v
 	}
-	_, err := output(ctx, r.module, "go", "build", "-trimpath", "-gcflags", "all=-N -l", "-tags", r.tags, "-ldflags", link, "-o", target, r.pkg)
+	_, err := output(ctx, r.module, "go", "build", "-trimpath", "-gcflags", "all=-N -l", "-tags", r.tags, "-ldflags", link, "-o", target, pkg)
 	return err
 }
 
@@ -72,12 +89,14 @@ func resolve(ctx context.Context, r recipe) ([]entry, error) {
 }
 
 // writeRoot writes the image's root file system as a tar stream.
-func writeRoot(w io.Writer, r recipe, entries []entry, program string, box busybox) error {
+func writeRoot(w io.Writer, r recipe, entries []entry, programs map[string]string, box busybox) error {
 	root := &rootWriter{tar: tar.NewWriter(w), made: map[string]bool{"/": true}}
 	for _, e := range entries {
 		root.entry(e)
 	}
-	root.file(r.binary, program)
+	for _, binary := range slices.Sorted(maps.Keys(programs)) {
+		root.file(binary, programs[binary])
+	}
 	if r.busybox {
 		root.file("/bin/busybox", box.path)
 		for _, applet := range box.applets {

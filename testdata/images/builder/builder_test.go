@@ -77,7 +77,7 @@ func TestWriteRoot(t *testing.T) {
 	r := recipe{binary: "/usr/bin/p", busybox: true}
 	entries := []entry{{path: "/data/x", owner: 5, group: 6, mode: 0o775}, {path: "/etc/passwd", content: "root"}}
 	var out bytes.Buffer
-	if err := writeRoot(&out, r, entries, program, busybox{program, []string{"sh"}}); err != nil {
+	if err := writeRoot(&out, r, entries, map[string]string{r.binary: program}, busybox{program, []string{"sh"}}); err != nil {
 		t.Fatal(err)
 	}
 	got := map[string]*tar.Header{}

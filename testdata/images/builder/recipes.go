@@ -12,10 +12,14 @@ type recipe struct {
 	tags     string   // Go build tags
 	linkVars []string // NAME=VALUE for the linker's -X
 	binary   string   // where the program is in the image
+	also     []also   // further programs of the module
 	busybox  bool     // with a shell and the usual tools
 	entries  []entry
 	changes  []string // Dockerfile instructions
 }
+
+// also is one more program: what is built, and where it is in the image.
+type also struct{ pkg, binary string }
 
 // entry is a folder or file of an image.
 type entry struct {
@@ -69,6 +73,7 @@ func prometheus() recipe {
 		tags:     "remove_all_sd,enable_dns_sd",
 		linkVars: []string{"github.com/prometheus/common/version.Version=3.12.0"},
 		binary:   "/bin/prometheus",
+		also:     []also{{"github.com/prometheus/prometheus/cmd/promtool", "/bin/promtool"}}, // the rules' unit tests run in it
 		entries: []entry{
 			{path: "/etc/passwd", content: "nobody:x:65534:65534:nobody:/home:/bin/false\n"},
 			{path: "/etc/prometheus", owner: nobody, group: nobody},
