@@ -133,7 +133,10 @@ func open(o Options) (*Capture, error) {
 }
 
 func (c *Capture) openWorkers(o Options) error {
-	groups := make([]uint16, len(c.faces))
+	groups := make([]int, len(c.faces))
+	for i := range groups {
+		groups[i] = sys.NewGroup
+	}
 	for range o.Workers {
 		w := &Worker{capture: c}
 		c.workers = append(c.workers, w)
@@ -162,9 +165,9 @@ func permission(err error) error {
 }
 
 // openRing opens one ring, which takes nothing yet.
-func (c *Capture) openRing(face *watched, o Options, group *uint16) (*ring, error) {
+func (c *Capture) openRing(face *watched, o Options, group *int) (*ring, error) {
 	cooked := face.LinkType == forward.LinkRaw
-	r := &ring{face: face, virtio: c.virtio && !cooked}
+	r := &ring{capture: c, face: face, virtio: c.virtio && !cooked}
 	var err error
 	r.Ring, err = sys.OpenRing(sys.RingOptions{
 		Cooked: cooked, BlockSize: blockSize, Blocks: max(o.Buffer/o.Workers/blockSize, 8),
@@ -297,8 +300,9 @@ func (c *Capture) tell(name, text string) {
 
 // failed looks what became of an interface whose socket reported an error, and
 // returns whether it has gone.
-func (c *Capture) failed(face *watched) (gone bool) {
-	device, err := net.InterfaceByIndex(face.Index)
+func (c *Capture) failed(r *ring) (gone bool) {
+	face := r.face
+	up, err := r.DeviceUp(face.Index)
 	face.mu.Lock()
 	defer face.mu.Unlock()
 	switch {
@@ -307,7 +311,7 @@ func (c *Capture) failed(face *watched) (gone bool) {
 			face.gone = true
 			c.tell(face.Name, "has gone")
 		}
-	case device.Flags&net.FlagUp == 0 && !face.down:
+	case !up && !face.down:
 		face.down = true
 		c.tell(face.Name, "is down")
 	}
@@ -399,7 +403,6 @@ func (w *Worker) turn() bool {
 	for i := range w.rings {
 		n := (w.now + 1 + i) % len(w.rings)
 		if w.rings[n].open() {
-			w.capture.lives(w.rings[n].face)
 			w.now = n
 			return true
 		}
@@ -440,7 +443,7 @@ func (w *Worker) names() string {
 func (w *Worker) failed(i int) {
 	r := w.rings[i]
 	_ = r.Failure() // which is that the device went down, or away
-	if w.capture.failed(r.face) && !r.gone {
+	if w.capture.failed(r) && !r.gone {
 		r.gone = true
 		w.alive--
 		w.waiter.Forget(i)

@@ -46,9 +46,10 @@ const (
 // ring reads the blocks of a [sys.Ring].
 type ring struct {
 	*sys.Ring
-	face   *watched
-	virtio bool
-	gone   bool
+	capture *Capture
+	face    *watched
+	virtio  bool
+	gone    bool
 
 	index int    // of the block in hand, or of the next
 	held  bool   // it is in hand
@@ -140,6 +141,7 @@ func (r *ring) open() bool {
 			return false
 		}
 		r.block, r.held = r.Block(r.index), true
+		r.capture.lives(r.face)
 		r.left = int(binary.NativeEndian.Uint32(r.block[blockFrames:]))
 		r.off = int(binary.NativeEndian.Uint32(r.block[blockFirst:]))
 	}

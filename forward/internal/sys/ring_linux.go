@@ -153,17 +153,21 @@ func (r *Ring) IgnoreOutgoing() error {
 	return nil
 }
 
+// NewGroup is the number of no fanout group: the kernel chooses one, and may
+// choose 0.
+const NewGroup = -1
+
 // Fanout shares the device's frames with the sockets of a group: a frame goes to
-// the member that the symmetric hash of its flow selects. Group 0 makes a new
-// one. It returns the group's number.
+// the member that the symmetric hash of its flow selects. NewGroup makes one. It
+// returns the group's number.
 //
 // Fragments are hashed without ports, the first one too, so all of a packet go
 // the same way; PACKET_FANOUT_FLAG_DEFRAG would put them together instead, which
 // is not what was on the wire.
-func (r *Ring) Fanout(group uint16) (uint16, error) {
-	value := unix.PACKET_FANOUT_HASH<<16 | int(group)
-	if group == 0 {
-		value |= unix.PACKET_FANOUT_FLAG_UNIQUEID << 16
+func (r *Ring) Fanout(group int) (int, error) {
+	value := unix.PACKET_FANOUT_HASH<<16 | group
+	if group == NewGroup {
+		value = (unix.PACKET_FANOUT_HASH | unix.PACKET_FANOUT_FLAG_UNIQUEID) << 16
 	}
 	if err := unix.SetsockoptInt(r.fd, unix.SOL_PACKET, unix.PACKET_FANOUT, value); err != nil {
 		return 0, fmt.Errorf("join packet fanout group %d: %w", group, err)
@@ -172,7 +176,7 @@ func (r *Ring) Fanout(group uint16) (uint16, error) {
 	if err != nil {
 		return 0, fmt.Errorf("read packet fanout group: %w", err)
 	}
-	return uint16(got), nil
+	return got & 0xffff, nil
 }
 
 // Statistics returns how many frames passed the filter since the last call, and
@@ -280,10 +284,38 @@ func HardwareType(device string) (uint16, error) {
 		return 0, fmt.Errorf("open socket: %w", err)
 	}
 	defer unix.Close(fd)
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCGIFHWADDR, uintptr(unsafe.Pointer(request)))
-	runtime.KeepAlive(request)
-	if errno != 0 {
-		return 0, fmt.Errorf("read hardware type of %s: %w", device, errno)
+	if err := ioctl(fd, unix.SIOCGIFHWADDR, unsafe.Pointer(request)); err != nil {
+		return 0, fmt.Errorf("read hardware type of %s: %w", device, err)
 	}
 	return request.Uint16(), nil // sa_family of ifr_hwaddr
+}
+
+// DeviceUp reports whether the device with the given index is up, in the ring's
+// network namespace, whichever the calling thread's is. The error is a
+// unix.Errno, ENODEV where there is no such device.
+func (r *Ring) DeviceUp(index int) (bool, error) {
+	named := struct { // struct ifreq, with ifr_ifindex
+		name  [unix.IFNAMSIZ]byte
+		index int32
+		_     [20]byte
+	}{index: int32(index)}
+	if err := ioctl(r.fd, unix.SIOCGIFNAME, unsafe.Pointer(&named)); err != nil {
+		return false, err
+	}
+	request, err := unix.NewIfreq(unix.ByteSliceToString(named.name[:]))
+	if err != nil {
+		return false, err
+	}
+	if err := ioctl(r.fd, unix.SIOCGIFFLAGS, unsafe.Pointer(request)); err != nil {
+		return false, err
+	}
+	return request.Uint16()&unix.IFF_UP != 0, nil
+}
+
+func ioctl(fd int, request uintptr, data unsafe.Pointer) error {
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), request, uintptr(data))
+	if errno != 0 {
+		return errno
+	}
+	return nil
 }
