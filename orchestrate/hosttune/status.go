@@ -1,0 +1,110 @@
+package hosttune
+
+import (
+	"context"
+	"fmt"
+	"slices"
+)
+
+// State says how a setting stands.
+type State string
+
+// The states.
+const (
+	Fine  State = "fine"  // it was good enough by itself
+	Tuned State = "tuned" // it is as we set it
+	Drift State = "drift" // we have set it, and it is not good enough any more
+	Wants State = "wants" // it is not good enough, and we have not set it
+)
+
+// Line is one setting and how it stands.
+type Line struct {
+	Item
+	State State `json:"state"`
+	// Before is what it was before we set it.
+	Before string `json:"before,omitempty"`
+}
+
+// Status is how a machine stands.
+type Status struct {
+	// Tuned is true if every setting is good enough, whoever made it so.
+	Tuned bool `json:"tuned"`
+	// Recorded is true if something that we set can be taken back.
+	Recorded  bool     `json:"recorded"`
+	Persisted bool     `json:"persisted"` // also for later boots, see [PersistFile]
+	Lines     []Line   `json:"settings"`
+	Notes     []string `json:"notes,omitempty"`
+}
+
+// NewStatus says how the settings of a plan stand, given what is recorded.
+func NewStatus(p Plan, r Record) Status {
+	s := Status{Tuned: true, Recorded: len(r.Entries) > 0, Notes: p.Notes}
+	for _, i := range p.Items {
+		l := Line{Item: i, State: Fine}
+		e, recorded := r.find(i)
+		switch {
+		case recorded && e.ours(i.Now) && !i.Needed:
+			l.State, l.Before = Tuned, e.Before
+		case recorded && i.Needed:
+			l.State, l.Before = Drift, e.Before
+		case i.Needed:
+			l.State = Wants
+		}
+		s.Tuned = s.Tuned && !i.Needed
+		s.Lines = append(s.Lines, l)
+	}
+	return s
+}
+
+// Look plans and says how the machine stands; it changes nothing. The sensors
+// are those that run.
+func Look(ctx context.Context, m Machine, store Store, sensors []Place) (Status, error) {
+	p, err := NewPlan(ctx, m, sensors, nil)
+	if err != nil {
+		return Status{}, err
+	}
+	r, err := store.Load(p.Boot)
+	if err != nil {
+		return Status{}, err
+	}
+	if len(r.Interfaces) > 0 {
+		if again, err := NewPlan(ctx, m, sensors, r.Interfaces); err == nil { // an interface may be gone
+			p = again
+		}
+	}
+	s := NewStatus(p, r)
+	if file, err := readPersisted(ctx, m); err == nil {
+		s.Persisted = file.ours
+	}
+	return s, nil
+}
+
+// Count returns how many settings are in a state, in a place; in all of them if
+// where is empty.
+func (s Status) Count(state State, where string) (n int) {
+	for _, l := range s.Lines {
+		if l.State == state && (where == "" || l.Where == where) {
+			n++
+		}
+	}
+	return n
+}
+
+// In reports whether all is good enough in a place.
+func (s Status) In(where string) bool {
+	return !slices.ContainsFunc(s.Lines, func(l Line) bool { return l.Where == where && l.Needed })
+}
+
+// Summary is the status in one line.
+func (s Status) Summary() string {
+	lacking := s.Count(Wants, "") + s.Count(Drift, "")
+	switch {
+	case lacking == 0 && s.Recorded:
+		return "tuned"
+	case lacking == 0:
+		return "tuned, not by zeekdemo"
+	case lacking == len(s.Lines):
+		return "not tuned"
+	}
+	return fmt.Sprintf("%d of %d settings are not as wanted", lacking, len(s.Lines))
+}
