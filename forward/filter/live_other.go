@@ -1,0 +1,7 @@
+//go:build !linux
+
+package filter
+
+import "os/exec"
+
+func inheritCapture(*exec.Cmd) {}
