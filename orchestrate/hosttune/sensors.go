@@ -1,0 +1,22 @@
+package hosttune
+
+import (
+	"github.com/zeekdemo/zeekdemo/orchestrate"
+	"github.com/zeekdemo/zeekdemo/orchestrate/nsenter"
+)
+
+// Sensors returns the places of the stack's sensors that run, in the order of
+// the services.
+func Sensors(containers []orchestrate.Container) []Place {
+	var places []Place
+	for _, s := range orchestrate.Services() {
+		for _, c := range containers {
+			if s.Encap == "" || c.Service != s.Name || !c.Running() || c.PID == 0 {
+				continue
+			}
+			places = append(places, Place{Name: s.Name, Container: c.ID, Started: c.StartedAt.UTC(),
+				Namespace: nsenter.Namespace{PID: c.PID}, Address: c.Addresses[orchestrate.MonitoringNetwork], Port: s.Port})
+		}
+	}
+	return places
+}
