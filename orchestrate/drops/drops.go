@@ -17,14 +17,13 @@
 package drops
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -67,7 +66,7 @@ func Take(places []Place, sockets []Socket) (Snapshot, error) {
 		s = append(s, Counter{socket.Place, "socket " + socket.Name, socket.Drops, true})
 	}
 	for _, p := range places {
-		for _, read := range []func(Place) (Snapshot, error){protocols, protocols6, devices, softnet} {
+		for _, read := range []func(Place) (Snapshot, error){protocols, deviceLosses, processors} {
 			counters, err := read(p)
 			if err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return nil, fmt.Errorf("read the counters of the %s: %w", p.Name, err)
@@ -78,90 +77,58 @@ func Take(places []Place, sockets []Socket) (Snapshot, error) {
 	return s, nil
 }
 
-// wanted are the counters of /proc/net/snmp (net/ipv4/proc.c) that count
-// losses. RcvbufErrors, InCsumErrors and MemErrors are contained in InErrors.
-func wanted(protocol, name string) bool {
-	switch protocol {
-	case "Ip", "Ip6":
-		return slices.Contains([]string{"InDiscards", "InHdrErrors", "InAddrErrors", "InNoRoutes", "InTruncatedPkts", "ReasmFails"}, name)
-	case "Udp", "Udp6":
-		return slices.Contains([]string{"NoPorts", "InErrors", "RcvbufErrors", "InCsumErrors", "MemErrors"}, name)
-	}
-	return false
+// losses are the counters of IP and UDP that count losses. RcvbufErrors,
+// InCsumErrors and MemErrors are contained in InErrors.
+func losses() []string {
+	return []string{"IpInHdrErrors", "IpInAddrErrors", "IpInDiscards", reasmFails, noPorts, inErrors, "UdpRcvbufErrors", "UdpInCsumErrors", "UdpMemErrors",
+		"Ip6InHdrErrors", "Ip6InNoRoutes", "Ip6InAddrErrors", "Ip6InTruncatedPkts", "Ip6InDiscards", reasmFails6,
+		noPorts6, inErrors6, "Udp6RcvbufErrors", "Udp6InCsumErrors", "Udp6MemErrors"}
 }
 
-// protocols reads snmp: pairs of lines, headings and numbers.
+// protocols reads the counters of IP and UDP.
 func protocols(p Place) (s Snapshot, err error) {
 	data, err := os.ReadFile(filepath.Join(p.Net, "snmp"))
 	if err != nil {
 		return nil, err
 	}
-	lines := strings.Split(string(data), "\n")
-	for i := 0; i+1 < len(lines); i += 2 {
-		names, numbers := strings.Fields(lines[i]), strings.Fields(lines[i+1])
-		if len(names) != len(numbers) || len(names) == 0 || names[0] != numbers[0] {
-			return nil, fmt.Errorf("%s/snmp: line %d does not fit its heading", p.Net, i+2)
-		}
-		protocol := strings.TrimSuffix(names[0], ":")
-		for k := 1; k < len(names); k++ {
-			if wanted(protocol, names[k]) {
-				n, _ := strconv.ParseUint(numbers[k], 10, 64) // others than these may be negative
-				s = append(s, Counter{Place: p.Name, Name: protocol + names[k], Count: n})
-			}
-		}
+	n := numbers{}
+	if err := parseSNMP(string(data), n); err != nil {
+		return nil, fmt.Errorf("%s/snmp: %w", p.Net, err)
 	}
-	return s, nil
-}
-
-// protocols6 reads snmp6: a name and a number per line.
-func protocols6(p Place) (s Snapshot, err error) {
-	data, err := os.ReadFile(filepath.Join(p.Net, "snmp6"))
-	if err != nil {
+	if data, err = os.ReadFile(filepath.Join(p.Net, "snmp6")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	for line := range strings.Lines(string(data)) {
-		fields := strings.Fields(line)
-		if len(fields) != 2 {
-			continue
-		}
-		for _, protocol := range []string{"Ip6", "Udp6"} {
-			if rest, ok := strings.CutPrefix(fields[0], protocol); ok && wanted(protocol, rest) {
-				n, _ := strconv.ParseUint(fields[1], 10, 64)
-				s = append(s, Counter{Place: p.Name, Name: fields[0], Count: n})
-			}
+	parseSNMP6(string(data), n)
+	for _, name := range losses() {
+		if count, ok := n[name]; ok {
+			s = append(s, Counter{Place: p.Name, Name: name, Count: count})
 		}
 	}
 	return s, nil
 }
 
-// devices reads dev (dev_seq_printf_stats in net/core/net-procfs.c): name, eight
-// numbers of receiving, eight of sending.
-func devices(p Place) (s Snapshot, err error) {
+// deviceLosses reads the counters of the devices on the way.
+func deviceLosses(p Place) (s Snapshot, err error) {
 	data, err := os.ReadFile(filepath.Join(p.Net, "dev"))
 	if err != nil {
 		return nil, err
 	}
-	for line := range strings.Lines(string(data)) {
-		name, numbers, ok := strings.Cut(line, ":")
-		name = strings.TrimSpace(name)
-		fields := strings.Fields(numbers)
-		if !ok || len(fields) < 16 || p.Devices == nil && name == "lo" || p.Devices != nil && !slices.Contains(p.Devices, name) {
+	devices := parseDevices(string(data))
+	for _, name := range slices.Sorted(maps.Keys(devices)) {
+		if p.Devices == nil && name == "lo" || p.Devices != nil && !slices.Contains(p.Devices, name) {
 			continue
 		}
-		for _, f := range []struct {
-			name  string
-			index int
-		}{{"rx_errors", 2}, {"rx_dropped", 3}, {"tx_errors", 10}, {"tx_dropped", 11}} {
-			n, _ := strconv.ParseUint(fields[f.index], 10, 64)
-			s = append(s, Counter{Place: p.Name, Name: "device " + name + " " + f.name, Count: n})
+		d := devices[name]
+		for _, c := range []Counter{{Name: "rx_errors", Count: d.rxErrors}, {Name: rxDropped, Count: d.rxDropped},
+			{Name: "tx_errors", Count: d.txErrors}, {Name: txDropped, Count: d.txDropped}} {
+			s = append(s, Counter{Place: p.Name, Name: "device " + name + " " + c.Name, Count: c.Count})
 		}
 	}
 	return s, nil
 }
 
-// softnet reads softnet_stat (softnet_seq_show in net/core/net-procfs.c): a line
-// for each processor, hexadecimal: processed, dropped, time_squeeze.
-func softnet(p Place) (Snapshot, error) {
+// processors reads the queues of the processors, all together.
+func processors(p Place) (Snapshot, error) {
 	if !p.Softnet {
 		return nil, nil
 	}
@@ -169,15 +136,13 @@ func softnet(p Place) (Snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
+	lines, err := parseSoftnet(string(data))
+	if err != nil {
+		return nil, fmt.Errorf("%s/softnet_stat: %w", p.Net, err)
+	}
 	var dropped, squeezed uint64
-	for line := range bytes.Lines(data) {
-		fields := bytes.Fields(line)
-		if len(fields) < 3 {
-			continue
-		}
-		d, _ := strconv.ParseUint(string(fields[1]), 16, 64)
-		q, _ := strconv.ParseUint(string(fields[2]), 16, 64)
-		dropped, squeezed = dropped+d, squeezed+q
+	for _, l := range lines {
+		dropped, squeezed = dropped+l.dropped, squeezed+l.squeezed
 	}
 	return Snapshot{{Place: p.Name, Name: "softnet dropped", Count: dropped}, {Place: p.Name, Name: squeeze, Count: squeezed}}, nil
 }

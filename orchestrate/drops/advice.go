@@ -1,0 +1,170 @@
+package drops
+
+import (
+	"fmt"
+	"strings"
+)
+
+// smallBuffer is the size of a sensor's receive buffer, in bytes, under which it
+// is the first thing to mend: a tuned machine gives 64 MiB.
+const smallBuffer = 8 << 20
+
+// advice is the reason that a loss at a hop usually has, and the command that
+// cures it.
+func advice(r *Report, h *HopReport) (reason, cure string) {
+	switch h.Hop {
+	case HopProxy:
+		return adviseProxy(h)
+	case HopLoopback, HopBridge, HopVeth, HopDevice:
+		return adviseDevice(h)
+	case HopSoftnet:
+		return adviseSoftnet(h)
+	case HopIP:
+		return adviseIP(h)
+	case HopUDP:
+		return adviseUDP(r, h)
+	case HopSocket:
+		return adviseSocket(h)
+	case HopZeek:
+		return "Zeek itself counts packets that its source dropped", "zeekdemo logs " + h.Sensor
+	case HopCollector:
+		return "the collector could not deliver lines and gave them up: Loki refuses them, or the disk of its queue is full", "zeekdemo logs collector --tail 20"
+	case HopLoki:
+		return "Loki discards lines: " + grownNames(h, "discarded: "), "zeekdemo logs loki --tail 20"
+	}
+	return adviseHost(h)
+}
+
+// Hint is what the counters of a hop that other traffic shares usually mean, and
+// what mends it; empty for a hop that loses nothing.
+func (h *HopReport) Hint() (reason, cure string) {
+	if h.Verdict != VerdictSuspect {
+		return "", ""
+	}
+	return adviseHost(h)
+}
+
+func adviseProxy(h *HopReport) (string, string) {
+	if h.facts.Stopped {
+		return h.facts.Process + " is stopped: nobody empties its queue", fmt.Sprintf("kill -CONT %d", h.facts.PID)
+	}
+	process := h.facts.Process
+	if process == "" {
+		process = "docker-proxy"
+	}
+	return fmt.Sprintf("%s copies one packet at a time and never raises its receive buffer%s", process, sizes(h)), "zeekdemo replay --direct"
+}
+
+// sizes tells the buffers' size where it is known.
+func sizes(h *HopReport) string {
+	if len(h.Queues) == 0 || h.Queues[0].Size == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" (%d KiB)", h.Queues[0].Size>>10)
+}
+
+func adviseDevice(h *HopReport) (string, string) {
+	dev := h.facts.Device
+	drops := func(name string) uint64 {
+		if d := h.counter(name); d != nil {
+			return d.Grown
+		}
+		return 0
+	}
+	switch {
+	case drops(queueDrops) > 0:
+		return fmt.Sprintf("the queueing discipline of %s, %s, has a limit and was full", dev, h.facts.Queueing), fmt.Sprintf("tc qdisc del dev %s root", dev)
+	case h.Hop == HopVeth && drops(txDropped) > 0:
+		return "the sensor's end of the link is down or not there", "zeekdemo up"
+	case h.Hop == HopDevice:
+		return fmt.Sprintf("%s, the sensor's end of its link, refuses what it receives", dev), "zeekdemo up"
+	}
+	return dev + " refuses packets: it is down, or they are longer than its MTU", fmt.Sprintf("ip -s link show dev %s", dev)
+}
+
+func adviseSoftnet(h *HopReport) (string, string) {
+	if d := h.counter(flowLimited); d != nil && d.Grown > 0 {
+		return "one flow filled more than half of a processor's queue, and net.core.flow_limit_cpu_bitmap forbids that", "sysctl -w net.core.flow_limit_cpu_bitmap=0"
+	}
+	reason := "a processor's queue of received packets was full"
+	if h.facts.Backlog > 0 {
+		reason += fmt.Sprintf(": it takes %d (net.core.netdev_max_backlog)", h.facts.Backlog)
+	}
+	if len(h.facts.RPS) > 0 {
+		reason += "; rps_cpus: " + strings.Join(h.facts.RPS, ", ")
+	}
+	return reason, "zeekdemo tune-host"
+}
+
+func adviseIP(h *HopReport) (string, string) {
+	fails, fails6 := h.counter(reasmFails), h.counter(reasmFails6)
+	if fails != nil && fails.Grown > 0 || fails6 != nil && fails6.Grown > 0 {
+		return "datagrams came in fragments, some of which did not come in time: the MTU on the way is smaller than they are", "zeekdemo replay --direct"
+	}
+	return "IP refuses packets as wrong: " + grownNames(h, ""), "zeekdemo replay --direct"
+}
+
+func adviseUDP(r *Report, h *HopReport) (string, string) {
+	grown := func(name string) uint64 {
+		if d := h.counter(name); d != nil {
+			return d.Grown
+		}
+		return 0
+	}
+	socket := r.hop(HopSocket, h.Sensor)
+	switch {
+	case grown(noPorts)+grown(noPorts6) > 0 && socket != nil && socket.facts.Listens:
+		return "packets came for a port on which the sensor does not listen", "zeekdemo replay --port 0"
+	case grown(noPorts)+grown(noPorts6) > 0:
+		return "nobody listens on the sensor's port: Zeek has not opened its socket, or has closed it", "docker restart zeekdemo-" + h.Sensor + "-1"
+	case grown("UdpInCsumErrors")+grown("Udp6InCsumErrors") > 0:
+		return "the outer checksum of datagrams is wrong: something on the way changed them, or a card was to compute it and did not", "ethtool -K IFACE tx off"
+	case grown("UdpMemErrors")+grown("Udp6MemErrors") > 0:
+		return "all UDP sockets together hold as much memory as net.ipv4.udp_mem allows", "sysctl net.ipv4.udp_mem"
+	}
+	return "datagrams died at sockets that are gone now", "zeekdemo logs " + h.Sensor
+}
+
+func adviseSocket(h *HopReport) (string, string) {
+	if h.facts.Stopped {
+		return "Zeek is stopped: nobody empties its queue", "docker unpause zeekdemo-" + h.Sensor + "-1"
+	}
+	least := int64(0)
+	for _, q := range h.Queues {
+		if q.Size > 0 && (least == 0 || q.Size < least) {
+			least = q.Size
+		}
+	}
+	if least > 0 && least < smallBuffer {
+		return fmt.Sprintf("packets come faster than Zeek reads, and its receive buffer is small%s: net.core.rmem_max limited it when it was opened", sizes(h)),
+			"zeekdemo tune-host --restart-sensors"
+	}
+	return "packets come faster than Zeek reads, for longer than its receive buffer can hold" + sizes(h), "zeekdemo replay --lossless require"
+}
+
+// adviseHost is about hops whose counters other traffic shares.
+func adviseHost(h *HopReport) (string, string) {
+	switch h.Hop {
+	case HopSender:
+		return "a sender's socket buffer or device queue was full: " + grownNames(h, ""), "zeekdemo tune-host"
+	case HopConntrack:
+		return "connection tracking had no room for more flows, or lost a race for one", "zeekdemo replay --direct"
+	case HopHostUDP:
+		if d := h.counter(noPorts); d != nil && d.Grown > 0 {
+			return "datagrams came for ports on which nobody listens", "zeekdemo status"
+		}
+		return "IP or UDP of the host refused: " + grownNames(h, ""), "zeekdemo replay --direct"
+	}
+	return "the counters grew: " + grownNames(h, ""), "zeekdemo tune-host"
+}
+
+// grownNames names the counters of losses that grew, without a prefix.
+func grownNames(h *HopReport, prefix string) string {
+	var names []string
+	for _, d := range h.Counters {
+		if d.Grown > 0 && (d.Role == RoleLost || d.Role == RoleVain) {
+			names = append(names, fmt.Sprintf("%s (%d)", strings.TrimPrefix(d.Name, prefix), d.Grown))
+		}
+	}
+	return strings.Join(names, ", ")
+}

@@ -1,0 +1,153 @@
+package drops
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/zeekdemo/zeekdemo/orchestrate/sockets"
+)
+
+// local looks at this machine. It keeps what it has opened.
+type local struct {
+	mu      sync.Mutex
+	watches map[string]*sockets.Watch
+	buf     []sockets.Socket
+}
+
+// Local returns what is to be known of this machine, and what closes it.
+func Local() (Host, func() error) {
+	l := &local{watches: map[string]*sockets.Watch{}}
+	return Host{Sockets: l.sockets, Queues: queueing, Owner: socketOwner}, l.close
+}
+
+func (l *local) close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var err error
+	for _, w := range l.watches {
+		err = errors.Join(err, w.Close())
+	}
+	clear(l.watches)
+	return err
+}
+
+// sockets implements Host.Sockets. A place is opened once; it is opened again
+// when nobody listens there any more, for the process may have another namespace.
+func (l *local) sockets(pid int, at netip.AddrPort) ([]QueueState, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	key := fmt.Sprintf("%d %s", pid, at)
+	w, ok := l.watches[key]
+	if !ok {
+		place, asking := sockets.Place{}, sockets.AsksForNothing
+		if pid != 0 {
+			place, asking = sockets.OfProcess(pid), sockets.AsksForMuch
+		}
+		var err error
+		if w, err = sockets.Open(place, at, asking); err != nil {
+			return nil, err
+		}
+		l.watches[key] = w
+	}
+	var err error
+	l.buf, err = w.Read(l.buf[:0])
+	if err != nil || len(l.buf) == 0 {
+		delete(l.watches, key)
+		return nil, errors.Join(err, w.Close())
+	}
+	list := make([]QueueState, 0, len(l.buf))
+	for _, s := range l.buf {
+		list = append(list, QueueState{ID: s.ID, Local: s.Local, Queued: s.Queued, Buffer: s.Buffer, Exact: w.Exact(), Drops: s.Drops})
+	}
+	return list, nil
+}
+
+// queueing asks the kernel for the root queueing discipline of every device
+// (TCA_STATS2 of RTM_GETQDISC); anybody may.
+func queueing() (map[string]Queueing, error) {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("list the devices: %w", err)
+	}
+	names := map[int]string{}
+	for _, link := range links {
+		names[link.Attrs().Index] = link.Attrs().Name
+	}
+	list, err := netlink.QdiscList(nil)
+	if err != nil {
+		return nil, fmt.Errorf("list the queueing disciplines: %w", err)
+	}
+	m := map[string]Queueing{}
+	for _, q := range list {
+		a := q.Attrs()
+		if a.Parent != netlink.HANDLE_ROOT || a.Statistics == nil || a.Statistics.Queue == nil || a.Statistics.Basic == nil {
+			continue
+		}
+		m[names[a.LinkIndex]] = Queueing{Kind: q.Type(), Packets: uint64(a.Statistics.Basic.Packets),
+			Drops: uint64(a.Statistics.Queue.Drops), Backlog: uint64(a.Statistics.Queue.Qlen)}
+	}
+	return m, nil
+}
+
+// socketOwner looks for the process that has the socket open. That takes root,
+// but docker-proxy says on its command line, which anybody may read, where it
+// listens.
+func socketOwner(inode uint64, at netip.AddrPort) (pid int, name string, err error) {
+	want := fmt.Sprintf("socket:[%d]", inode)
+	processes, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return 0, "", err
+	}
+	hidden := false
+	for _, dir := range processes {
+		entries, err := os.ReadDir(dir + "/fd")
+		hidden = hidden || errors.Is(err, os.ErrPermission)
+		for _, e := range entries {
+			if to, err := os.Readlink(filepath.Join(dir, "fd", e.Name())); err == nil && to == want {
+				return processName(dir)
+			}
+		}
+		if proxyFor(dir, at) {
+			return processName(dir)
+		}
+	}
+	if hidden {
+		return 0, "", fmt.Errorf("find the process at %s: %w", at, os.ErrPermission)
+	}
+	return 0, "", fmt.Errorf("no process has the socket at %s", at)
+}
+
+// processName reads a process's name from its folder.
+func processName(dir string) (pid int, name string, err error) {
+	if pid, err = strconv.Atoi(filepath.Base(dir)); err != nil {
+		return 0, "", err
+	}
+	comm, err := os.ReadFile(dir + "/comm")
+	return pid, strings.TrimSpace(string(comm)), err
+}
+
+// proxyFor reports whether a process is docker-proxy for a UDP port.
+func proxyFor(dir string, at netip.AddrPort) bool {
+	text, err := os.ReadFile(dir + "/cmdline")
+	if err != nil || !strings.Contains(string(text), "docker-proxy\x00") {
+		return false
+	}
+	args := strings.Split(string(text), "\x00")
+	has := func(flag, value string) bool {
+		for i := 1; i < len(args); i++ {
+			if args[i-1] == flag && args[i] == value {
+				return true
+			}
+		}
+		return false
+	}
+	return has("-proto", "udp") && has("-host-port", strconv.Itoa(int(at.Port()))) && has("-host-ip", at.Addr().String())
+}

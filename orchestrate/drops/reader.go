@@ -1,0 +1,349 @@
+package drops
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Reader takes pictures of all hops. It belongs to one goroutine.
+type Reader struct {
+	files Files
+	host  Host
+	find  func(context.Context) (Path, error)
+
+	path  Path
+	links map[string]link // by sensor's name
+	ports []string        // the bridge's
+	owner map[uint64]owner
+	ask   *asker
+	begun time.Time
+	first *Picture
+	whole bool
+}
+
+// lookBack is how long before the first picture a connection may have begun
+// whose line is counted.
+const lookBack = 15 * time.Minute
+
+// link is how a sensor hangs on the monitoring network.
+type link struct {
+	identity string // for which it was found: PID and start of its process
+	inside   string // its own device; empty if not known
+	outside  string // the device at the other end
+	whyNot   error  // why outside is not known
+}
+
+// owner is the process that holds a socket.
+type owner struct {
+	pid  int
+	name string
+	err  error
+}
+
+// NewReader prepares for reading. Find says who is where; it is called for the
+// first picture, and again when a sensor's process has gone.
+func NewReader(files Files, host Host, find func(context.Context) (Path, error)) *Reader {
+	return &Reader{files: files, host: host, find: find, links: map[string]link{}, owner: map[uint64]owner{}, ask: newAsker(), begun: time.Now()}
+}
+
+// WholeLogs counts lines of logs since the first sensor started, not only recent
+// ones. It costs the log store more.
+func (r *Reader) WholeLogs() { r.whole = true }
+
+// logsSince is from when on lines of logs count.
+func (r *Reader) logsSince() time.Time {
+	since := r.begun.Add(-lookBack)
+	for _, s := range r.path.Sensors {
+		if r.whole && !s.Started.IsZero() && s.Started.Before(since) {
+			since = s.Started
+		}
+	}
+	return since
+}
+
+// sight is one namespace as read for one picture.
+type sight struct {
+	snmp    numbers // nil if not known
+	again   numbers // snmp after everything else
+	devices map[string]device
+	later   map[string]device // devices after everything else
+	errs    map[string]error  // by file
+	files   map[string]File
+}
+
+// The files of a namespace. The first are read twice, see [Value.Again].
+const (
+	fileSNMP      = "/proc/net/snmp"
+	fileNetstat   = "/proc/net/netstat"
+	fileSNMP6     = "/proc/net/snmp6"
+	fileDevices   = "/proc/net/dev"
+	fileUDP       = "/proc/net/udp"
+	fileUDP6      = "/proc/net/udp6"
+	fileSoftnet   = "/proc/net/softnet_stat"
+	fileConntrack = "/proc/net/stat/nf_conntrack"
+	fileBacklog   = "/proc/sys/net/core/netdev_max_backlog"
+	fileTracked   = "/proc/sys/net/netfilter/nf_conntrack_count"
+	fileTrackMax  = "/proc/sys/net/netfilter/nf_conntrack_max"
+)
+
+func twice() []string { return []string{fileSNMP, fileSNMP6, fileDevices} }
+
+// Read takes a picture. What cannot be read is named in it; an error means that
+// nothing could be: no engine, no stack.
+func (r *Reader) Read(ctx context.Context) (Picture, error) {
+	if err := r.refresh(ctx); err != nil {
+		return Picture{}, err
+	}
+	answers := r.ask.begin(ctx, r.path, r.logsSince(), r.begun)
+	p := r.kernel(ctx)
+	r.services(&p, answers())
+	slices.SortStableFunc(p.States, func(a, b State) int { return order[a.Hop] - order[b.Hop] })
+	if r.first == nil {
+		first := p
+		r.first = &first
+	}
+	p.first = r.first
+	return p, ctx.Err()
+}
+
+// refresh finds the sensors again where one has gone, or was never there.
+func (r *Reader) refresh(ctx context.Context) error {
+	gone := len(r.path.Sensors) == 0
+	for _, s := range r.path.Sensors {
+		if s.Missing != nil || s.Paused || s.PID != 0 && r.identity(ctx, s) != r.links[s.Name].identity {
+			gone = true
+		}
+	}
+	if !gone {
+		return nil
+	}
+	path, err := r.find(ctx)
+	if err != nil {
+		if len(r.path.Sensors) == 0 {
+			return err
+		}
+		for i := range r.path.Sensors {
+			r.path.Sensors[i].Missing = err
+		}
+		return nil
+	}
+	r.path = path
+	r.topology(ctx)
+	return nil
+}
+
+// identity is that of a sensor's namespace: its process, told from a later one
+// with the same number by its start. It is empty if the process has gone.
+func (r *Reader) identity(ctx context.Context, s SensorAt) string {
+	const file = "/proc/%d/stat"
+	path := fmt.Sprintf(file, s.PID)
+	text := r.files.Read(ctx, 0, path)[path].Text
+	_, started, ok := processState(text)
+	if !ok {
+		return ""
+	}
+	return fmt.Sprintf("%s %d/%d", s.ID, s.PID, started)
+}
+
+// topology finds the devices between the sensors and the monitoring bridge.
+func (r *Reader) topology(ctx context.Context) {
+	byIndex := map[string]string{}
+	r.ports = nil
+	if r.path.Bridge != "" {
+		for path := range r.files.Read(ctx, 0, "/sys/class/net/"+r.path.Bridge+"/brif/*/port_no") {
+			name := strings.Split(path, "/")[6]
+			r.ports = append(r.ports, name)
+			file := "/sys/class/net/" + name + "/ifindex"
+			byIndex[strings.TrimSpace(r.files.Read(ctx, 0, file)[file].Text)] = name
+		}
+	}
+	slices.Sort(r.ports)
+	for _, s := range r.path.Sensors {
+		l := link{}
+		if s.PID != 0 {
+			l.identity = r.identity(ctx, s)
+			l.inside = deviceOf(r.files.Read(ctx, s.PID, "/proc/net/route")["/proc/net/route"].Text, s.Address)
+			l.outside, l.whyNot = r.otherEnd(ctx, s.PID, l.inside, byIndex)
+		}
+		r.links[s.Name] = l
+	}
+}
+
+// otherEnd finds the host's end of a sensor's device.
+func (r *Reader) otherEnd(ctx context.Context, pid int, device string, byIndex map[string]string) (string, error) {
+	if device == "" {
+		return "", errors.New("the sensor has no device on the monitoring network")
+	}
+	file := "/sys/class/net/" + device + "/iflink"
+	f := r.files.Read(ctx, pid, file)[file]
+	name, ok := byIndex[strings.TrimSpace(f.Text)]
+	switch {
+	case ok:
+		return name, nil
+	case len(r.ports) == 1:
+		return r.ports[0], nil
+	case f.Err != nil:
+		return "", f.Err
+	}
+	return "", errors.New("no port of the bridge leads to the sensor")
+}
+
+// kernel reads everything that the kernel counts.
+func (r *Reader) kernel(ctx context.Context) Picture {
+	p := Picture{At: time.Now()}
+	host := r.look(ctx, 0)
+	sensors := make([]*sight, len(r.path.Sensors))
+	for i, s := range r.path.Sensors {
+		if s.PID != 0 && s.Missing == nil {
+			sensors[i] = r.look(ctx, s.PID)
+		}
+	}
+	host.more(r.files.Read(ctx, 0, fileSoftnet, fileUDP, fileUDP6, fileConntrack, fileBacklog, fileTracked, fileTrackMax, fileRPS("lo")))
+	queues, queuesErr := r.queues()
+	states := r.shared(ctx, host, queues, queuesErr)
+	for i, s := range r.path.Sensors {
+		states = append(states, r.proxy(ctx, s, host))
+		if sensors[i] != nil {
+			sensors[i].more(r.files.Read(ctx, s.PID, fileUDP, fileUDP6, fileConntrack, fileRPS(r.links[s.Name].inside)))
+		}
+		states = append(states, r.sensor(ctx, s, host, sensors[i], queues, queuesErr)...)
+	}
+	states = append(states, r.softnet(host, sensors))
+	// What was read once is enclosed by what is read twice.
+	host.lookAgain(r.files.Read(ctx, 0, twice()...))
+	for i, s := range r.path.Sensors {
+		if sensors[i] != nil {
+			sensors[i].lookAgain(r.files.Read(ctx, s.PID, twice()...))
+		}
+	}
+	for i := range states {
+		r.enclose(&states[i], host, sensors)
+	}
+	p.States, p.Took = states, time.Since(p.At)
+	return p
+}
+
+// look reads the counters of a namespace for the first time.
+func (r *Reader) look(ctx context.Context, pid int) *sight {
+	s := &sight{files: map[string]File{}, errs: map[string]error{}}
+	s.more(r.files.Read(ctx, pid, append(twice(), fileNetstat)...))
+	s.snmp, s.devices = s.parse()
+	return s
+}
+
+func (s *sight) more(files map[string]File) {
+	for path, f := range files {
+		s.files[path] = f
+		if f.Err != nil {
+			s.errs[path] = f.Err
+		}
+	}
+}
+
+func (s *sight) parse() (numbers, map[string]device) {
+	var n numbers
+	if f := s.files[fileSNMP]; f.Err == nil {
+		n = numbers{}
+		if err := errors.Join(parseSNMP(f.Text, n), parseSNMP(s.files[fileNetstat].Text, n)); err != nil {
+			s.errs[fileSNMP], n = err, nil
+		} else {
+			parseSNMP6(s.files[fileSNMP6].Text, n)
+		}
+	}
+	var d map[string]device
+	if f := s.files[fileDevices]; f.Err == nil {
+		d = parseDevices(f.Text)
+	}
+	return n, d
+}
+
+func (s *sight) lookAgain(files map[string]File) {
+	s.more(files)
+	s.again, s.later = s.parse()
+}
+
+// enclose fills in the second readings.
+func (r *Reader) enclose(st *State, host *sight, sensors []*sight) {
+	in := host
+	switch st.Hop {
+	case HopDevice, HopIP, HopUDP, HopSocket:
+		i := slices.IndexFunc(r.path.Sensors, func(s SensorAt) bool { return s.Name == st.Sensor })
+		in = sensors[i]
+	}
+	for i := range st.Values {
+		v := &st.Values[i]
+		v.Again = v.N
+		if in == nil {
+			continue
+		}
+		if n, ok := in.again[v.Name]; ok {
+			v.Again = max(v.N, n)
+		}
+		if d, ok := in.later[st.Facts.Device]; ok {
+			if n, ok := d.by(v.Name); ok {
+				v.Again = max(v.N, n)
+			}
+		}
+	}
+}
+
+// by returns a device's number by the name that it has in a [Value].
+func (d device) by(name string) (uint64, bool) {
+	switch name {
+	case rxDropped:
+		return d.rxDropped, true
+	case txDropped:
+		return d.txDropped, true
+	}
+	return 0, false
+}
+
+// queues asks for the queueing disciplines.
+func (r *Reader) queues() (map[string]Queueing, error) {
+	if r.host.Queues == nil {
+		return nil, errors.New("only known on the engine's own machine")
+	}
+	return r.host.Queues()
+}
+
+// listening returns the sockets that take what is sent to an address, from a
+// namespace's tables.
+func (s *sight) listening(at netip.AddrPort) (list []udpSocket, err error) {
+	if err := s.errs[fileUDP]; err != nil {
+		return nil, err
+	}
+	ports := []uint16{at.Port()}
+	for _, socket := range append(parseSockets(s.files[fileUDP].Text, ports), parseSockets(s.files[fileUDP6].Text, ports)...) {
+		bound := socket.local.Addr().Unmap()
+		if at.Addr().IsUnspecified() || bound.IsUnspecified() || bound == at.Addr().Unmap() {
+			list = append(list, socket)
+		}
+	}
+	return list, nil
+}
+
+// ownerOf finds the process that holds a socket, once for each socket.
+func (r *Reader) ownerOf(inode uint64, at netip.AddrPort) owner {
+	if r.host.Owner == nil {
+		return owner{err: errors.New("only known on the engine's own machine")}
+	}
+	o, ok := r.owner[inode]
+	if !ok {
+		o.pid, o.name, o.err = r.host.Owner(inode, at)
+		r.owner[inode] = o
+	}
+	return o
+}
+
+// stopped reports whether a process does nothing because it was told to.
+func (r *Reader) stopped(ctx context.Context, pid int) bool {
+	path := "/proc/" + strconv.Itoa(pid) + "/stat"
+	state, _, _ := processState(r.files.Read(ctx, 0, path)[path].Text)
+	return state == "T" || state == "t"
+}

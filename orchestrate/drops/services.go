@@ -1,0 +1,459 @@
+package drops
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Services are the base URLs by which the stack's services are asked, such as
+// "http://172.19.0.2:9991". What is empty cannot be asked that way.
+type Services struct {
+	Zeek       map[string]string // by sensor
+	Collector  string
+	Loki       string
+	Prometheus string // has what it scraped of all of them; up to five seconds old
+}
+
+// Missed is what Zeek's logs say was missed.
+type Missed struct {
+	Connections uint64 `json:"connections"` // that lack bytes
+	Fresh       uint64 `json:"fresh"`       // of these: that began after this program had started to look
+	Bytes       uint64 `json:"bytes"`       // that they lack
+}
+
+// patience bounds one question to a service.
+const patience = 1500 * time.Millisecond
+
+// asker asks the services for their numbers.
+type asker struct {
+	client *http.Client
+	failed map[string]int // of URLs: how many more pictures not to ask again
+}
+
+func newAsker() *asker {
+	// No proxy: every address is this machine's own or a container's.
+	return &asker{client: &http.Client{Timeout: patience, Transport: &http.Transport{MaxIdleConnsPerHost: 2}}, failed: map[string]int{}}
+}
+
+// metric is one sample: a name with its labels, and a number.
+type metric struct {
+	name   string
+	labels map[string]string
+	value  float64
+}
+
+// answer is what one service said.
+type answer struct {
+	metrics []metric
+	stale   bool // by way of Prometheus
+	err     error
+}
+
+// answers are what all of them said.
+type answers struct {
+	zeek            map[string]answer
+	collector, loki answer
+	missed          map[string]missedAnswer
+}
+
+type missedAnswer struct {
+	missed Missed
+	err    error
+}
+
+// begin asks all services at once and returns what waits for their answers.
+// Log lines count if their time is later than since; begun is when this program
+// started to look.
+func (a *asker) begin(ctx context.Context, path Path, since, begun time.Time) func() answers {
+	all := answers{zeek: map[string]answer{}, missed: map[string]missedAnswer{}}
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	ask := func(base, selector string, names []string, put func(answer)) {
+		skip := a.skip(base)
+		wg.Go(func() {
+			got := a.metrics(ctx, base, path.Services.Prometheus, selector, names, skip)
+			mu.Lock()
+			defer mu.Unlock()
+			put(got)
+			if got.stale || got.err != nil {
+				a.rest(base)
+			}
+		})
+	}
+	for _, s := range path.Sensors {
+		ask(path.Services.Zeek[s.Name], fmt.Sprintf("job=\"zeek\",sensor=%q", s.Name), zeekNames(), func(got answer) { all.zeek[s.Name] = got })
+		wg.Go(func() {
+			m, err := a.missed(ctx, path.Services.Loki, s.Name, since, begun)
+			mu.Lock()
+			defer mu.Unlock()
+			all.missed[s.Name] = missedAnswer{m, err}
+		})
+	}
+	ask(path.Services.Collector, `job="collector"`, collectorNames(), func(got answer) { all.collector = got })
+	ask(path.Services.Loki, `job="loki"`, lokiNames(), func(got answer) { all.loki = got })
+	return func() answers { wg.Wait(); return all }
+}
+
+// skip reports whether a service that did not answer is left in peace.
+func (a *asker) skip(base string) bool {
+	if a.failed[base] > 0 {
+		a.failed[base]--
+		return true
+	}
+	return false
+}
+
+// rest leaves a service in peace for a while. Begin's lock is held.
+func (a *asker) rest(base string) {
+	if a.failed[base] == 0 {
+		a.failed[base] = 10
+	}
+}
+
+// The metrics that are read.
+func zeekNames() []string {
+	return []string{"zeek_net_received_packets_total", "zeek_net_dropped_packets_total", "zeek_net_packet_lag_seconds", "process_start_time_seconds"}
+}
+
+func collectorNames() []string {
+	return []string{"otelcol_receiver_accepted_log_records", "otelcol_receiver_refused_log_records", "otelcol_receiver_failed_log_records",
+		"otelcol_exporter_sent_log_records", "otelcol_exporter_send_failed_log_records", "otelcol_exporter_enqueue_failed_log_records",
+		"otelcol_exporter_queue_size", "otelcol_exporter_queue_capacity", "otelcol_process_uptime_seconds"}
+}
+
+func lokiNames() []string {
+	return []string{"loki_distributor_lines_received_total", "loki_discarded_samples_total", "process_start_time_seconds"}
+}
+
+// metrics asks a service itself, else Prometheus.
+func (a *asker) metrics(ctx context.Context, base, prometheus, selector string, names []string, skip bool) answer {
+	err := errors.New("its address is not known here")
+	if base != "" && !skip {
+		var list []metric
+		if list, err = a.scrape(ctx, base+"/metrics", names); err == nil {
+			return answer{metrics: list}
+		}
+	}
+	if prometheus == "" {
+		return answer{err: err}
+	}
+	list, err2 := a.query(ctx, prometheus, fmt.Sprintf(`{__name__=~"(%s)(_total)?",%s}`, strings.Join(names, "|"), selector))
+	switch {
+	case err2 != nil:
+		return answer{err: fmt.Errorf("%w; nor by way of Prometheus: %w", err, err2)}
+	case len(list) == 0:
+		return answer{err: fmt.Errorf("%w; and Prometheus has nothing of it", err)}
+	}
+	return answer{metrics: list, stale: true}
+}
+
+func (a *asker) get(ctx context.Context, target string) (io.ReadCloser, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	resp, err := a.client.Do(req) //nolint:bodyclose // the caller closes it, as a body that ends its context too
+	if err != nil {
+		cancel()
+		var u *url.Error
+		if errors.As(err, &u) {
+			err = fmt.Errorf("ask %s: %w", req.URL.Host, u.Err)
+		}
+		return nil, err
+	}
+	b := body{resp.Body, cancel}
+	if resp.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, 200))
+		return nil, errors.Join(fmt.Errorf("%s answers %s: %s", req.URL.Host, resp.Status, strings.TrimSpace(string(text))), b.Close())
+	}
+	return b, nil
+}
+
+// body ends its request's context when it is closed.
+type body struct {
+	io.ReadCloser
+	cancel context.CancelFunc
+}
+
+func (b body) Close() error {
+	defer b.cancel()
+	return b.ReadCloser.Close()
+}
+
+// scrape reads the named metrics from a page in Prometheus' text format.
+func (a *asker) scrape(ctx context.Context, target string, names []string) ([]metric, error) {
+	b, err := a.get(ctx, target)
+	if err != nil {
+		return nil, err
+	}
+	defer b.Close()
+	return parseMetrics(b, names)
+}
+
+// parseMetrics reads the text format, version 0.0.4, as far as named metrics are
+// concerned; a counter may have "_total" after its name, and loses it.
+func parseMetrics(r io.Reader, names []string) (list []metric, err error) {
+	lines := bufio.NewScanner(r)
+	lines.Buffer(make([]byte, 64<<10), 1<<20)
+	for lines.Scan() {
+		line := lines.Text()
+		end := strings.IndexAny(line, "{ ")
+		if end <= 0 || line[0] == '#' {
+			continue
+		}
+		name := wantedMetric(line[:end], names)
+		if name == "" {
+			continue
+		}
+		m := metric{name: name}
+		rest := line[end:]
+		if rest[0] == '{' {
+			if m.labels, rest, err = parseLabels(rest[1:]); err != nil {
+				return nil, fmt.Errorf("metric %s: %w", name, err)
+			}
+		}
+		number, _, _ := strings.Cut(strings.TrimSpace(rest), " ") // a time may follow
+		if m.value, err = strconv.ParseFloat(number, 64); err != nil {
+			return nil, fmt.Errorf("metric %s: %w", name, err)
+		}
+		list = append(list, m)
+	}
+	return list, lines.Err()
+}
+
+// wantedMetric returns the name under which a metric is wanted.
+func wantedMetric(name string, names []string) string {
+	for _, want := range names {
+		if rest, ok := strings.CutPrefix(name, want); ok && (rest == "" || rest == "_total") {
+			return want
+		}
+	}
+	return ""
+}
+
+// parseLabels reads what stands between the braces, and returns what follows.
+func parseLabels(text string) (map[string]string, string, error) {
+	labels := map[string]string{}
+	for {
+		text = strings.TrimLeft(text, ", ")
+		if rest, ok := strings.CutPrefix(text, "}"); ok {
+			return labels, rest, nil
+		}
+		name, rest, ok := strings.Cut(text, "=")
+		if !ok {
+			return nil, "", errors.New("labels without an end")
+		}
+		quoted, err := strconv.QuotedPrefix(rest)
+		if err != nil {
+			return nil, "", fmt.Errorf("label %s: %w", name, err)
+		}
+		if labels[name], err = strconv.Unquote(quoted); err != nil {
+			return nil, "", fmt.Errorf("label %s: %w", name, err)
+		}
+		text = rest[len(quoted):]
+	}
+}
+
+// vector is Prometheus' and Loki's answer to a query at one time.
+type vector struct {
+	Data struct {
+		Result []struct {
+			Metric map[string]string
+			Value  [2]any
+		}
+	}
+}
+
+// query asks Prometheus.
+func (a *asker) query(ctx context.Context, base, query string) ([]metric, error) {
+	return a.vector(ctx, base+"/api/v1/query?"+url.Values{"query": {query}}.Encode())
+}
+
+func (a *asker) vector(ctx context.Context, target string) (list []metric, err error) {
+	b, err := a.get(ctx, target)
+	if err != nil {
+		return nil, err
+	}
+	defer b.Close()
+	var v vector
+	if err := json.NewDecoder(b).Decode(&v); err != nil {
+		return nil, fmt.Errorf("read the answer of %s: %w", target, err)
+	}
+	for _, r := range v.Data.Result {
+		text, _ := r.Value[1].(string)
+		m := metric{name: strings.TrimSuffix(r.Metric["__name__"], "_total"), labels: r.Metric}
+		if m.value, err = strconv.ParseFloat(text, 64); err != nil {
+			return nil, fmt.Errorf("read the answer of %s: %w", target, err)
+		}
+		list = append(list, m)
+	}
+	return list, nil
+}
+
+// missed asks Loki for connections with missed bytes that began after since. A
+// connection's line has the time at which it began, and is written when it ends.
+func (a *asker) missed(ctx context.Context, loki, sensor string, since, begun time.Time) (m Missed, err error) {
+	if loki == "" {
+		return m, errors.New("its address is not known here")
+	}
+	lines := fmt.Sprintf(`{service_name="zeek",sensor=%q,log="conn"} |~ %s`, sensor, "`\"missed_bytes\":[1-9]`")
+	if m.Connections, err = a.over(ctx, loki, "sum(count_over_time("+lines+" %s))", since); err != nil || m.Connections == 0 {
+		return m, err
+	}
+	if m.Bytes, err = a.over(ctx, loki, "sum(sum_over_time("+lines+` | json missed="missed_bytes" | unwrap missed | __error__="" %s))`, since); err != nil {
+		return m, err
+	}
+	m.Fresh, err = a.over(ctx, loki, "sum(count_over_time("+lines+" %s))", begun)
+	return m, err
+}
+
+// over asks for one number over the time from exactly since until now. A
+// window is whole seconds long, so it ends up to a second ahead.
+func (a *asker) over(ctx context.Context, loki, query string, since time.Time) (uint64, error) {
+	seconds := int64(time.Since(since)/time.Second) + 1
+	values := url.Values{"query": {fmt.Sprintf(query, fmt.Sprintf("[%ds]", seconds))},
+		"time": {strconv.FormatInt(since.Add(time.Duration(seconds)*time.Second).UnixNano(), 10)}}
+	list, err := a.vector(ctx, loki+"/loki/api/v1/query?"+values.Encode())
+	if err != nil || len(list) == 0 {
+		return 0, err // without a line there is no number
+	}
+	return uint64(list[0].value), nil
+}
+
+// services adds the hops behind the kernel.
+func (r *Reader) services(p *Picture, all answers) {
+	for _, s := range r.path.Sensors {
+		p.States = append(p.States, zeekState(s.Name, all.zeek[s.Name]), logsState(s.Name, all.missed[s.Name]))
+	}
+	p.States = append(p.States, collectorState(all.collector), lokiState(all.loki))
+}
+
+// take starts a state with a service's answer, and reports whether there is one.
+func (s *State) take(a answer) bool {
+	if a.err != nil {
+		s.unknown("its metrics", a.err)
+		return false
+	}
+	if a.stale {
+		s.Unknown = append(s.Unknown, Unknown{"its metrics of this very moment", "only what Prometheus scraped last is to be had: up to 5 s old"})
+	}
+	for _, m := range a.metrics {
+		if m.name == "process_start_time_seconds" {
+			s.Identity = strconv.FormatFloat(m.value, 'f', -1, 64)
+		}
+	}
+	return true
+}
+
+// sum adds the samples of one name as a value. A counter that a service has not
+// counted with yet is not there: it counts as 0 beside others that are.
+func (s *State) sum(role Role, a answer, name string) {
+	v := Value{Name: name, Role: role, bits: 64}
+	for _, m := range a.metrics {
+		if m.name == name && m.value > 0 {
+			v.N += uint64(m.value)
+		}
+	}
+	s.Values = append(s.Values, v)
+}
+
+// gauge returns the sum of a gauge's samples.
+func (a answer) gauge(name string) (sum float64) {
+	for _, m := range a.metrics {
+		if m.name == name {
+			sum += m.value
+		}
+	}
+	return sum
+}
+
+func (a answer) has(name string) bool {
+	return slices.ContainsFunc(a.metrics, func(m metric) bool { return m.name == name })
+}
+
+// zeekState is what Zeek says of itself. It cannot see what its own socket drops.
+func zeekState(sensor string, a answer) State {
+	s := State{Hop: HopZeek, Sensor: sensor, Name: "Zeek of " + sensor}
+	if !s.take(a) {
+		return s
+	}
+	if !a.has("zeek_net_received_packets_total") {
+		s.unknown("its packets", errors.New("its metrics do not have them"))
+		return s
+	}
+	s.sum(RoleIn, a, "zeek_net_received_packets_total")
+	s.sum(RoleVain, a, "zeek_net_dropped_packets_total")
+	s.Facts.LagSecond = a.gauge("zeek_net_packet_lag_seconds")
+	return s
+}
+
+// logsState is what the logs say. Bytes are missed where an acknowledgement came
+// for data that did not.
+func logsState(sensor string, m missedAnswer) State {
+	s := State{Hop: HopLogs, Sensor: sensor, Name: "logs of " + sensor, Lines: true}
+	if m.err != nil {
+		s.unknown("connections with missed bytes", m.err)
+		return s
+	}
+	s.Values = []Value{
+		{Name: "connections with missed bytes", Role: RoleSign, N: m.missed.Connections, bits: 64},
+		{Name: "missed bytes", Role: RoleSign, N: m.missed.Bytes, bits: 64},
+		{Name: "connections with missed bytes, begun since the first look", Role: RoleSign, N: m.missed.Fresh, bits: 64},
+	}
+	return s
+}
+
+// collectorState counts what the collector gave up. What its receiver refuses it
+// reads again from the file, and what waits for Loki is on disk: neither is lost.
+func collectorState(a answer) State {
+	s := State{Hop: HopCollector, Name: "collector", Lines: true}
+	if !s.take(a) {
+		return s
+	}
+	s.sum(RoleIn, a, "otelcol_receiver_accepted_log_records")
+	s.sum(RoleLost, a, "otelcol_exporter_send_failed_log_records")
+	s.sum(RoleLost, a, "otelcol_exporter_enqueue_failed_log_records")
+	s.sum(RoleSign, a, "otelcol_receiver_refused_log_records")
+	s.sum(RoleSign, a, "otelcol_receiver_failed_log_records")
+	if size := a.gauge("otelcol_exporter_queue_capacity"); size > 0 {
+		s.Queues = append(s.Queues, Queue{Used: int64(a.gauge("otelcol_exporter_queue_size")), Size: int64(size), Unit: "batches", Exact: true})
+	}
+	return s
+}
+
+// lokiState counts what Loki discarded, by its reasons.
+func lokiState(a answer) State {
+	s := State{Hop: HopLoki, Name: "Loki", Lines: true}
+	if !s.take(a) {
+		return s
+	}
+	s.sum(RoleIn, a, "loki_distributor_lines_received_total")
+	byReason := map[string]float64{}
+	for _, m := range a.metrics {
+		if m.name == "loki_discarded_samples_total" {
+			byReason[cmp.Or(m.labels["reason"], "no reason given")] += m.value
+		}
+	}
+	for _, reason := range slices.Sorted(maps.Keys(byReason)) {
+		s.Values = append(s.Values, Value{Name: "discarded: " + reason, Role: RoleLost, N: uint64(byReason[reason]), bits: 64})
+	}
+	if len(byReason) == 0 {
+		s.Values = append(s.Values, Value{Name: "discarded", Role: RoleLost, bits: 64})
+	}
+	return s
+}
