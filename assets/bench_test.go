@@ -120,7 +120,8 @@ func (b *bench) create(service string, hosts ...string) *instance {
 	if h := s.HealthCheck; h != nil {
 		config.Healthcheck = &container.HealthConfig{Test: h.Test, Interval: time.Duration(*h.Interval), Timeout: time.Duration(*h.Timeout), Retries: int(*h.Retries)}
 	}
-	host := &container.HostConfig{CapDrop: s.CapDrop, SecurityOpt: s.SecurityOpt, ReadonlyRootfs: s.ReadOnly, ExtraHosts: hosts, Tmpfs: map[string]string{}}
+	host := &container.HostConfig{CapDrop: s.CapDrop, SecurityOpt: s.SecurityOpt, ReadonlyRootfs: s.ReadOnly, ExtraHosts: hosts, Tmpfs: map[string]string{},
+		PidMode: container.PidMode(s.Pid), UsernsMode: container.UsernsMode(s.UserNSMode)}
 	host.Memory = int64(s.MemLimit)
 	for _, path := range s.Tmpfs {
 		host.Tmpfs[path] = ""
@@ -256,9 +257,14 @@ func (i *instance) logs() string {
 	return text.String()
 }
 
+// address is the container's; not valid while it does not run.
+func (i *instance) address() netip.Addr {
+	return i.inspect().NetworkSettings.Networks[i.name].IPAddress
+}
+
 // get asks the service over HTTP at its container's address.
 func (i *instance) get(port int, path string, query url.Values) ([]byte, error) {
-	address := i.inspect().NetworkSettings.Networks[i.name].IPAddress
+	address := i.address()
 	if !address.IsValid() {
 		return nil, fmt.Errorf("%s does not run", i.service)
 	}

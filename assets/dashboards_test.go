@@ -14,8 +14,18 @@ type (
 	dashboard struct {
 		UID, Title    string
 		SchemaVersion int
+		Links         []struct{ URL string }
+		Annotations   struct{ List []mark }
 		Templating    struct{ List []variable }
 		Panels        []panel
+	}
+	mark struct { // an annotation query
+		Name, Expr string
+		Datasource source
+		Target     struct {
+			Type string
+			Tags []string
+		}
 	}
 	variable struct {
 		Name, Type, AllValue string
@@ -43,7 +53,7 @@ type (
 	source struct{ Type, UID string }
 )
 
-var dashboardFiles = []string{"zeekdemo-logs", "zeekdemo-telemetry"}
+var dashboardFiles = []string{"zeekdemo-logs", "zeekdemo-telemetry", "zeekdemo-path"}
 
 // loadDashboard parses a dashboard as Compose delivers it.
 func loadDashboard(tb testing.TB, uid string) dashboard {
@@ -98,12 +108,37 @@ func TestDashboards(t *testing.T) {
 				checkPlace(t, d.Panels[:i], p)
 				checkTargets(t, sources, p)
 			}
+			checkLinksAndMarks(t, sources, d)
 			for _, v := range d.Templating.List {
 				if v.Type == "query" && sources[v.Datasource.UID] != v.Datasource.Type {
 					t.Errorf("variable %s asks unknown data source %+v", v.Name, v.Datasource)
 				}
 			}
 		})
+	}
+}
+
+// checkLinksAndMarks wants every dashboard to lead to all others and to show the
+// runs, which `replay` tags.
+func checkLinksAndMarks(t *testing.T, sources map[string]string, d dashboard) {
+	t.Helper()
+	linked := []string{d.UID}
+	for _, l := range d.Links {
+		linked = append(linked, strings.TrimPrefix(l.URL, "/d/"))
+	}
+	slices.Sort(linked)
+	if want := slices.Sorted(slices.Values(dashboardFiles)); !slices.Equal(linked, want) {
+		t.Errorf("with its links that is %q, want %q", linked, want)
+	}
+	runs := false
+	for _, m := range d.Annotations.List {
+		runs = runs || m.Datasource.Type == "grafana" && slices.Equal(m.Target.Tags, []string{"zeekdemo"})
+		if m.Expr != "" && sources[m.Datasource.UID] != m.Datasource.Type {
+			t.Errorf("annotations %s ask unknown data source %+v", m.Name, m.Datasource)
+		}
+	}
+	if !runs {
+		t.Error("the runs of replay are not marked")
 	}
 }
 

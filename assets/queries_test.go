@@ -35,13 +35,14 @@ var counted = map[string]string{
 	"Bytes in files":                "4203570",
 }
 
-// TestQueries executes every query of both dashboards as Grafana would, against
+// TestQueries executes every query of the dashboards as Grafana would, against
 // real Prometheus and real Loki that hold what two real sensors recorded and
 // that got it by way of the stack's own configurations.
 func TestQueries(t *testing.T) {
 	t.Parallel()
 	rec := recorded(t)
-	b := newBench(t, "loki", "collector", "prometheus")
+	b := newBench(t, "loki", "collector", "prometheus", "exporter-host")
+	b.run("exporter-host")
 	hosts := rec.serveMetrics(b)
 	loki, prometheus := b.run("loki"), b.run("prometheus", hosts...)
 	b.depot().write("/logs", rec.files)
@@ -53,6 +54,11 @@ func TestQueries(t *testing.T) {
 	for _, uid := range dashboardFiles {
 		d := loadDashboard(t, uid)
 		values := asker.variables(t, d)
+		for _, m := range d.Annotations.List {
+			if m.Expr != "" { // there may be none to mark, but it must be a query
+				asker.query(t, target{Expr: m.Expr, Datasource: m.Datasource}, values)
+			}
+		}
 		for _, p := range d.Panels {
 			for _, target := range p.Targets {
 				name := fmt.Sprintf("%s/%s/%s", uid, p.Title, target.RefID)
@@ -107,6 +113,9 @@ func scrapedTwice(prometheus *instance) error {
 		`rate(otelcol_exporter_sent_log_records[20s] offset 5s)`,
 		`rate(loki_distributor_lines_received_total[20s] offset 5s)`,
 		`rate(prometheus_tsdb_head_samples_appended_total[20s] offset 5s)`,
+		`rate(node_netstat_Udp_InDatagrams{namespace="host"}[20s] offset 5s)`,
+		`rate(node_netstat_Udp_InDatagrams{namespace="zeek"}[20s] offset 5s)`,
+		`rate(node_netstat_Udp_InDatagrams{namespace="zeek-geneve"}[20s] offset 5s)`,
 	} {
 		a, err := prometheus.ask(prometheusPort, "/api/v1/query", url.Values{"query": {expr}})
 		if err == nil && len(a.Data.Result) == 0 {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httputil"
+	"net/netip"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -73,25 +75,37 @@ func (r *recording) lines() int {
 }
 
 // serveMetrics answers for both sensors at the network's gateway, which is this
-// machine, and returns the names by which Prometheus must know it.
+// machine, and returns the names by which Prometheus must know it. The exporters
+// beside them are real ones, in network namespaces of their own.
 func (r *recording) serveMetrics(b *bench) []string {
 	b.Helper()
-	listener, err := net.Listen("tcp", net.JoinHostPort(b.gateway.String(), "9991"))
-	if err != nil {
-		testenv.Missing(b, fmt.Sprintf("needs an engine on this machine: %v", err))
-	}
-	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+	b.serve("9991", http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		sensor, _, _ := strings.Cut(req.Host, ":")
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8") // Zeek's: it names no version
 		fmt.Fprint(w, r.metrics[sensor])
-	})}
-	go server.Serve(listener) // returns when the server is closed
-	b.Cleanup(func() { server.Close() })
+	}))
+	beside := map[string]string{}
 	var hosts []string
 	for sensor := range r.metrics {
 		hosts = append(hosts, sensor+":"+b.gateway.String())
+		beside[sensor+":9100"] = netip.AddrPortFrom(b.run("exporter-"+sensor).address(), 9100).String()
 	}
+	b.serve("9100", &httputil.ReverseProxy{Rewrite: func(p *httputil.ProxyRequest) {
+		p.Out.URL.Scheme, p.Out.URL.Host = "http", beside[p.In.Host]
+	}})
 	return hosts
+}
+
+// serve listens at the network's gateway until the test ends.
+func (b *bench) serve(port string, handler http.Handler) {
+	b.Helper()
+	listener, err := net.Listen("tcp", net.JoinHostPort(b.gateway.String(), port))
+	if err != nil {
+		testenv.Missing(b, fmt.Sprintf("needs an engine on this machine: %v", err))
+	}
+	server := &http.Server{Handler: handler}
+	go server.Serve(listener) // returns when the server is closed
+	b.Cleanup(func() { server.Close() })
 }
 
 func TestShiftKeepsEverythingButTheSeconds(t *testing.T) {

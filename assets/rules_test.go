@@ -1,0 +1,118 @@
+package assets_test
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/client"
+	"gopkg.in/yaml.v3"
+)
+
+// rule is one of stack/prometheus/rules.yml.
+type rule struct {
+	Alert, Expr string
+	Labels      map[string]string
+	Annotations map[string]string
+}
+
+// loadRules parses the rules as Compose delivers them.
+func loadRules(tb testing.TB) (rules []rule) {
+	tb.Helper()
+	var file struct {
+		Groups []struct{ Rules []rule }
+	}
+	if err := yaml.Unmarshal([]byte(loadStack(tb, nil).Configs["prometheus-rules"].Content), &file); err != nil {
+		tb.Fatal(err)
+	}
+	for _, g := range file.Groups {
+		rules = append(rules, g.Rules...)
+	}
+	return rules
+}
+
+// Every alert says what is wrong and what to type, and is made to fire by a unit
+// test.
+func TestAlertsSayWhatToDo(t *testing.T) {
+	var tests struct {
+		Tests []struct {
+			AlertRuleTest []struct {
+				Alertname string `yaml:"alertname"`
+				ExpAlerts []any  `yaml:"exp_alerts"`
+			} `yaml:"alert_rule_test"`
+		}
+	}
+	if err := yaml.Unmarshal([]byte(readFile(t, "testdata/rules_test.yml")), &tests); err != nil {
+		t.Fatal(err)
+	}
+	fires, rests := map[string]bool{}, map[string]bool{}
+	for _, unit := range tests.Tests {
+		for _, expected := range unit.AlertRuleTest {
+			fires[expected.Alertname] = fires[expected.Alertname] || len(expected.ExpAlerts) > 0
+			rests[expected.Alertname] = rests[expected.Alertname] || len(expected.ExpAlerts) == 0
+		}
+	}
+	for _, r := range loadRules(t) {
+		if !slices.Contains([]string{"warning", "critical"}, r.Labels["severity"]) || r.Annotations["summary"] == "" || !strings.Contains(r.Annotations["action"], "`zeekdemo ") {
+			t.Errorf("%s: severity %q, summary %q, action %q", r.Alert, r.Labels["severity"], r.Annotations["summary"], r.Annotations["action"])
+		}
+		if !fires[r.Alert] || !rests[r.Alert] {
+			t.Errorf("%s: the unit tests make it fire: %v, and rest: %v; want both", r.Alert, fires[r.Alert], rests[r.Alert])
+		}
+	}
+}
+
+// The rules' unit tests, in the promtool that comes with Prometheus.
+func TestRules(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, "prometheus")
+	tool := b.createContainer("promtool", &container.Config{
+		Image: b.project.Services["prometheus"].Image, Entrypoint: []string{"/bin/promtool"}, Cmd: []string{"test", "rules", "rules_test.yml"}, WorkingDir: "/tmp",
+	}, &container.HostConfig{})
+	tool.write("/tmp", map[string]string{"rules.yml": b.project.Configs["prometheus-rules"].Content, "rules_test.yml": readFile(t, "testdata/rules_test.yml")})
+	tool.start()
+	wait := b.api.ContainerWait(t.Context(), tool.id, client.ContainerWaitOptions{Condition: container.WaitConditionNotRunning})
+	select {
+	case err := <-wait.Error:
+		t.Fatal(err)
+	case ended := <-wait.Result:
+		if ended.StatusCode != 0 || !strings.Contains(tool.logs(), "SUCCESS") {
+			t.Errorf("exit code %d:\n%s", ended.StatusCode, tool.logs())
+		}
+	}
+}
+
+// What cannot be broken for a test without harm to the machine, a real
+// Prometheus is shown instead: a CPU whose backlog overflows and a socket of the
+// host whose queue does, as their exporter tells it. The other alerts are made
+// to fire by the real thing (cmd/zeekdemo).
+func TestAlertsOfTheHostFire(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, "prometheus")
+	start := time.Now()
+	b.serve("9100", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		lost := int(time.Since(start).Seconds())
+		fmt.Fprintf(w, "# TYPE node_softnet_dropped_total counter\nnode_softnet_dropped_total{cpu=\"0\"} 0\nnode_softnet_dropped_total{cpu=\"1\"} %d\n", lost)
+		fmt.Fprintf(w, "# TYPE node_netstat_Udp_RcvbufErrors untyped\nnode_netstat_Udp_RcvbufErrors %d\n", lost)
+	}))
+	prometheus := b.run("prometheus", "exporter-host:"+b.gateway.String())
+	eventually(t, 40*time.Second, func() error {
+		a, err := prometheus.ask(prometheusPort, "/api/v1/query", map[string][]string{"query": {`ALERTS{alertstate="firing", namespace="host"}`}})
+		if err != nil {
+			return err
+		}
+		var names []string
+		for _, s := range a.Data.Result {
+			names = append(names, s.Metric["alertname"]+s.Metric["cpu"])
+		}
+		slices.Sort(names)
+		if want := []string{"HostSocketDrops", "SoftnetDrops1"}; !slices.Equal(names, want) {
+			return fmt.Errorf("alerts %q, want %q", names, want)
+		}
+		return nil
+	}, prometheus)
+}
