@@ -47,6 +47,9 @@ func NewSession(m Machine, store Records, boot, engine string, interfaces []stri
 	return s, nil
 }
 
+// Record returns what is recorded by now.
+func (s *Session) Record() Record { return s.record }
+
 // Apply records what the plan changes, then changes it, and returns the items
 // that were changed. Where one fails, or ctx is done, everything that the
 // session changed is taken back.
@@ -121,6 +124,19 @@ func read(ctx context.Context, m Machine, i Item) (string, error) {
 		return "", fmt.Errorf("read %s: %w", i.Path, fs.ErrNotExist)
 	}
 	return value(content), nil
+}
+
+// BootID returns the ID of the machine's present boot.
+func BootID(ctx context.Context, m Machine) (string, error) {
+	files, err := m.Read(ctx, nsenter.Namespace{}, bootID)
+	if err != nil {
+		return "", fmt.Errorf("look at the machine's boot: %w", err)
+	}
+	boot := value(files[bootID])
+	if boot == "" {
+		return "", errors.New("look at the machine's boot: its kernel tells no ID")
+	}
+	return boot, nil
 }
 
 // Uptime returns how long the machine has been running, in seconds: the clock

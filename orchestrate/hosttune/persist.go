@@ -89,27 +89,27 @@ func readPersisted(ctx context.Context, m Machine) (persisted, error) {
 
 // Persist writes the file for the numbers of a plan that has been applied by
 // the session, or takes back what the session has done. The plan is the one
-// from before. It reports whether the file changed.
-func (s *Session) Persist(ctx context.Context, p Plan) (changed bool, err error) {
+// from before. It is a session's last step.
+func (s *Session) Persist(ctx context.Context, p Plan) error {
 	files, err := s.m.Read(ctx, nsenter.Namespace{}, PersistFile)
 	if err != nil {
-		return false, errors.Join(err, s.Rollback(ctx))
+		return errors.Join(err, s.Rollback(ctx))
 	}
 	var was persisted
 	old, exists := files[PersistFile]
 	if exists {
 		if was = parsePersisted(old); !was.ours {
-			return false, errors.Join(fmt.Errorf("write %s: it was not made by zeekdemo, or was changed since: %w", PersistFile, fs.ErrExist), s.Rollback(ctx))
+			return errors.Join(fmt.Errorf("write %s: it was not made by zeekdemo, or was changed since: %w", PersistFile, fs.ErrExist), s.Rollback(ctx))
 		}
 	}
 	text := persistText(p, was.record(s.record))
 	if old == text {
-		return false, nil
+		return nil
 	}
 	if err := s.m.Write(ctx, nsenter.Namespace{}, PersistFile, text); err != nil {
-		return false, errors.Join(err, s.Rollback(ctx))
+		return errors.Join(err, s.Rollback(ctx))
 	}
-	return true, nil
+	return nil
 }
 
 // record makes entries of what the file says was before, where r has none: it

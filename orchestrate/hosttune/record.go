@@ -74,6 +74,19 @@ func (r Record) with(items []Item, uptime float64) Record {
 	return r
 }
 
+// along adds another record's entries about what this one has none of.
+func (r Record) along(other Record) Record {
+	r.Entries = slices.Clone(r.Entries)
+	for _, e := range other.Entries {
+		if !slices.ContainsFunc(r.Entries, func(own Entry) bool {
+			return own.Path == e.Path && own.Container == e.Container && own.Started.Equal(e.Started)
+		}) {
+			r.Entries = append(r.Entries, e)
+		}
+	}
+	return r
+}
+
 // Store keeps records in a folder, one file for each boot of each machine.
 type Store struct {
 	Dir string
@@ -123,14 +136,22 @@ func (s Store) LoadOthers(boot string) []Record {
 	return list
 }
 
-// Any reports whether there is a record of any machine, anybody's.
-func (s Store) Any() bool {
+// All returns the records of every machine, this user's and others', as far as
+// they may be read.
+func (s Store) All() (list []Record) {
 	for _, dir := range append([]string{s.Dir}, s.Others...) {
-		if files, err := filepath.Glob(recordFile(dir, "*")); err == nil && len(files) > 0 {
-			return true
+		files, err := filepath.Glob(recordFile(dir, "*"))
+		if err != nil {
+			continue // the folder's name would be a pattern
+		}
+		for _, file := range files {
+			boot := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(file), "tuning-"), ".json")
+			if r, err := loadRecord(dir, boot); err == nil {
+				list = append(list, r)
+			}
 		}
 	}
-	return false
+	return list
 }
 
 func loadRecord(dir, boot string) (Record, error) {

@@ -34,11 +34,13 @@ type Status struct {
 	Persisted bool     `json:"persisted"` // also for later boots, see [PersistFile]
 	Lines     []Line   `json:"settings"`
 	Notes     []string `json:"notes,omitempty"`
+
+	Record Record `json:"-"` // what is recorded
 }
 
 // NewStatus says how the settings of a plan stand, given what is recorded.
 func NewStatus(p Plan, r Record) Status {
-	s := Status{Tuned: true, Recorded: len(r.Entries) > 0, Notes: p.Notes}
+	s := Status{Tuned: true, Recorded: len(r.Entries) > 0, Notes: p.Notes, Record: r}
 	for _, i := range p.Items {
 		l := Line{Item: i, State: Fine}
 		e, recorded := r.find(i)
@@ -56,8 +58,8 @@ func NewStatus(p Plan, r Record) Status {
 	return s
 }
 
-// Look plans and says how the machine stands; it changes nothing. The sensors
-// are those that run.
+// Look plans and says how the machine stands, given what this user or another
+// one has recorded of it; it changes nothing. The sensors are those that run.
 func Look(ctx context.Context, m Machine, store Store, sensors []Place) (Status, error) {
 	p, err := NewPlan(ctx, m, sensors, nil)
 	if err != nil {
@@ -66,6 +68,9 @@ func Look(ctx context.Context, m Machine, store Store, sensors []Place) (Status,
 	r, err := store.Load(p.Boot)
 	if err != nil {
 		return Status{}, err
+	}
+	for _, other := range store.LoadOthers(p.Boot) {
+		r = r.along(other)
 	}
 	if len(r.Interfaces) > 0 {
 		if again, err := NewPlan(ctx, m, sensors, r.Interfaces); err == nil { // an interface may be gone

@@ -76,9 +76,10 @@ type Options struct {
 	Image string
 	// Pull says whether the image may be pulled; empty for never.
 	Pull orchestrate.PullPolicy
-	// Program is this program, built for the engine's platform. It is only
-	// needed for features of interfaces by way of a helper, see [Feature].
-	Program string
+	// Program finds this program, built for the engine's platform. It is only
+	// needed for features of interfaces by way of a helper, see [Feature]; nil
+	// for none.
+	Program func() (path string, err error)
 }
 
 // Local returns the way of root on the engine's own machine. On other systems

@@ -32,7 +32,14 @@ func Open(ctx context.Context, engine orchestrate.Engine, o Options) (Machine, W
 	if _, err := engine.Info(ctx); err != nil {
 		return nil, "", orchestrate.WithHint(err, "start the engine; or, as root on its machine: --via direct")
 	}
-	spec := orchestrate.HelperSpec{Image: o.Image, Pull: o.Pull, Program: o.Program}
+	spec := orchestrate.HelperSpec{Image: o.Image, Pull: o.Pull}
+	if o.Program != nil {
+		path, err := o.Program()
+		if err != nil {
+			return nil, "", err
+		}
+		spec.Program = path
+	}
 	if spec.Image == "" {
 		image, err := sensorImage(ctx, engine)
 		if err != nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/zeekdemo/zeekdemo/cmd/internal/ui"
+	"github.com/zeekdemo/zeekdemo/forward"
 	"github.com/zeekdemo/zeekdemo/orchestrate"
 	"github.com/zeekdemo/zeekdemo/orchestrate/engine"
 )
@@ -41,6 +42,16 @@ type App struct {
 	OpenBrowser func(ctx context.Context, url string) error
 	// Exec replaces the process, as execve does.
 	Exec func(path string, args, env []string) error
+	// between stands before the way out; tests put faults there. Nil: nothing.
+	between func(forward.Sink) forward.Sink
+}
+
+// sink is the way out, with what stands before it.
+func (a *App) sink(out forward.Sink) forward.Sink {
+	if a.between == nil {
+		return out
+	}
+	return a.between(out)
 }
 
 // System returns the real outside world.
@@ -126,7 +137,7 @@ captures into it, encapsulated in VXLAN or GENEVE.
 	root.SetErr(app.Err)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(newUp(app), newStatus(app), newDown(app), newLogs(app), newOpen(app),
-		newReplay(app), newVerify(app), newSelftest(app), newSidecar(app), newVersion(app), newCompletion(app))
+		newReplay(app), newVerify(app), newSelftest(app), newTuneHost(app), newKernelFile(app), newSidecar(app), newVersion(app), newCompletion(app))
 	root.SetHelpCommand(&cobra.Command{Use: "help", Hidden: true, RunE: func(*cobra.Command, []string) error { return root.Help() }})
 	classifyArgs(root)
 	return root
