@@ -62,7 +62,8 @@ type Spec struct {
 	// Exclude are further receivers of tunnels (the other sensors, the published
 	// ports): what goes to them is not mirrored. Sensor always is among them.
 	Exclude []netip.AddrPort
-	// Filter is a pcap-filter expression compiled for Ethernet; empty takes all.
+	// Filter is a pcap-filter expression compiled for Ethernet frames of a file (not
+	// of a live device, where VLAN tags are elsewhere); empty takes all.
 	Filter     []bpf.RawInstruction
 	Expression string // as it was typed, to be shown
 	Detached   bool   // no process watches it
@@ -111,8 +112,9 @@ type Mirror struct {
 	Stats      Stats          `json:"stats"`
 	Notes      []string       `json:"notes,omitempty"` // what is different from what one would expect
 
-	exclude []netip.AddrPort
-	clsact  clsact
+	clsact clsact
+	index  int // of the interface
+	record record
 }
 
 // clsact says whose the queueing discipline on the interface is.

@@ -1,17 +1,594 @@
 package tcmirror
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/zeekdemo/zeekdemo/orchestrate"
 )
 
-func supports(Spec) error { return errors.ErrUnsupported }
+// capNetAdmin is the number of CAP_NET_ADMIN.
+const capNetAdmin = 12
 
-func start(context.Context, Spec) (Mirror, error) { return Mirror{}, errors.ErrUnsupported }
+// denied explains refusals.
+func denied(err error) error {
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
+		return needCapability(err)
+	}
+	return err
+}
 
-func list() ([]Mirror, error) { return nil, nil }
+func needCapability(err error) error {
+	return orchestrate.WithHint(fmt.Errorf("%w (mirroring in the kernel needs CAP_NET_ADMIN)", err),
+		"run it as root, e.g. with sudo")
+}
 
-func stop(Mirror) error { return nil }
+// missing explains what the kernel says where a module is not there.
+func missing(what string, err error) error {
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) {
+		return fmt.Errorf("this kernel has no %s: %w: %w", what, err, errors.ErrUnsupported)
+	}
+	return err
+}
 
-func follow(Mirror, netip.AddrPort, []netip.AddrPort) error { return nil }
+// capable says early, and at once, that the capability is missing.
+func capable() error {
+	status, err := os.ReadFile("/proc/thread-self/status")
+	if err != nil {
+		return nil // the kernel will say it
+	}
+	for line := range bytes.Lines(status) {
+		if hex, ok := bytes.CutPrefix(line, []byte("CapEff:")); ok {
+			have, err := strconv.ParseUint(string(bytes.TrimSpace(hex)), 16, 64)
+			if err == nil && have&(1<<capNetAdmin) == 0 {
+				return needCapability(fmt.Errorf("mirror in the kernel: %w", os.ErrPermission))
+			}
+		}
+	}
+	return nil
+}
+
+// job is a mirror in the making.
+type job struct {
+	spec    Spec
+	plan    plan
+	tunnel  tunnel
+	record  record
+	program []bpf.RawInstruction
+	gate    *os.File // nil: without
+}
+
+// step is one change of the kernel's objects. Whatever the number of steps that
+// were done, Stop takes them back.
+type step struct {
+	name string
+	do   func() error
+}
+
+func supports(spec Spec) error {
+	j, err := prepare(spec)
+	if err != nil {
+		return err
+	}
+	defer j.close()
+	return rehearse(j)
+}
+
+// prepare decides; it changes nothing but what rehearsals left behind.
+func prepare(spec Spec) (*job, error) {
+	if err := spec.validate(); err != nil {
+		return nil, err
+	}
+	spec.Sensor = netip.AddrPortFrom(spec.Sensor.Addr().Unmap(), spec.Sensor.Port())
+	if err := capable(); err != nil {
+		return nil, err
+	}
+	f, err := probe(spec)
+	if err != nil {
+		return nil, err
+	}
+	p, err := decide(spec, f)
+	if err != nil {
+		return nil, err
+	}
+	j := &job{spec: spec, plan: p}
+	j.tunnel = tunnel{encap: spec.Encap, vni: spec.VNI, sensor: spec.Sensor, name: newName(os.Getpid())}
+	j.record = record{iface: spec.Interface, index: f.iface.index, direction: p.direction, encap: spec.Encap, sensor: spec.Sensor,
+		vni: spec.VNI, service: spec.Service, clsact: p.clsact, owner: self(), detached: spec.Detached,
+		started: time.Now(), expression: spec.Expression}
+	if p.classifier == classifierBPF {
+		j.program, err = program(receivers(spec.Sensor, spec.Exclude), spec.Filter)
+		if err != nil {
+			return nil, err
+		}
+		j.gate, err = loadGate(gate(f.iface.index, p.detour))
+	}
+	if j.gate == nil {
+		if p.detour {
+			return nil, unsupportedf("mirror %s: its frames do not fit into the path to the sensor, and copies that do not would slow down the originals; what prevents that is missing (%v)", spec.Interface, err)
+		}
+		j.tunnel.single = true
+		j.plan.notes = append(j.plan.notes, "all flows go from one source port, so to one worker of the sensor")
+	}
+	return j, nil
+}
+
+func (j *job) close() {
+	if j.gate != nil {
+		j.gate.Close()
+	}
+}
+
+// probe asks for the facts.
+func probe(spec Spec) (f facts, err error) {
+	link, err := netlink.LinkByName(spec.Interface)
+	if err != nil {
+		return f, fmt.Errorf("find interface %s: %w", spec.Interface, err)
+	}
+	a := link.Attrs()
+	_, own := nameOwner(a.Name)
+	f.iface = iface{name: a.Name, index: a.Index, mtu: a.MTU, linkType: a.EncapType, related: []int{a.MasterIndex, a.ParentIndex},
+		isLoop: a.RawFlags&unix.IFF_LOOPBACK != 0, isTunnel: own}
+	f.iface.related = slices.DeleteFunc(f.iface.related, func(i int) bool { return i == 0 })
+	found, err := hooks()
+	if err != nil {
+		return f, err
+	}
+	f.ingress = found[a.Index]
+	for i, parent := range []uint32{parentIn, parentOut} {
+		there, err := filters(a.Index, parent)
+		if err != nil {
+			return f, err
+		}
+		for _, o := range there {
+			f.priorities[i] = append(f.priorities[i], o.priority)
+		}
+	}
+	if f.route, err = routeTo(spec.Sensor.Addr()); err != nil {
+		return f, err
+	}
+	f.classifier, err = bestClassifier(spec)
+	return f, err
+}
+
+func routeTo(to netip.Addr) (route, error) {
+	routes, err := netlink.RouteGet(to.AsSlice())
+	if err != nil || len(routes) == 0 {
+		return route{}, fmt.Errorf("find the way to the sensor %s: %w", to, cmp.Or(err, error(unix.ENETUNREACH)))
+	}
+	r := route{device: routes[0].LinkIndex, local: routes[0].Type == unix.RTN_LOCAL, mtu: routes[0].MTU}
+	link, err := netlink.LinkByIndex(r.device)
+	if err != nil {
+		return r, fmt.Errorf("find the way to the sensor %s: %w", to, err)
+	}
+	if a := link.Attrs(); r.mtu == 0 || a.MTU < r.mtu {
+		r.mtu = a.MTU
+	}
+	r.related, err = relatives(link)
+	return r, err
+}
+
+// relatives are the bridge or bond over a device, what is under it, and its
+// ports.
+func relatives(link netlink.Link) ([]int, error) {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("list interfaces: %w", err)
+	}
+	a := link.Attrs()
+	var all []int
+	for _, l := range links {
+		b := l.Attrs()
+		if b.Index == a.MasterIndex || b.Index == a.ParentIndex || b.MasterIndex == a.Index {
+			all = append(all, b.Index)
+		}
+	}
+	return all, nil
+}
+
+// bestClassifier tries them on a tunnel that is made for that, and removed.
+func bestClassifier(spec Spec) (best classifier, err error) {
+	t := tunnel{name: newName(os.Getpid()), encap: spec.Encap, vni: spec.VNI, sensor: spec.Sensor}
+	if err := t.create(); err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, removeDevice(t.name)) }()
+	if err := netlink.QdiscAdd(clsactOf(t.index)); err != nil {
+		return "", denied(missing("clsact (sch_ingress)", fmt.Errorf("add clsact: %w", err)))
+	}
+	for _, kind := range []classifier{classifierBPF, classifierMatchAll, classifierU32} {
+		f := tcFilter{link: t.index, parent: parentIn, priority: 1, kind: kind, handle: kind.handle(), program: verdict(nothing)}
+		if f.add(false) == nil {
+			best = kind
+			break
+		}
+	}
+	if best == "" {
+		return "", nil
+	}
+	f := tcFilter{link: t.index, parent: parentOut, priority: 1, kind: best, handle: best.handle(), program: verdict(nothing), target: t.index}
+	if err := f.add(false); err != nil {
+		return "", denied(missing("action mirred (act_mirred)", fmt.Errorf("add a mirred action: %w", err)))
+	}
+	return best, nil
+}
+
+// handle is the handle of our filters; u32 chooses its own.
+func (c classifier) handle() uint32 {
+	if c == classifierU32 {
+		return 0
+	}
+	return 1
+}
+
+// verdict is a program that always answers the same.
+func verdict(v uint32) []bpf.RawInstruction {
+	return []bpf.RawInstruction{{Op: classRET, K: v}}
+}
+
+// rehearse sets a whole tunnel up and removes it.
+func rehearse(j *job) error {
+	return errors.Join(run(context.Background(), j.tunnelSteps()), removeDevice(j.tunnel.name))
+}
+
+// tunnelSteps make the tunnel; they do not touch the interface.
+func (j *job) tunnelSteps() []step {
+	t := &j.tunnel
+	return []step{
+		{"add the tunnel", t.create},
+		{"write its alias", func() error { return t.write(j.record) }},
+		{"keep it quiet", t.quiet},
+		{"guard it", func() error { return t.guard(j.record.index, j.gate) }},
+		{"point it to the sensor", func() error { return t.point(j.spec.Sensor) }},
+		{"set it up", j.up},
+	}
+}
+
+// up tries other ports to listen on where one is taken.
+func (j *job) up() error {
+	err := j.tunnel.up()
+	for range 4 {
+		if !errors.Is(err, unix.EADDRINUSE) {
+			return err
+		}
+		if err = removeDevice(j.tunnel.name); err != nil {
+			return err
+		}
+		steps := j.tunnelSteps()
+		if err = run(context.Background(), steps[:len(steps)-1]); err != nil {
+			return err
+		}
+		err = j.tunnel.up()
+	}
+	return err
+}
+
+// steps make the mirror.
+func (j *job) steps() []step {
+	steps := j.tunnelSteps()
+	if j.plan.clsact == clsactOurs {
+		steps = append(steps, step{"add clsact", j.addClsact})
+	}
+	steps = append(steps, step{"filter what comes in", func() error { return j.addFilter(0) }})
+	if j.plan.direction == directionBoth {
+		steps = append(steps, step{"filter what goes out", func() error { return j.addFilter(1) }})
+	}
+	return steps
+}
+
+func (j *job) addClsact() error {
+	err := netlink.QdiscAdd(clsactOf(j.record.index))
+	if errors.Is(err, unix.EEXIST) {
+		// Somebody else was faster: then it is theirs.
+		j.record.clsact = clsactTheirs
+		return j.tunnel.write(j.record)
+	}
+	if err != nil {
+		return denied(missing("clsact (sch_ingress)", fmt.Errorf("add clsact to %s: %w", j.spec.Interface, err)))
+	}
+	return nil
+}
+
+func (j *job) addFilter(direction int) error {
+	f := tcFilter{link: j.record.index, parent: []uint32{parentIn, parentOut}[direction], priority: j.plan.priority[direction],
+		kind: j.plan.classifier, handle: j.plan.classifier.handle(), program: j.program, target: j.tunnel.index,
+		cookie: cookie(j.tunnel.name, j.record.clsact)}
+	err := f.add(false)
+	if err == nil {
+		return nil
+	}
+	err = fmt.Errorf("add a filter to %s: %w", j.spec.Interface, err)
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return fmt.Errorf("%w: %w", err, errors.ErrUnsupported) // a shared block, see tc(8)
+	}
+	return denied(err)
+}
+
+func start(ctx context.Context, spec Spec) (Mirror, error) {
+	if err := sweep(); err != nil {
+		return Mirror{}, err
+	}
+	mirrors, err := list()
+	if err != nil {
+		return Mirror{}, err
+	}
+	for _, m := range mirrors {
+		if m.Interface == spec.Interface && m.Sensor == spec.Sensor && m.Encap == spec.Encap && m.Complete {
+			return m, fmt.Errorf("mirror %s to %s: %w (%s)", spec.Interface, spec.Sensor, ErrRunning, m.Device)
+		}
+	}
+	j, err := prepare(spec)
+	if err != nil {
+		return Mirror{}, err
+	}
+	defer j.close()
+	err = run(ctx, j.steps())
+	if err != nil {
+		return Mirror{}, errors.Join(err, stop(Mirror{Device: j.tunnel.name}))
+	}
+	m, err := Get(j.tunnel.name)
+	m.Notes = append(m.Notes, j.plan.notes...)
+	return m, err
+}
+
+func run(ctx context.Context, steps []step) error {
+	for _, s := range steps {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := s.do(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sweep removes what processes left that died.
+func sweep() error {
+	mirrors, err := list()
+	for _, m := range mirrors {
+		if !m.Alive {
+			err = errors.Join(err, stop(m))
+		}
+	}
+	return err
+}
+
+// found is what a look at the kernel finds.
+type found struct {
+	devices map[string]netlink.Link
+	filters map[string][]tcFilter // by tunnel
+	clsact  map[string]clsact     // as the filters of a tunnel tell it
+	all     map[int][]tcFilter    // by interface
+	names   map[int]string
+}
+
+func look() (found, error) {
+	f := found{map[string]netlink.Link{}, map[string][]tcFilter{}, map[string]clsact{}, map[int][]tcFilter{}, map[int]string{}}
+	var links []netlink.Link
+	err := error(netlink.ErrDumpInterrupted)
+	for try := 0; try < 10 && errors.Is(err, netlink.ErrDumpInterrupted); try++ {
+		links, err = netlink.LinkList()
+	}
+	if err != nil {
+		return f, fmt.Errorf("list interfaces: %w", err)
+	}
+	for _, l := range links {
+		f.names[l.Attrs().Index] = l.Attrs().Name
+		if _, ok := nameOwner(l.Attrs().Name); ok && (l.Type() == VXLAN || l.Type() == GENEVE) {
+			f.devices[l.Attrs().Name] = l
+		}
+	}
+	at, err := hooks()
+	if err != nil {
+		return f, err
+	}
+	for link := range at {
+		for _, parent := range []uint32{parentIn, parentOut} {
+			if parent == parentOut && at[link] != "clsact" {
+				continue
+			}
+			there, err := filters(link, parent)
+			if err != nil {
+				return f, err
+			}
+			f.add(link, there)
+		}
+	}
+	return f, nil
+}
+
+func (f found) add(link int, there []tcFilter) {
+	f.all[link] = append(f.all[link], there...)
+	for _, o := range there {
+		if device, whose, ok := parseCookie(o.cookie); ok {
+			f.filters[device] = append(f.filters[device], o)
+			f.clsact[device] = whose
+		}
+	}
+}
+
+func list() ([]Mirror, error) {
+	f, err := look()
+	if err != nil {
+		return nil, err
+	}
+	mirrors := []Mirror{}
+	for name, link := range f.devices {
+		mirrors = append(mirrors, f.mirror(name, link))
+	}
+	for name, there := range f.filters {
+		if f.devices[name] == nil {
+			m := Mirror{Device: name, Interface: f.names[there[0].link], clsact: f.clsact[name], Notes: []string{"its tunnel was removed by somebody else"}}
+			m.index = there[0].link
+			mirrors = append(mirrors, m)
+		}
+	}
+	slices.SortFunc(mirrors, func(a, b Mirror) int {
+		return cmp.Or(cmp.Compare(a.Interface, b.Interface), cmp.Compare(a.Device, b.Device))
+	})
+	return mirrors, nil
+}
+
+// mirror reads one from its tunnel and filters.
+func (f found) mirror(name string, link netlink.Link) Mirror {
+	a := link.Attrs()
+	m := Mirror{Device: name, Encap: link.Type()}
+	r, ok := parseRecord(a.Alias)
+	if !ok {
+		m.Process, _ = nameOwner(name)
+		m.Alive = owner{pid: m.Process, space: pidSpace()}.alive()
+		return m
+	}
+	m.Interface, m.Direction, m.VNI, m.Sensor, m.Service, m.Expression = r.iface, r.direction, r.vni, r.sensor, r.service, r.expression
+	m.Detached, m.Process, m.Started, m.clsact, m.index = r.detached, r.owner.pid, r.started, r.clsact, r.index
+	m.record = r
+	m.Alive = r.detached || r.owner.alive()
+	if now, ok := f.names[r.index]; ok {
+		m.Interface = now
+	} else {
+		m.Notes = append(m.Notes, "interface "+r.iface+" is gone")
+	}
+	for _, o := range f.filters[name] {
+		if o.parent == parentIn {
+			m.Stats.Received = o.counted
+		} else {
+			m.Stats.Sent = o.counted
+		}
+	}
+	want := 1
+	if r.direction == directionBoth {
+		want = 2
+	}
+	m.Complete = len(f.filters[name]) == want && a.RawFlags&unix.IFF_UP != 0
+	if s := a.Statistics; s != nil {
+		m.Stats.Tunnel = Counters{Packets: s.TxPackets, Bytes: s.TxBytes, Dropped: s.TxDropped}
+		m.Stats.Errors = s.TxErrors
+	}
+	return m
+}
+
+// stop removes filters first, then clsact, and the tunnel, which tells of both,
+// at last.
+func stop(m Mirror) error {
+	if err := capable(); err != nil {
+		return err
+	}
+	f, err := look()
+	if err != nil {
+		return err
+	}
+	if link := f.devices[m.Device]; link != nil {
+		m = f.mirror(m.Device, link)
+	}
+	for _, o := range f.filters[m.Device] {
+		if err := o.remove(); err != nil {
+			return denied(fmt.Errorf("remove a filter of %s: %w", m.Interface, err))
+		}
+	}
+	if m.clsact == clsactOurs {
+		if err := f.releaseClsact(m); err != nil {
+			return err
+		}
+	}
+	return removeDevice(m.Device)
+}
+
+// releaseClsact removes clsact where nobody uses it, and else leaves the duty to
+// another mirror of the interface, if there is one.
+func (f found) releaseClsact(m Mirror) error {
+	for name, link := range f.devices {
+		other := f.mirror(name, link)
+		if name != m.Device && other.index == m.index && other.index != 0 {
+			other.record.clsact = clsactOurs
+			t := tunnel{name: name, index: link.Attrs().Index, encap: link.Type()}
+			return t.write(other.record)
+		}
+	}
+	at, err := hooks()
+	if err != nil || at[m.index] != "clsact" {
+		return err
+	}
+	for _, parent := range []uint32{parentIn, parentOut} {
+		there, err := filters(m.index, parent)
+		if err != nil || len(there) > 0 {
+			return err
+		}
+	}
+	err = netlink.QdiscDel(clsactOf(m.index))
+	if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.EINVAL) {
+		return denied(fmt.Errorf("remove clsact from %s: %w", m.Interface, err))
+	}
+	return nil
+}
+
+// follow leaves out the tunnel to the new address before there is one, and only
+// then points to it. For a moment both addresses are sent to, never none.
+func follow(m Mirror, sensor netip.AddrPort, exclude []netip.AddrPort) error {
+	sensor = netip.AddrPortFrom(sensor.Addr().Unmap(), sensor.Port())
+	f, err := look()
+	if err != nil {
+		return err
+	}
+	link := f.devices[m.Device]
+	if link == nil {
+		return fmt.Errorf("follow the sensor to %s: device %s: %w", sensor, m.Device, ErrGone)
+	}
+	m = f.mirror(m.Device, link)
+	t := &tunnel{name: m.Device, index: link.Attrs().Index, encap: m.Encap, vni: m.VNI, sensor: m.Sensor}
+	if sensor == m.Sensor || !m.Sensor.IsValid() {
+		return nil
+	}
+	if sensor.Addr().Is6() != m.Sensor.Addr().Is6() || t.encap == GENEVE && sensor.Port() != m.Sensor.Port() {
+		return unsupportedf("follow the sensor to %s: a %s device to %s cannot", sensor, t.encap, m.Sensor)
+	}
+	before, err := t.destinations()
+	if err != nil {
+		return err
+	}
+	r := m.record
+	r.sensor = sensor
+	for _, s := range []func() error{
+		func() error { return f.reprogram(t, receivers(sensor, append(before, exclude...))) },
+		func() error { return t.point(sensor) },
+		func() error { return t.write(r) },
+		func() error {
+			return t.unpoint(slices.DeleteFunc(before, func(a netip.AddrPort) bool { return a == sensor }))
+		},
+		func() error { return f.reprogram(t, receivers(sensor, exclude)) },
+	} {
+		if err := s(); err != nil {
+			return denied(err)
+		}
+	}
+	return nil
+}
+
+// reprogram exchanges the part of the filters that depends on the receivers; the
+// actions, and so the counters, stay.
+func (f found) reprogram(t *tunnel, all []netip.AddrPort) (err error) {
+	for _, o := range f.filters[t.name] {
+		if o.kind != classifierBPF {
+			continue // it leaves nothing out
+		}
+		if o.program, err = divert(o.program, all); err == nil {
+			err = o.add(true)
+		}
+		if err != nil {
+			return fmt.Errorf("change a filter of %s: %w", t.name, err)
+		}
+	}
+	return nil
+}
