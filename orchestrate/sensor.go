@@ -50,17 +50,3 @@ func FindSensor(ctx context.Context, engine Engine, encap string) (Sensor, error
 	}
 	return s, nil
 }
-
-// GrafanaURL returns the base URL of the stack's Grafana as published on this
-// machine; empty if there is none.
-func GrafanaURL(ctx context.Context, engine Engine) string {
-	service, err := ServiceByName("grafana")
-	if err != nil {
-		return ""
-	}
-	containers, err := byService(ctx, engine)
-	if err != nil {
-		return ""
-	}
-	return service.URL(containers[service.Name])
-}

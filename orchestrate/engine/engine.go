@@ -212,7 +212,7 @@ func describe(item container.Summary, in container.InspectResponse) orchestrate.
 		}
 	}
 	if in.Config != nil {
-		c.Image = in.Config.Image
+		c.Image, c.Env = in.Config.Image, in.Config.Env
 	}
 	if in.NetworkSettings != nil {
 		for name, endpoint := range in.NetworkSettings.Networks {

@@ -282,6 +282,8 @@ type replay struct {
 	stopSource func()
 	// account is what is known of the receiver; nil when a file is written.
 	account *losslessDocument
+	// done is the report, once the run is over.
+	done *replayDocument
 	// cleanup removes what the run put on disk for itself.
 	cleanup func()
 }
@@ -346,6 +348,7 @@ func runReplay(ctx context.Context, app *App, o replayOptions) error {
 	if err := r.openSink(ctx); err != nil {
 		return err
 	}
+	defer r.mark(ctx)()
 	return r.run(ctx)
 }
 

@@ -129,6 +129,7 @@ func (r *replay) showProgress(snapshot func() forward.Report) *ui.Meter {
 func (r *replay) report(ctx context.Context, rep forward.Report, runErr error) error {
 	result := r.result(ctx, rep, runErr)
 	doc := r.document(rep, result)
+	r.done = &doc
 	var err error
 	switch {
 	case r.o.json:
@@ -185,8 +186,8 @@ func (r *replay) document(rep forward.Report, result error) replayDocument {
 		doc.Destination, doc.Via = r.target.Address.String(), r.target.Via
 		doc.ViaReason = strings.Join(r.target.Reasons, "; ")
 	}
-	if r.target.Grafana != "" {
-		doc.GrafanaURL = grafanaLink(r.target.Grafana, r.config.VNI, rep, r.o.uniqueFlows)
+	if r.target.Grafana.URL != "" {
+		doc.GrafanaURL = grafanaLink(r.target.Grafana.URL, r.config.VNI, rep, r.o.uniqueFlows)
 	}
 	var loss lossError
 	switch {

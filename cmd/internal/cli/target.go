@@ -16,9 +16,9 @@ import (
 // target is where a run goes.
 type target struct {
 	Address netip.AddrPort
-	Via     string   // "to", "published", "direct" or "sidecar"
-	Reasons []string // why not by a better way
-	Grafana string   // base URL of the stack's Grafana; empty without one
+	Via     string              // "to", "published", "direct" or "sidecar"
+	Reasons []string            // why not by a better way
+	Grafana orchestrate.Grafana // the stack's
 	Sensor  orchestrate.Sensor
 }
 
@@ -63,7 +63,7 @@ func (r *replay) sensorTarget(ctx context.Context, e orchestrate.Engine) (target
 		return target{}, err
 	}
 	way.announce(r.app.Err)
-	t := target{Address: way.address(sensor), Via: way.via, Reasons: way.reasons, Grafana: orchestrate.GrafanaURL(ctx, e), Sensor: sensor}
+	t := target{Address: way.address(sensor), Via: way.via, Reasons: way.reasons, Grafana: orchestrate.FindGrafana(ctx, e), Sensor: sensor}
 	if t.Via == viaSidecar {
 		r.useSidecar(e, t.Address, way.sidecar)
 	}
