@@ -5,18 +5,8 @@ import (
 	"encoding/json"
 	"net/http"
 	"slices"
-	"strconv"
 	"sync"
 )
-
-// annotation is a mark on the time axis, as Grafana's API takes and shows it.
-type annotation struct {
-	ID      int      `json:"id"`
-	Time    int64    `json:"time"` // milliseconds since the Unix epoch
-	TimeEnd int64    `json:"timeEnd,omitempty"`
-	Tags    []string `json:"tags"`
-	Text    string   `json:"text"`
-}
 
 // server answers the part of Grafana's HTTP API that the stack uses.
 type server struct {
@@ -41,6 +31,7 @@ func (s *server) handler() http.Handler {
 		"GET /api/dashboards/uid/{uid}":  s.dashboard,
 		"GET /api/annotations":           s.listAnnotations,
 		"POST /api/annotations":          s.annotate,
+		"PATCH /api/annotations/{id}":    s.patchAnnotation,
 	} {
 		mux.HandleFunc(pattern, s.authorised(handle))
 	}
@@ -120,35 +111,4 @@ func (s *server) dashboard(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer(w, http.StatusOK, map[string]any{"dashboard": s.content.dashboards[i].model, "meta": map[string]any{"provisioned": true}})
-}
-
-// listAnnotations filters by tags (all of them) and by time, from and to in
-// milliseconds.
-func (s *server) listAnnotations(w http.ResponseWriter, r *http.Request) {
-	query := r.URL.Query()
-	from, _ := strconv.ParseInt(query.Get("from"), 10, 64)
-	to, _ := strconv.ParseInt(query.Get("to"), 10, 64)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	found := []annotation{}
-	for _, a := range s.annotations {
-		tagged := !slices.ContainsFunc(query["tags"], func(tag string) bool { return !slices.Contains(a.Tags, tag) })
-		if tagged && max(a.Time, a.TimeEnd) >= from && (to == 0 || a.Time <= to) {
-			found = append(found, a)
-		}
-	}
-	answer(w, http.StatusOK, found)
-}
-
-func (s *server) annotate(w http.ResponseWriter, r *http.Request) {
-	var a annotation
-	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<16)).Decode(&a); err != nil || a.Text == "" {
-		fail(w, http.StatusBadRequest, "bad annotation data")
-		return
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	a.ID = len(s.annotations) + 1
-	s.annotations = append(s.annotations, a)
-	answer(w, http.StatusOK, map[string]any{"id": a.ID, "message": "Annotation added"})
 }
