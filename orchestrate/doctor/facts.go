@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/zeekdemo/zeekdemo/orchestrate"
+	"github.com/zeekdemo/zeekdemo/orchestrate/hosttune"
 )
 
 // Fact is an answer, or the reason why there is none.
@@ -47,27 +48,25 @@ type Facts struct {
 	Routes   Fact[[]Route]                     `json:"routes"`
 	Bridge   bool                              `json:"bridge_exists"` // a device with the name of the monitoring bridge
 	Proxy    Fact[Proxy]                       `json:"userland_proxy"`
-	Services Fact[[]orchestrate.ServiceStatus] `json:"services"`       // empty without a stack
-	Sensors  Fact[[]Sensor]                    `json:"sensors"`        // those that run
-	RmemMax  int                               `json:"rmem_max_bytes"` // net.core.rmem_max; 0 if unknown
-	Tuning   Fact[Tuning]                      `json:"tuning"`
+	Services Fact[[]orchestrate.ServiceStatus] `json:"services"` // empty without a stack
+	Sensors  Fact[[]Sensor]                    `json:"sensors"`  // those that run
+	Tuning   Fact[hosttune.Status]             `json:"tuning"`
 	Filter   Fact[string]                      `json:"filter"` // the tool that compiles filters
 }
 
 // Machine is the engine's machine, as the engine describes it.
 type Machine struct {
-	Name            string    `json:"name"` // its host name
-	System          string    `json:"system"`
-	Kernel          string    `json:"kernel"`
-	CPUs            int       `json:"cpus"`
-	Memory          int64     `json:"memory_bytes"`
-	Root            string    `json:"root"` // where the engine keeps images and volumes
-	MemoryLimits    bool      `json:"memory_limits"`
-	Forwarding      bool      `json:"forwarding"` // of IPv4 packets between its devices
-	Rootless        bool      `json:"rootless"`
-	Pools           []Pool    `json:"pools"` // of addresses for networks; empty where it does not tell
-	Time            time.Time `json:"time"`
-	RegistryMirrors []string  `json:"registry_mirrors,omitempty"`
+	Name         string    `json:"name"` // its host name
+	System       string    `json:"system"`
+	Kernel       string    `json:"kernel"`
+	CPUs         int       `json:"cpus"`
+	Memory       int64     `json:"memory_bytes"`
+	Root         string    `json:"root"` // where the engine keeps images and volumes
+	MemoryLimits bool      `json:"memory_limits"`
+	Forwarding   bool      `json:"forwarding"` // of IPv4 packets between its devices
+	Rootless     bool      `json:"rootless"`
+	Pools        []Pool    `json:"pools"` // of addresses for networks; empty where it does not tell
+	Time         time.Time `json:"time"`
 }
 
 // Pool is a range of addresses of which networks get subnets.
@@ -78,7 +77,7 @@ type Pool struct {
 
 // Stack is the Compose file with its variables filled in.
 type Stack struct {
-	YAML   []byte   `json:"-"`
+	JSON   []byte   `json:"-"`      // which is YAML as well
 	Images []string `json:"images"` // without repetition
 	Ports  []Port   `json:"ports"`
 	Memory int64    `json:"memory_limit_bytes"` // of all services together
@@ -157,12 +156,4 @@ type Sensor struct {
 type SensorSocket struct {
 	Buffer int    `json:"buffer_bytes"` // of kernel memory; 0 if the kernel does not tell us
 	Drops  uint64 `json:"drops"`        // datagrams, since it was opened
-}
-
-// Tuning is how far the engine's machine is tuned.
-type Tuning struct {
-	Missing []string `json:"missing"` // settings that are not as `tune-host` wants them
-	Wanted  int      `json:"wanted"`  // how many settings it has
-	Drifted bool     `json:"drifted"` // it was tuned, and something has changed since
-	Tuned   bool     `json:"tuned"`   // by us, and not taken back
 }

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -19,17 +20,16 @@ func judgeEngine(f Facts) Line {
 	if e.OS != "" && e.OS != "linux" {
 		return problem(fmt.Sprintf("it runs %s containers; the stack's are Linux ones", e.OS), "switch the engine to Linux containers")
 	}
-	where := "another machine"
+	where := "in a machine of its own, at " + e.Address
 	switch {
+	case f.Here && f.Machine.Value.Rootless:
+		where = "on this machine, rootless"
 	case f.Here:
-		where = "this machine"
-	case !e.Remote:
-		where = "a virtual machine"
+		where = "on this machine"
+	case f.Machine.Why != "":
+		where = "at " + e.Address
 	}
-	if f.Machine.Value.Rootless {
-		where += ", rootless"
-	}
-	return ok(fmt.Sprintf("Docker %s on %s (%s), at %s", e.Version, where, platform(e), e.Address))
+	return ok(fmt.Sprintf("Docker %s, %s, %s", e.Version, platform(e), where))
 }
 
 func platform(e orchestrate.EngineInfo) string {
@@ -139,8 +139,6 @@ func judgePorts(f Facts) Line {
 	if line, missing := f.Ports.unknown(); missing {
 		return line
 	}
-	var names []string
-	var addr string
 	ours := 0
 	for _, p := range f.Ports.Value {
 		if p.Owner != "" && !p.Ours {
@@ -149,21 +147,33 @@ func judgePorts(f Facts) Line {
 		if p.Ours {
 			ours++
 		}
-		addr = p.Address.Addr().String()
-		names = append(names, fmt.Sprintf("%d/%s", p.Address.Port(), p.Protocol))
 	}
-	state := "are free"
-	switch {
-	case ours == len(names):
-		state = "are the stack's"
-	case ours > 0:
-		state = "are the stack's or free"
-	}
-	fact := fmt.Sprintf("%s on %s %s", strings.Join(names, " "), addr, state)
 	if ours == 0 && f.Engine.Value.Remote {
-		fact = "no container has the stack's; processes over there cannot be seen"
+		return ok("no container has the stack's; processes over there cannot be seen")
 	}
-	return ok(fact)
+	state := "free"
+	switch {
+	case ours == len(f.Ports.Value):
+		state = "the stack's"
+	case ours > 0:
+		state = "the stack's or free"
+	}
+	return ok(state + on(f.Ports.Value))
+}
+
+// on names ports such as " on 127.0.0.1: 4789 6081/udp, 13000/tcp".
+func on(ports []Port) string {
+	numbers := map[string][]string{}
+	words := ""
+	for _, p := range ports {
+		words = " on " + p.Address.Addr().String() + ": "
+		numbers[p.Protocol] = append(numbers[p.Protocol], fmt.Sprint(p.Address.Port()))
+	}
+	var groups []string
+	for _, protocol := range slices.Backward(slices.Sorted(maps.Keys(numbers))) {
+		groups = append(groups, strings.Join(numbers[protocol], " ")+"/"+protocol)
+	}
+	return words + strings.Join(groups, ", ")
 }
 
 func judgeNetworks(f Facts) Line {

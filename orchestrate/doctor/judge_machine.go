@@ -102,10 +102,13 @@ func judgeClock(f Facts) Line {
 	off := max(c.Ahead.Abs()-c.Uncertain, 0)
 	steered := ""
 	if c.Synchronised != nil {
-		steered = map[bool]string{true: "; a time server steers ours", false: "; no time server steers ours"}[*c.Synchronised]
+		steered = map[bool]string{true: "; a time server steers it", false: "; no time server steers it"}[*c.Synchronised]
 	}
-	if off < clockWant {
-		return ok("the engine's and this machine's agree" + steered)
+	switch {
+	case off < clockWant && f.Here:
+		return ok("the engine's is this machine's" + steered)
+	case off < clockWant:
+		return ok("the engine's agrees with this machine's" + steered)
 	}
 	way := "ahead of"
 	if c.Ahead < 0 {

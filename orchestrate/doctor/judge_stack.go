@@ -3,9 +3,11 @@ package doctor
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/zeekdemo/zeekdemo/orchestrate"
+	"github.com/zeekdemo/zeekdemo/orchestrate/hosttune"
 )
 
 // noSensor is why something about running sensors is not known.
@@ -40,9 +42,9 @@ func judgeProxy(f Facts) Line {
 	}
 	p := f.Proxy.Value
 	if p.On {
-		return ok("on (" + p.Evidence + "): what is sent to 127.0.0.1 passes docker-proxy, which drops and reorders at speed; `replay` goes around it")
+		return ok("on (" + p.Evidence + "): at speed, packets to 127.0.0.1 are lost or reordered there; `replay` goes around it")
 	}
-	return ok("off (" + p.Evidence + "): what is sent to 127.0.0.1 is translated by the kernel, which neither drops nor reorders")
+	return ok("off (" + p.Evidence + "): the kernel translates what is sent to 127.0.0.1")
 }
 
 func judgeDirect(f Facts) Line {
@@ -82,14 +84,37 @@ func judgeTuning(f Facts) Line {
 	}
 	t := f.Tuning.Value
 	switch {
-	case t.Drifted:
-		return warning("it was tuned, and changed since: "+list(t.Missing), "zeekdemo tune-host")
-	case len(t.Missing) > 0:
-		return warning(fmt.Sprintf("%d of %d settings are lower than bursts need: %s", len(t.Missing), t.Wanted, list(t.Missing)), "zeekdemo tune-host")
-	case t.Tuned:
-		return ok("tuned by us; `zeekdemo tune-host --revert` takes it back")
+	case t.Count(hosttune.Drift, "") > 0:
+		return warning("it was tuned, and changed since: "+list(settings(t, hosttune.Drift)), "zeekdemo tune-host")
+	case !t.Tuned:
+		return warning(fmt.Sprintf("%d of %d settings are too low for bursts", t.Count(hosttune.Wants, ""), len(t.Lines)), "zeekdemo tune-host (--dry-run lists them)")
+	case t.Recorded:
+		return ok("tuned; `zeekdemo tune-host --revert` takes it back")
 	}
 	return ok("every setting is high enough as it is")
+}
+
+// settings names those in a state, each once.
+func settings(t hosttune.Status, state hosttune.State) (names []string) {
+	for _, l := range t.Lines {
+		if l.State == state {
+			names = append(names, l.Setting)
+		}
+	}
+	return names
+}
+
+// rmemMax is net.core.rmem_max in bytes; 0 if it is not known.
+func rmemMax(t hosttune.Status) int {
+	for _, l := range t.Lines {
+		if l.Setting == "net.core.rmem_max" {
+			n, err := strconv.Atoi(l.Now)
+			if err == nil {
+				return n
+			}
+		}
+	}
+	return 0
 }
 
 // zeekAsks is the receive buffer that the stack's sensors ask for, in bytes
@@ -127,7 +152,7 @@ func judgeBuffers(f Facts) Line {
 			return warning(fmt.Sprintf("sensor %s has no socket", s.Service), "zeekdemo logs "+s.Service+" --tail 20")
 		case least == 0:
 			return Line{State: Unknown, Fact: "only root may ask the kernel" + dropped(drops), Remedy: "sudo zeekdemo doctor"}
-		case least < bufferWant && f.RmemMax > 0 && least < 2*min(zeekAsks, f.RmemMax):
+		case least < bufferWant && least < 2*min(zeekAsks, rmemMax(f.Tuning.Value)):
 			older = append(older, s.Service)
 		case least < bufferWant:
 			small = append(small, s.Service)

@@ -13,6 +13,8 @@ import (
 	"github.com/shirou/gopsutil/v4/disk"
 
 	"github.com/zeekdemo/zeekdemo/orchestrate"
+	"github.com/zeekdemo/zeekdemo/orchestrate/hosttune"
+	"github.com/zeekdemo/zeekdemo/orchestrate/nsenter"
 )
 
 // Limit is how long each question may take. Questions that need an answer first
@@ -41,15 +43,29 @@ type Prober struct {
 	// Sockets looks at the sockets of the process's network namespace that
 	// listen on a UDP port.
 	Sockets func(pid int, port uint16) ([]SensorSocket, error)
-	// Tuning compares the machine's settings with what `tune-host` would set.
-	Tuning func(ctx context.Context) (Tuning, error)
+	// Settings returns a way to look at the kernel's settings.
+	Settings func(ctx context.Context) (nsenter.Machine, error)
+	// Store keeps what `tune-host` did.
+	Store hosttune.Store
 }
 
-// NewProber looks at the real world. The filter compiler and the tuning are the
-// caller's to add.
-func NewProber(engine orchestrate.Engine, project orchestrate.Project) *Prober {
-	return &Prober{Engine: engine, Project: project, Platform: runtime.GOOS + "/" + runtime.GOARCH, Root: "/", Limit: Limit,
+// NewProber looks at the real world. The filter compiler is the caller's to add.
+func NewProber(engine orchestrate.Engine, project orchestrate.Project, store hosttune.Store) *Prober {
+	p := &Prober{Engine: engine, Project: project, Platform: runtime.GOOS + "/" + runtime.GOARCH, Root: "/", Limit: Limit, Store: store,
 		PortOwner: orchestrate.PortOwner, Disk: measure, Synchronised: synchronised, Sockets: sensorSockets}
+	p.Settings = p.settings
+	return p
+}
+
+// settings looks without a privilege and without a helper container; where no
+// engine answers, at this machine.
+func (p *Prober) settings(ctx context.Context) (nsenter.Machine, error) {
+	if p.Engine != nil {
+		if m, err := nsenter.Peek(ctx, p.Engine); err == nil {
+			return m, nil
+		}
+	}
+	return nsenter.Local(), nil
 }
 
 // measure asks the file system that holds a path.
@@ -75,6 +91,7 @@ func (p *Prober) Probe(ctx context.Context) Facts {
 		wg.Go(func() { p.probeHost(ctx, &f) })
 		wg.Go(func() { p.probePorts(ctx, &f) })
 	}
+	wg.Go(func() { p.probeTuning(ctx, &f) })
 	if why == "" {
 		p.probeStack(ctx, d, &f, &wg)
 	}
@@ -117,6 +134,29 @@ func (p *Prober) probeEngine(ctx context.Context, f *Facts) (d Engine, why strin
 	f.Here = f.Machine.Why == "" && !f.Engine.Value.Remote && p.isHere(f.Machine.Value)
 	f.Clock = p.compareClocks(described, asking)
 	return d, ""
+}
+
+// probeTuning compares the machine's settings with what `tune-host` would set.
+func (p *Prober) probeTuning(ctx context.Context, f *Facts) {
+	f.Tuning = look(ctx, p.Limit, func(ctx context.Context) (hosttune.Status, error) {
+		var sensors []hosttune.Place
+		if f.Engine.Why == "" {
+			containers, err := p.Engine.Containers(ctx, orchestrate.ProjectName)
+			if err != nil {
+				return hosttune.Status{}, err
+			}
+			sensors = hosttune.Sensors(containers)
+		}
+		m, err := p.Settings(ctx)
+		if err != nil {
+			return hosttune.Status{}, err
+		}
+		defer m.Close()
+		return hosttune.Look(ctx, m, p.Store, sensors)
+	})
+	if f.Tuning.Why != "" && !f.Here {
+		f.Tuning = Fact[hosttune.Status]{Why: elsewhere, Remedy: "zeekdemo tune-host --status (a helper container looks there)", Late: f.Tuning.Late}
+	}
 }
 
 // answer is a description and how long it took to come.

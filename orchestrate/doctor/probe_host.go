@@ -38,10 +38,6 @@ func (p *Prober) probeHost(ctx context.Context, f *Facts) {
 		root = defaultRoot
 	}
 	f.Disk = look(ctx, p.Limit, func(ctx context.Context) (Disk, error) { return p.Disk(ctx, root) })
-	f.Tuning = look(ctx, p.Limit, p.Tuning)
-	if text, err := p.read("proc/sys/net/core/rmem_max"); err == nil {
-		f.RmemMax, _ = strconv.Atoi(text)
-	}
 	if f.Engine.Why == "" {
 		f.Proxy = look(ctx, p.Limit, func(context.Context) (Proxy, error) { return p.userlandProxy(m.Rootless) })
 	}
@@ -61,7 +57,6 @@ func probeAfar(f *Facts) {
 		why = elsewhere
 	}
 	f.Disk, f.Proxy = NotKnown[Disk](why), NotKnown[Proxy](why)
-	f.Tuning = Fact[Tuning]{Why: why, Remedy: "zeekdemo tune-host --status (it looks there)"}
 }
 
 func (p *Prober) path(elem ...string) string {

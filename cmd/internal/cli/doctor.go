@@ -1,0 +1,196 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/zeekdemo/zeekdemo/assets"
+	"github.com/zeekdemo/zeekdemo/cmd/internal/ui"
+	"github.com/zeekdemo/zeekdemo/forward"
+	"github.com/zeekdemo/zeekdemo/forward/filter"
+	"github.com/zeekdemo/zeekdemo/orchestrate"
+	"github.com/zeekdemo/zeekdemo/orchestrate/doctor"
+	"github.com/zeekdemo/zeekdemo/orchestrate/hosttune"
+)
+
+type doctorOptions struct {
+	json   bool
+	bundle string
+}
+
+func newDoctor(app *App) *cobra.Command {
+	var o doctorOptions
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "Look for what would go wrong, and say what mends it",
+		Long: `Look at the engine, this machine and the stack, if there is one, and say of each
+thing that matters whether it is ok, a warning or a problem, and what mends it.
+Nothing is changed. It works without root, without a stack, and with an engine
+that is stopped or hangs; what could not be looked at is said so. The exit code
+is 1 if there is a problem.
+
+With --bundle, everything that a bug report needs is written into a file:
+versions, configuration, the ends of the logs, counters, and what the doctor
+says. Passwords and tokens are removed, and logs of your traffic are left out.
+The file is for your eyes first: what is in it is listed.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runDoctor(cmd.Context(), app, o) },
+	}
+	f := cmd.Flags()
+	f.BoolVar(&o.json, "json", false, "print one JSON document")
+	f.StringVar(&o.bundle, "bundle", "", "write a bundle for a bug report into this file, *.tar.gz")
+	return cmd
+}
+
+func (o doctorOptions) validate() error {
+	if o.bundle != "" && !strings.HasSuffix(o.bundle, ".tar.gz") && !strings.HasSuffix(o.bundle, ".tgz") {
+		return usagef("--bundle %q: want a name that ends in .tar.gz", o.bundle)
+	}
+	return nil
+}
+
+func runDoctor(ctx context.Context, app *App, o doctorOptions) error {
+	if err := o.validate(); err != nil {
+		return err
+	}
+	if o.bundle != "" {
+		return runBundle(ctx, app, o)
+	}
+	engine, connectErr := app.Connect(app.Err)
+	if c, ok := engine.(io.Closer); ok {
+		defer c.Close()
+	}
+	p := newProber(app, engine, connectErr)
+	report := doctor.Diagnose(p.Probe(ctx))
+	if ctx.Err() != nil {
+		return errors.New("interrupted")
+	}
+	if o.json {
+		if err := ui.JSON(app.Out, report); err != nil {
+			return err
+		}
+	} else {
+		writeDoctor(app.Out, report)
+	}
+	return verdict(report)
+}
+
+// newProber looks at the stack as `up` would make it with the variables that
+// are set.
+func newProber(app *App, engine orchestrate.Engine, connectErr error) *doctor.Prober {
+	store, _ := hosttune.UserStore(app.Getenv, os.Geteuid()) // without one nothing was recorded
+	p := doctor.NewProber(engine, orchestrate.Project{Name: orchestrate.ProjectName, Compose: assets.Compose(),
+		Env: stackEnvironment(app.Getenv), Pull: orchestrate.PullMissing}, store)
+	p.ConnectErr = connectErr
+	p.Filter = tryFilter
+	return p
+}
+
+// stackEnvironment are the variables that complete the Compose file. Of their
+// values nothing is checked: `up` does that.
+func stackEnvironment(getenv func(string) string) map[string]string {
+	env := map[string]string{}
+	names := []string{"ZEEKDEMO_GRAFANA_USER", "ZEEKDEMO_GRAFANA_PASSWORD"}
+	for _, name := range orchestrate.ImageNames() {
+		names = append(names, orchestrate.ImageVariable(name))
+	}
+	for _, name := range names {
+		if value := getenv(name); value != "" {
+			env[name] = value
+		}
+	}
+	return env
+}
+
+// verdict makes problems an exit code.
+func verdict(r doctor.Report) error {
+	n := 0
+	for _, line := range r.Lines {
+		if line.State == doctor.Problem {
+			n++
+		}
+	}
+	switch n {
+	case 0:
+		return nil
+	case 1:
+		return errors.New("the doctor found a problem")
+	}
+	return fmt.Errorf("the doctor found %d problems", n)
+}
+
+// tryFilter compiles a filter, as replay does.
+func tryFilter(ctx context.Context) (string, error) {
+	path, err := exec.LookPath("tcpdump")
+	if err != nil {
+		return "", orchestrate.WithHint(errors.New("not here: --filter does not work"), installTcpdump())
+	}
+	if _, err := filter.Compile(ctx, "udp port 4789", forward.LinkEthernet, 0); err != nil {
+		return "", orchestrate.WithHint(err, "tcpdump --version (it has to run without an error)")
+	}
+	return path + " compiles filters", nil
+}
+
+// installTcpdump is how this machine installs it.
+func installTcpdump() string {
+	for _, manager := range []string{"apt-get", "dnf", "zypper", "apk", "pacman", "brew"} {
+		if _, err := exec.LookPath(manager); err != nil {
+			continue
+		}
+		switch manager {
+		case "apk":
+			return "sudo apk add tcpdump"
+		case "pacman":
+			return "sudo pacman -S tcpdump"
+		case "brew":
+			return "brew install tcpdump"
+		}
+		return "sudo " + manager + " install tcpdump"
+	}
+	return "install tcpdump"
+}
+
+// doctorWidth is how wide the lines are at most.
+const doctorWidth = 80
+
+// writeDoctor prints each line in columns: the state, the check, and the fact,
+// with what mends it below.
+func writeDoctor(w io.Writer, r doctor.Report) {
+	for _, line := range r.Lines {
+		state := string(line.State)
+		if line.State == doctor.Unknown {
+			state = "-"
+		}
+		head := fmt.Sprintf("%-9s%-10s", state, line.Check)
+		writeWrapped(w, head, strings.Repeat(" ", len(head)), line.Fact)
+		if line.Remedy != "" {
+			writeWrapped(w, strings.Repeat(" ", len(head))+"-> ", strings.Repeat(" ", len(head)+3), line.Remedy)
+		}
+	}
+}
+
+// writeWrapped breaks a text between words; first begins its first line, next
+// the others. A word that is longer than a line stays whole.
+func writeWrapped(w io.Writer, first, next, text string) {
+	line := first
+	empty := true
+	for _, word := range strings.Fields(text) {
+		if !empty && len([]rune(line))+1+len([]rune(word)) > doctorWidth {
+			fmt.Fprintln(w, strings.TrimRight(line, " "))
+			line, empty = next, true
+		}
+		if !empty {
+			line += " "
+		}
+		line += word
+		empty = false
+	}
+	fmt.Fprintln(w, strings.TrimRight(line, " "))
+}
