@@ -57,10 +57,17 @@ type OneShot struct {
 	// listening; empty for a sensor that listens. It is copied in, and the
 	// container has no network.
 	Capture string
+	// Publish gives the ports of one that listens a free port each on this
+	// machine's loopback, where the engine publishes them.
+	Publish bool
 }
 
 // ContainerName is what the engine calls it.
 func (o OneShot) ContainerName() string { return "zeekdemo-verify-" + o.Run + "-" + o.Name }
+
+// VerifyBridge is the name of the bridge of a run's network on the engine's
+// machine. Runs have eight letters, devices at most 15.
+func VerifyBridge(run string) string { return "br-zv-" + run }
 
 // Ended says how a container ended.
 type Ended struct {
@@ -139,7 +146,7 @@ type SocketState struct {
 // namespace: on the engine's own machine at the kernel's list, elsewhere with
 // cat inside the container.
 func SensorSockets(ctx context.Context, e Engine, c Container, port uint16) (SocketState, error) {
-	if c.PID > 0 {
+	if c.RunsHere() {
 		list, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(c.PID), "net", "udp"))
 		if s := socketState(string(list), port); err == nil && s.Listening {
 			return s, nil
@@ -184,6 +191,7 @@ func AwaitSensor(ctx context.Context, e Engine, shots OneShots, service Service,
 		state, err := SensorSockets(ctx, e, c, service.Port)
 		if err == nil && state.Listening {
 			s := Sensor{Service: service, Container: c}
+			s.Published, _ = service.published(c)
 			for _, addr := range c.Addresses { // it has one network
 				s.Direct = netip.AddrPortFrom(addr, service.Port)
 			}

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -72,6 +73,58 @@ func (s Sensor) reaches(ctx context.Context, engine Engine, port uint16, proc st
 		return fmt.Errorf("%s answers from here, but is not the sensor", to.Addr())
 	}
 	return nil
+}
+
+// RunsHere reports whether the container's process is one of this machine's: it
+// has one of the container's addresses. The engine may run in a virtual machine
+// or far away, where the same number is another process.
+func (c Container) RunsHere() bool {
+	if c.PID <= 0 {
+		return false
+	}
+	for _, addr := range c.Addresses {
+		if hasAddress(c.PID, addr.Unmap()) {
+			return true
+		}
+	}
+	return false
+}
+
+// hasAddress looks into the routes (fib_trie_seq_show in net/ipv4/fib_trie.c) or
+// addresses (if6_seq_show in net/ipv6/addrconf.c) of a process's namespace.
+func hasAddress(pid int, addr netip.Addr) bool {
+	name, text := "fib_trie", "|-- "+addr.String()
+	if addr.Is6() {
+		name, text = "if_inet6", strings.ReplaceAll(addr.StringExpanded(), ":", "")
+	}
+	table, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "net", name))
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(table)) {
+		line = strings.TrimSpace(line)
+		if line == text || addr.Is6() && strings.HasPrefix(line, text) {
+			return true
+		}
+	}
+	return false
+}
+
+// AwaitReach is Reaches for a sensor that has just begun to listen: its metrics,
+// by which that is tried, may be served a moment later.
+func (s Sensor) AwaitReach(ctx context.Context, engine Engine, limit time.Duration) error {
+	deadline := time.Now().Add(limit)
+	for {
+		err := s.Reaches(ctx, engine)
+		if !errors.Is(err, syscall.ECONNREFUSED) || time.Now().After(deadline) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(pollInterval / 4):
+		}
+	}
 }
 
 // tablesOf returns the connections in the namespace of a process of this

@@ -68,11 +68,12 @@ const maxTaken = 1 << 16
 // written to w. Source and encapsulator are made as for the sender, so they
 // yield the same datagrams once more; that they are the same is checked, and an
 // error that wraps [ErrAltered] says where they are not. The source is read no
-// further than was sent.
-func Rebuild(ctx context.Context, in io.Reader, source forward.Source, e forward.Encapsulator, kind encap.Kind, w io.Writer, name string) error {
+// further than was sent. It returns how many datagrams that were, and the bytes
+// of their payloads, as [Recorder.Sent] does.
+func Rebuild(ctx context.Context, in io.Reader, source forward.Source, e forward.Encapsulator, kind encap.Kind, w io.Writer, name string) (datagrams, payload uint64, err error) {
 	file, err := newFrames(kind, w, name)
 	if err != nil {
-		return err
+		return 0, 0, err
 	}
 	r := rebuild{entries: bufio.NewReader(in), source: source, encapsulator: e}
 	for err == nil && ctx.Err() == nil {
@@ -86,9 +87,9 @@ func Rebuild(ctx context.Context, in io.Reader, source forward.Source, e forward
 		err = nil
 	}
 	if err = errors.Join(err, context.Cause(ctx), file.close()); err != nil {
-		return fmt.Errorf("record what was sent: %w", err)
+		err = fmt.Errorf("record what was sent: %w", err)
 	}
-	return nil
+	return r.datagrams, r.bytes, err
 }
 
 // rebuild goes through a journal.
@@ -99,6 +100,7 @@ type rebuild struct {
 
 	batch      forward.Batch // datagrams that no entry has been read for
 	datagrams  uint64        // that entries were read for
+	bytes      uint64        // of their payloads
 	begin, end int64         // of the entry at hand
 }
 
@@ -133,6 +135,7 @@ func (r *rebuild) next() (n int, err error) {
 		return 0, fmt.Errorf("%w: packets %d to %d differ", ErrAltered, r.datagrams+1, r.datagrams+taken)
 	}
 	r.datagrams += taken
+	r.bytes += size
 	return n, nil
 }
 

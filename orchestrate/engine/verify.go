@@ -9,9 +9,11 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net/netip"
 	"os"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -40,8 +42,8 @@ const tailLines = "20"
 // Compose's own way to run a service once (`compose run`) makes it a part of
 // the project, with its named volumes and networks; so the few fields that a
 // sensor uses are translated here. A test holds them against the fields that
-// the embedded file sets. Left out on purpose: restart, published ports, the
-// health check and the telemetry network.
+// the embedded file sets. Left out on purpose: restart, the health check and
+// the telemetry network; ports are published only if asked for, and elsewhere.
 func (e *Engine) CreateOneShot(ctx context.Context, p orchestrate.Project, o orchestrate.OneShot) (string, error) {
 	project, err := load(ctx, p)
 	if err != nil {
@@ -128,6 +130,9 @@ func oneShotConfig(s types.ServiceConfig, o orchestrate.OneShot) (*container.Con
 	for _, v := range s.Volumes {
 		host.Mounts = append(host.Mounts, mount.Mount{Type: mount.TypeVolume, Target: v.Target})
 	}
+	if o.Publish {
+		config.ExposedPorts, host.PortBindings = publishAnywhere(s.Ports)
+	}
 	if o.Capture == "" {
 		return config, host, nil
 	}
@@ -137,8 +142,21 @@ func oneShotConfig(s types.ServiceConfig, o orchestrate.OneShot) (*container.Con
 	return config, host, err
 }
 
+// publishAnywhere publishes a service's ports on ports of this machine's loopback
+// that the engine chooses.
+func publishAnywhere(ports []types.ServicePortConfig) (exposed network.PortSet, bound network.PortMap) {
+	exposed, bound = network.PortSet{}, network.PortMap{}
+	for _, p := range ports {
+		if port, ok := network.PortFrom(uint16(p.Target), network.IPProtocol(p.Protocol)); ok {
+			exposed[port] = struct{}{}
+			bound[port] = []network.PortBinding{{HostIP: netip.AddrFrom4([4]byte{127, 0, 0, 1})}}
+		}
+	}
+	return exposed, bound
+}
+
 // runNetwork makes the network of a run, once: as the stack's monitoring
-// network, but without its fixed bridge name.
+// network, but with a bridge of its own.
 func (e *Engine) runNetwork(ctx context.Context, project *types.Project, run string, labels map[string]string) (string, error) {
 	e.networks.Lock()
 	defer e.networks.Unlock()
@@ -148,7 +166,7 @@ func (e *Engine) runNetwork(ctx context.Context, project *types.Project, run str
 	}
 	definition := project.Networks[orchestrate.MonitoringNetwork]
 	options := maps.Clone(map[string]string(definition.DriverOpts))
-	delete(options, "com.docker.network.bridge.name")
+	options["com.docker.network.bridge.name"] = orchestrate.VerifyBridge(run)
 	_, err := e.client.NetworkCreate(ctx, name, client.NetworkCreateOptions{Driver: definition.Driver, Options: options, Labels: labels})
 	if err != nil {
 		return "", fmt.Errorf("make network %s: %w", name, err)
@@ -199,7 +217,23 @@ func (e *Engine) StartOneShot(ctx context.Context, id string) (orchestrate.Conta
 	if err != nil {
 		return orchestrate.Container{}, fmt.Errorf("inspect the container: %w", err)
 	}
-	return describe(container.Summary{ID: id, Labels: in.Container.Config.Labels}, in.Container), nil
+	summary := container.Summary{ID: id, Labels: in.Container.Config.Labels, Ports: published(in.Container.NetworkSettings)}
+	return describe(summary, in.Container), nil
+}
+
+// published lists ports as the engine's list of containers does.
+func published(s *container.NetworkSettings) (list []container.PortSummary) {
+	if s == nil {
+		return nil
+	}
+	for port, bindings := range s.Ports {
+		for _, b := range bindings {
+			if n, err := strconv.ParseUint(b.HostPort, 10, 16); err == nil {
+				list = append(list, container.PortSummary{IP: b.HostIP, PublicPort: uint16(n), PrivatePort: port.Num(), Type: string(port.Proto())})
+			}
+		}
+	}
+	return list
 }
 
 // WaitOneShot waits until a container has ended.

@@ -3,6 +3,7 @@ package zeeklog
 import (
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // Path is what the two ends of a replay counted, and what lies between. Bytes
@@ -19,18 +20,28 @@ type Path struct {
 	Dropped    uint64 `json:"dropped"`
 	DropsKnown bool   `json:"drops_known"`
 	Refused    uint64 `json:"refused"` // datagrams that the kernel refused to send
+	// Taken is what the sensor took as the kernel counts it, where that is known.
+	Taken      uint64 `json:"taken,omitempty"`
+	TakenKnown bool   `json:"taken_known,omitempty"`
+	// ProxyDropped is what was dropped because docker-proxy's socket was full.
+	ProxyDropped uint64 `json:"dropped_at_proxy,omitempty"`
+	// Elsewhere are other counters of losses that grew meanwhile, in words, such
+	// as "device eth0 rx_dropped of the sensor (3)". They count other packets
+	// too, so they only explain what is missing.
+	Elsewhere []string `json:"counted_elsewhere,omitempty"`
 }
 
 // Finding is one fault of the path and the hop where it happened.
 type Finding struct {
 	Cause Cause  `json:"cause"`
-	Hop   string `json:"hop"`  // "sensor's socket", "before the sensor's socket", "sensor"
+	Hop   string `json:"hop"`  // "sensor's socket", "docker-proxy's socket", "between sender and sensor's socket", "sensor"
 	Text  string `json:"text"` // one line for a person
 }
 
 // The hops.
 const (
 	hopSocket = "sensor's socket"
+	hopProxy  = "docker-proxy's socket"
 	hopBefore = "between sender and sensor's socket"
 	hopSensor = "sensor"
 )
@@ -60,14 +71,20 @@ func (p Path) counts() []Finding {
 	if p.Dropped > 0 {
 		add(Lost, hopSocket, "%d datagrams were dropped at the sensor's own socket: its queue was full", p.Dropped)
 	}
-	if !p.Counted {
-		return list
+	if p.ProxyDropped > 0 {
+		add(Lost, hopProxy, "%d datagrams were dropped at docker-proxy's own socket: its queue was full", p.ProxyDropped)
 	}
-	switch arrived := p.Received + p.Dropped; {
-	case arrived < p.Sent && p.DropsKnown:
-		add(Lost, hopBefore, "%d of %d datagrams were lost before the sensor's socket", p.Sent-arrived, p.Sent)
-	case arrived < p.Sent:
-		add(Lost, hopBefore, "%d of %d datagrams were lost on the way or at the sensor's socket", p.Sent-arrived, p.Sent)
+	received, known := p.Received, p.Counted
+	if !known {
+		received, known = p.Taken, p.TakenKnown
+	}
+	switch arrived, reached := received+p.Dropped, p.Sent-min(p.ProxyDropped, p.Sent); {
+	case !known:
+	case arrived < reached && p.DropsKnown:
+		add(Lost, hopBefore, "%d of %d datagrams were lost before the sensor's socket%s", reached-arrived, p.Sent, p.elsewhere())
+	case arrived < reached:
+		add(Lost, hopBefore, "%d of %d datagrams were lost on the way or at the sensor's socket%s", reached-arrived, p.Sent, p.elsewhere())
+	case !p.Counted: // the kernel's count may hold others' packets
 	case arrived > p.Sent:
 		add(Doubled, hopBefore, "%d datagrams more arrived than the %d that were sent", arrived-p.Sent, p.Sent)
 	case p.Received == p.Sent && p.ReceivedBytes < p.SentBytes:
@@ -76,6 +93,14 @@ func (p Path) counts() []Finding {
 		add(Cut, hopSocket, "as many datagrams arrived as were sent, with %d bytes more: some were replaced", p.ReceivedBytes-p.SentBytes)
 	}
 	return list
+}
+
+// elsewhere names the counters that may explain a loss.
+func (p Path) elsewhere() string {
+	if len(p.Elsewhere) == 0 {
+		return ""
+	}
+	return "; meanwhile grew " + strings.Join(p.Elsewhere, ", ")
 }
 
 // arrived explains differences where every datagram arrived once and whole.

@@ -100,6 +100,11 @@ func TestExplain(t *testing.T) {
 		{"timed out", sent, divided, TimedOut, hopSensor, "timeout"},
 		{"nobody listened", with(func(p *Path) { p.Refused, p.Counted = 4, false }), some, Lost, hopBefore, "refused"},
 		{"no counts", Path{Sent: 100}, some, Lost, hopBefore, "told no counts"},
+		{"the kernel's counts", Path{Sent: 100, Taken: 98, TakenKnown: true}, some, Lost, hopBefore, "2 of 100"},
+		{"the kernel's counts, others' too", Path{Sent: 100, Taken: 101, TakenKnown: true}, some, Lost, hopBefore, "told no counts"},
+		{"dropped by docker-proxy", with(func(p *Path) { p.Received, p.ProxyDropped = 97, 3 }), some, Lost, hopProxy, "3 datagrams were dropped"},
+		{"counted elsewhere", with(func(p *Path) { p.Received, p.Elsewhere = 97, []string{"UdpNoPorts of the host (3)"} }), some, Lost, hopBefore,
+			"3 of 100 datagrams were lost before the sensor's socket; meanwhile grew UdpNoPorts of the host (3)"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := Explain(c.path, c.diffs)

@@ -1,14 +1,11 @@
 package cli
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
-	"path/filepath"
-	"strconv"
+	"slices"
 	"strings"
 	"time"
 
@@ -40,6 +37,15 @@ func parseLossless(s string) (losslessMode, error) {
 		return m, nil
 	}
 	return "", fmt.Errorf("--lossless %q: want auto, require or off", s)
+}
+
+// without says what it means that there is no feedback because of err: a reason
+// to be reported, or the end of a run that requires it.
+func (m losslessMode) without(err error) (reason string, failure error) {
+	if m == losslessRequire {
+		return "", fmt.Errorf("require a lossless run: %w", err)
+	}
+	return err.Error(), nil
 }
 
 // losslessDocument says in a report whether the run was governed, by what, and
@@ -79,7 +85,7 @@ const monitoringBridge = "br-zeekmon0"
 // the port published at proxy, or straight to its address if proxy is not
 // valid. It fails where the container's processes are not this kernel's.
 func containerRoute(c orchestrate.Container, port uint16, proxy netip.AddrPort) (route, error) {
-	if c.PID <= 0 || !runsHere(c) {
+	if !c.RunsHere() {
 		return route{}, errors.New("the sensor does not run on this machine")
 	}
 	return route{
@@ -96,35 +102,15 @@ func ownRoute(port uint16) route {
 	return route{port: port, places: []drops.Place{{Name: "sensor", Net: "/proc/self/net", Softnet: true}}}
 }
 
-// runsHere reports whether the process that the engine names has one of the
-// container's addresses. The engine may run in a virtual machine, where the
-// same number is another process.
-func runsHere(c orchestrate.Container) bool {
-	for _, addr := range c.Addresses {
-		if hasAddress(c.PID, addr.Unmap()) {
-			return true
+// onBridge is the same way on another bridge than the stack's.
+func (r route) onBridge(name string) route {
+	r.places = slices.Clone(r.places)
+	for i := range r.places {
+		if r.places[i].Name == "host" {
+			r.places[i].Devices = drops.BridgePorts("/sys", name)
 		}
 	}
-	return false
-}
-
-func hasAddress(pid int, addr netip.Addr) bool {
-	name, text := "fib_trie", "|-- "+addr.String()
-	if addr.Is6() {
-		name, text = "if_inet6", strings.ReplaceAll(addr.StringExpanded(), ":", "")
-	}
-	f, err := os.Open(filepath.Join("/proc", strconv.Itoa(pid), "net", name))
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		line := strings.TrimSpace(lines.Text())
-		if line == text || addr.Is6() && strings.HasPrefix(line, text) {
-			return true
-		}
-	}
-	return false
+	return r
 }
 
 // feedback is what is known of the receiver while a run goes on.
@@ -352,11 +338,10 @@ func (r *replay) watch() (f *feedback, reason string, err error) {
 	if err == nil {
 		return f, "", nil
 	}
-	if r.lossless == losslessRequire {
-		return nil, "", orchestrate.WithHint(fmt.Errorf("require a lossless run: %w", err),
-			"feedback needs a sensor of the stack, on an engine of this machine; --lossless auto sends without")
+	if reason, err = r.lossless.without(err); err != nil {
+		err = orchestrate.WithHint(err, "feedback needs a sensor of the stack, on an engine of this machine; --lossless auto sends without")
 	}
-	return nil, err.Error(), nil
+	return nil, reason, err
 }
 
 // proxy is docker-proxy's address, where the run goes through it.
@@ -367,21 +352,24 @@ func (r *replay) proxy() netip.AddrPort {
 	return r.target.Address
 }
 
+// governance says whether and by what the run was held back.
+func (d losslessDocument) governance(stalled float64) string {
+	switch {
+	case d.Governed && stalled > 0:
+		return fmt.Sprintf("governed by %s; waited %s for the sensor", d.queues(), ui.Duration(seconds(stalled)))
+	case d.Governed:
+		return fmt.Sprintf("governed by %s; the sensor was never waited for", d.queues())
+	}
+	return "not governed: " + d.Reason
+}
+
 // losslessRows show a run's account to a person.
 func losslessRows(doc replayDocument) [][]string {
 	l := doc.Lossless
 	if l == nil {
 		return nil
 	}
-	var rows [][]string
-	switch {
-	case l.Governed && doc.Report.StalledSeconds > 0:
-		rows = append(rows, []string{"lossless", fmt.Sprintf("governed by %s; waited %s for the sensor", l.queues(), ui.Duration(seconds(doc.Report.StalledSeconds)))})
-	case l.Governed:
-		rows = append(rows, []string{"lossless", fmt.Sprintf("governed by %s; the sensor was never waited for", l.queues())})
-	default:
-		rows = append(rows, []string{"lossless", "not governed: " + l.Reason})
-	}
+	rows := [][]string{{"lossless", l.governance(doc.Report.StalledSeconds)}}
 	if l.Ledger == nil {
 		return rows
 	}
@@ -391,10 +379,17 @@ func losslessRows(doc replayDocument) [][]string {
 	}
 	rows = append(rows, []string{"taken", taken})
 	for _, c := range l.Ledger.Counters {
-		rows = append(rows, []string{"counted", c.String()})
+		if l.Ledger.Lost > 0 || ofSocket(c) {
+			rows = append(rows, []string{"counted", c.String()})
+		}
 	}
 	return append(rows, []string{"ledger", l.Ledger.Verdict})
 }
+
+// ofSocket reports whether a counter is of a socket on the way: what that counts
+// was lost on the way. The others count whatever the machine does, so they only
+// explain what was lost.
+func ofSocket(c drops.Counter) bool { return strings.HasPrefix(c.Name, "socket ") }
 
 // queues names the buffers that were watched.
 func (d losslessDocument) queues() string {

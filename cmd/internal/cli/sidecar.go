@@ -33,6 +33,10 @@ type sidecar struct {
 	streams orchestrate.SidecarStreams
 	remove  func(ctx context.Context) error // of the container, should it stay
 	stderr  tail
+	// journal gets what the sidecar tells of what was sent when, if the job
+	// asks for that.
+	journal    io.Writer
+	journalErr error // valid once final is closed
 
 	mu      sync.Mutex
 	last    sidecarMessage // the newest of each of its parts
@@ -127,6 +131,11 @@ func (s *sidecar) send(ctx context.Context, job sidecarJob, source forward.Sourc
 	if feedErr != nil && final && last.Error == "" && !sidecarEnded(feedErr) {
 		runErr = errors.Join(runErr, feedErr) // the capture's
 	}
+	select {
+	case <-s.final:
+		runErr = errors.Join(runErr, s.journalErr)
+	default: // it does not answer
+	}
 	return last, runErr
 }
 
@@ -197,6 +206,10 @@ func (s *sidecar) listen(sender *relay.Sender) {
 		if err := lines.Decode(&m); err != nil {
 			return
 		}
+		if s.journal != nil && s.journalErr == nil {
+			_, s.journalErr = s.journal.Write(m.Journal)
+		}
+		m.Journal = nil
 		s.mu.Lock()
 		s.last = m
 		s.finalOK = s.finalOK || m.Final

@@ -14,6 +14,7 @@ import (
 	"github.com/zeekdemo/zeekdemo/forward"
 	"github.com/zeekdemo/zeekdemo/forward/encap"
 	"github.com/zeekdemo/zeekdemo/forward/pace"
+	"github.com/zeekdemo/zeekdemo/forward/record"
 	"github.com/zeekdemo/zeekdemo/forward/relay"
 	"github.com/zeekdemo/zeekdemo/forward/transmit"
 )
@@ -23,7 +24,7 @@ const sidecarCommand = "sidecar"
 
 // sidecarProtocol is the version of job and messages. Both ends must have the
 // same: --sidecar-binary may be of another release.
-const sidecarProtocol = 1
+const sidecarProtocol = 2
 
 // sidecarJob is what the client wants sent.
 type sidecarJob struct {
@@ -35,6 +36,7 @@ type sidecarJob struct {
 	Limit       uint64         `json:"limit"`
 	Duration    time.Duration  `json:"duration"`
 	Lossless    losslessMode   `json:"lossless"`
+	Journal     bool           `json:"journal"` // tell what was sent when
 }
 
 // paceJob are the flags of the pace, and which of them were given.
@@ -54,6 +56,7 @@ type sidecarMessage struct {
 	Transmission transmit.Description `json:"transmission"`
 	Kernel       transmit.Stats       `json:"kernel"`
 	Report       forward.Report       `json:"report"`
+	Journal      []byte               `json:"journal,omitempty"` // continues the one before, see package record
 	Account      *losslessDocument    `json:"account,omitempty"` // with Final
 	Final        bool                 `json:"final,omitempty"`
 	Error        string               `json:"error,omitempty"`
@@ -61,12 +64,17 @@ type sidecarMessage struct {
 
 // sidecarJob describes the run to the sidecar.
 func (r *replay) sidecarJob() sidecarJob {
-	p := paceJob{Pace: r.o.pace.pace, Speed: r.o.pace.speed, PPS: r.o.pace.pps, Rate: r.o.pace.rate, Delay: r.o.pace.delay, Given: map[string]bool{}}
-	for _, flag := range []string{"pace", "speed", "pps", "rate", "delay"} {
-		p.Given[flag] = r.o.pace.given(flag)
-	}
-	return sidecarJob{Protocol: sidecarProtocol, Destination: r.target.Address, Config: r.config, Pace: p,
+	return sidecarJob{Protocol: sidecarProtocol, Destination: r.target.Address, Config: r.config, Pace: r.o.pace.job(),
 		CPU: r.cpu, Limit: r.o.limit, Duration: r.o.duration, Lossless: r.lossless}
+}
+
+// job is the pace for a sidecar.
+func (o paceOptions) job() paceJob {
+	p := paceJob{Pace: o.pace, Speed: o.speed, PPS: o.pps, Rate: o.rate, Delay: o.delay, Given: map[string]bool{}}
+	for _, flag := range []string{"pace", "speed", "pps", "rate", "delay"} {
+		p.Given[flag] = o.given(flag)
+	}
+	return p
 }
 
 func (p paceJob) pacer() (forward.Pacer, error) {
@@ -77,7 +85,7 @@ func (p paceJob) pacer() (forward.Pacer, error) {
 func newSidecar(app *App) *cobra.Command {
 	return &cobra.Command{
 		Use:    sidecarCommand,
-		Short:  "Send the frames that come by standard input (what `replay --via sidecar` runs in its container)",
+		Short:  "Send the frames that come by standard input (what runs in the container of --via sidecar)",
 		Hidden: true,
 		Args:   cobra.NoArgs,
 		RunE:   func(cmd *cobra.Command, _ []string) error { return runInsideSidecar(cmd.Context(), app) },
@@ -92,7 +100,7 @@ func runInsideSidecar(ctx context.Context, app *App) error {
 		return err
 	}
 	defer source.Close()
-	err = job.run(ctx, source, app.Out)
+	err = job.run(ctx, app, source)
 	if err != nil && !errors.Is(err, relay.ErrLost) {
 		// The client prints it; what is gone cannot be told anything.
 		err = errors.Join(silentError{err}, writeMessage(app.Out, sidecarMessage{Final: true, Error: err.Error()}))
@@ -102,7 +110,7 @@ func runInsideSidecar(ctx context.Context, app *App) error {
 
 // run does the job. An error of the run itself is told to the client, not
 // returned, unless the client is gone.
-func (j sidecarJob) run(ctx context.Context, source *relay.Source, out io.Writer) error {
+func (j sidecarJob) run(ctx context.Context, app *App, source *relay.Source) error {
 	if j.Protocol != sidecarProtocol {
 		return fmt.Errorf("the sidecar's program is of another release (it speaks version %d, this one %d)", sidecarProtocol, j.Protocol)
 	}
@@ -130,8 +138,12 @@ func (j sidecarJob) run(ctx context.Context, source *relay.Source, out io.Writer
 		watched.by(tx)
 	}
 	stats := &forward.Stats{}
-	teller := &teller{out: out, source: source, tx: tx, stats: stats}
-	pipeline := forward.Pipeline{Source: source, Encapsulator: encapsulator, Sink: tx, Pacer: pacer, Clock: pace.NewClock(),
+	teller := &teller{out: app.Out, source: source, tx: tx, stats: stats}
+	sink := app.sink(tx)
+	if j.Journal {
+		sink = record.NewJournal(sink, &teller.journal)
+	}
+	pipeline := forward.Pipeline{Source: source, Encapsulator: encapsulator, Sink: sink, Pacer: pacer, Clock: pace.NewClock(),
 		Limit: j.Limit, Duration: j.Duration, Stats: stats}
 	running, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -144,7 +156,7 @@ func (j sidecarJob) run(ctx context.Context, source *relay.Source, out io.Writer
 	told := teller.start()
 	account, runErr := forwardWatched(running, pipeline, j.CPU, j.Lossless, watched, reason)
 	told()
-	runErr = errors.Join(runErr, tx.Close())
+	runErr = errors.Join(runErr, sink.Close())
 	if errors.Is(runErr, relay.ErrLost) {
 		return runErr
 	}
@@ -154,13 +166,11 @@ func (j sidecarJob) run(ctx context.Context, source *relay.Source, out io.Writer
 // watch opens the feedback: the sensor's sockets are in this very namespace.
 func (j sidecarJob) watch() (*feedback, string, error) {
 	f, err := ownRoute(j.Destination.Port()).watch()
-	switch {
-	case err == nil:
+	if err == nil {
 		return f, "", nil
-	case j.Lossless == losslessRequire:
-		return nil, "", fmt.Errorf("require a lossless run: %w", err)
 	}
-	return nil, err.Error(), nil
+	reason, err := j.Lossless.without(err)
+	return nil, reason, err
 }
 
 // teller tells the client how far the run is: often enough for a meter, and
@@ -170,6 +180,31 @@ type teller struct {
 	source *relay.Source
 	tx     transmit.Transmitter
 	stats  *forward.Stats
+	// journal is what was sent since the last message, if that is wanted.
+	journal journalBuffer
+}
+
+// journalBuffer keeps what one goroutine writes for another.
+type journalBuffer struct {
+	mu   sync.Mutex
+	data []byte
+}
+
+// Write implements io.Writer.
+func (b *journalBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.data = append(b.data, p...)
+	return len(p), nil
+}
+
+// take empties the buffer.
+func (b *journalBuffer) take() []byte {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	data := b.data
+	b.data = nil
+	return data
 }
 
 // tellInterval is the pause between two messages.
@@ -200,7 +235,7 @@ func (t *teller) start() (stop func()) {
 
 func (t *teller) message(description transmit.Description) sidecarMessage {
 	taken, _ := t.source.Taken()
-	return sidecarMessage{Taken: taken, Transmission: description, Kernel: t.tx.Stats(), Report: t.stats.Snapshot()}
+	return sidecarMessage{Taken: taken, Transmission: description, Kernel: t.tx.Stats(), Report: t.stats.Snapshot(), Journal: t.journal.take()}
 }
 
 // finish tells the result.

@@ -17,7 +17,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/zeekdemo/zeekdemo/cmd/internal/ui"
-	"github.com/zeekdemo/zeekdemo/forward"
 	"github.com/zeekdemo/zeekdemo/forward/encap"
 	"github.com/zeekdemo/zeekdemo/forward/transmit"
 	"github.com/zeekdemo/zeekdemo/orchestrate"
@@ -27,15 +26,18 @@ import (
 type verifyOptions struct {
 	files  []string
 	encap  string
+	via    viaOptions
 	pace   paceOptions
 	tx     string
 	cpu    string
 	images []string
 	pull   string
 	jobs   int
-	expect string
-	junit  string
-	json   bool
+
+	lossless string
+	expect   string
+	junit    string
+	json     bool
 }
 
 func newVerify(app *App) *cobra.Command {
@@ -49,6 +51,11 @@ at which they were sent. Both must agree in every connection (5-tuple, service,
 state, history, packets, bytes, missed bytes) and in the content of every other
 log. A difference is a fault of the path: it is shown with the hop that explains
 it, and the exit code is 3.
+
+The way is the one that --via names, as for replay: direct where that arrives,
+else by sidecar, which works wherever the engine is. With --via published the
+sensor has a free port of 127.0.0.1, and docker-proxy is a part of what is
+verified.
 
 A second offline run reads the capture as it is. What differs between the two
 offline runs is what the pace or a snap length changed (Zeek divides connections
@@ -68,7 +75,8 @@ afterwards. A folder stands for the captures in it.
 CAPTURE is a file name or a pattern; OP is ==, !=, <, <=, > or >=.`,
 		Example: `  zeekdemo verify big.pcap
   zeekdemo verify captures/ --expect detections.txt --junit report.xml
-  zeekdemo verify big.pcap --encap geneve --pace recorded`,
+  zeekdemo verify big.pcap --encap geneve --pace recorded
+  zeekdemo verify big.pcap --via published         what comes through docker-proxy?`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.files = args
@@ -77,6 +85,7 @@ CAPTURE is a file name or a pattern; OP is ==, !=, <, <=, > or >=.`,
 	}
 	f := cmd.Flags()
 	o.pace.given = f.Changed
+	o.via.flags(f)
 	o.pace.flags(f)
 	f.Lookup("pace").DefValue, o.pace.pace = "max", "max"
 	f.StringVar(&o.encap, "encap", "vxlan", "encapsulation: vxlan or geneve")
@@ -84,6 +93,7 @@ CAPTURE is a file name or a pattern; OP is ==, !=, <, <=, > or >=.`,
 	f.StringVar(&o.cpu, "cpu", "auto", "pin the sender to this CPU: a number, auto or off")
 	f.StringArrayVar(&o.images, "image", nil, "use another image, as NAME=REF, e.g. zeek=zeek/zeek:9.0 (repeatable)")
 	f.StringVar(&o.pull, "pull", string(orchestrate.PullMissing), "when to pull the image: missing or never")
+	f.StringVar(&o.lossless, "lossless", string(losslessAuto), "wait rather than overrun the sensor: auto (where its queue can be seen), require or off")
 	f.IntVar(&o.jobs, "jobs", 1, "how many captures to verify at a time")
 	f.StringVar(&o.expect, "expect", "", "check the live logs against the expectations in this file")
 	f.StringVar(&o.junit, "junit", "", "write the results to this file as JUnit XML")
@@ -98,22 +108,23 @@ type verification struct {
 	kind     encap.Kind
 	mode     transmit.Mode
 	cpu      transmit.CPU
+	lossless losslessMode
 	service  orchestrate.Service
 	settings orchestrate.Settings
 	expected []zeeklog.Expectation
 
 	engine orchestrate.Engine
+	remote bool // the engine is not on this machine
 	shots  orchestrate.OneShots
 	id     string // of the run: part of the names and labels of all it makes
 	folder string // for temporary files
 	steps  *ui.Progress
-	// between stands before the way out; tests put faults there.
-	between func(forward.Sink) forward.Sink
 }
 
 // validate looks at the flags alone.
 func (o *verifyOptions) validate(getenv func(string) string) (*verification, error) {
-	v := &verification{o: *o, between: func(s forward.Sink) forward.Sink { return s }}
+	v := &verification{o: *o}
+	v.o.via.patience = 2 * time.Second
 	var err error
 	if v.kind, err = encap.ParseKind(o.encap); err != nil {
 		return nil, usageError{err}
@@ -129,6 +140,12 @@ func (o *verifyOptions) validate(getenv func(string) string) (*verification, err
 	}
 	if v.mode, err = transmit.ParseMode(o.tx); err != nil {
 		return nil, usageError{err}
+	}
+	if v.lossless, err = parseLossless(o.lossless); err != nil {
+		return nil, usageError{err}
+	}
+	if err = o.via.validate(v.mode); err != nil {
+		return nil, err
 	}
 	stack := upOptions{images: o.images, pull: o.pull, bind: "127.0.0.1", waitTimeout: time.Minute}
 	if v.settings, err = stack.settings(getenv); err != nil {
@@ -186,14 +203,15 @@ const cleanupLimit = time.Minute
 // all verifies the captures, several at a time if asked for, and removes
 // everything that was made for it.
 func (v *verification) all(ctx context.Context, e orchestrate.Engine, captures []string) (rows []verifyRow, err error) {
-	if _, err := e.Info(ctx); err != nil {
+	info, err := e.Info(ctx)
+	if err != nil {
 		return nil, err
 	}
 	shots, ok := e.(orchestrate.OneShots)
 	if !ok {
 		return nil, errors.New("verify: this engine makes no containers beside the stack")
 	}
-	v.engine, v.shots, v.id = e, shots, freshID()
+	v.engine, v.remote, v.shots, v.id = e, info.Remote, shots, freshID()
 	if n, err := shots.RemoveOneShots(ctx, orchestrate.Removal{Gone: orchestrate.ClientGone}); err != nil {
 		return nil, fmt.Errorf("remove what an earlier run left: %w", err)
 	} else if n > 0 {

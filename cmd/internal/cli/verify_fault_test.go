@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -70,7 +71,7 @@ func (f *faulty) Send(b *forward.Batch) (int, error) {
 func (f *faulty) BatchSize() (datagrams, bytes int) { return 16, 64 << 10 }
 
 // verifyEngine needs an engine on this machine with the sensor's image.
-func verifyEngine(t *testing.T) *App {
+func verifyEngine(t *testing.T) App {
 	t.Helper()
 	if os.Getenv("ZEEKDEMO_E2E") != "1" && !testenv.CI() {
 		t.Skip("SKIPPED: starts containers; ZEEKDEMO_E2E=1 runs it")
@@ -85,21 +86,22 @@ func verifyEngine(t *testing.T) *App {
 	if out, err := exec.Command("docker", "image", "inspect", image).CombinedOutput(); err != nil {
 		testenv.Missing(t, "needs the image "+image+": "+string(out))
 	}
-	app := System("test")
+	app := *System("test")
 	app.Streams = ui.Streams{In: strings.NewReader(""), Out: io.Discard, Err: io.Discard}
 	return app
 }
 
 // verifyWith verifies one capture with something standing before the way out.
-func verifyWith(t *testing.T, app *App, capture string, between func(forward.Sink) forward.Sink) verifyRow {
+func verifyWith(t *testing.T, app App, capture string, via viaOptions, between func(forward.Sink) forward.Sink) verifyRow {
 	t.Helper()
-	o := verifyOptions{encap: "vxlan", tx: "auto", cpu: "off", pull: "never", jobs: 1,
+	app.between = between
+	o := verifyOptions{encap: "vxlan", via: via, tx: "auto", cpu: "off", pull: "never", jobs: 1, lossless: string(losslessRequire),
 		pace: paceOptions{pace: "max", given: func(string) bool { return false }}}
 	v, err := o.validate(os.Getenv)
 	if err != nil {
 		t.Fatal(err)
 	}
-	v.app, v.between, v.folder = app, between, t.TempDir()
+	v.app, v.folder = &app, t.TempDir()
 	e, err := engine.Connect(io.Discard)
 	if err != nil {
 		t.Fatal(err)
@@ -115,44 +117,106 @@ func verifyWith(t *testing.T, app *App, capture string, between func(forward.Sin
 	return rows[0]
 }
 
-// Each fault of the path is found and named with its hop. The capture's first
-// packets are the SYN of a connection and its answer.
+// faultMark comes before a fault at the end of a program.
+const faultMark = "\nfault of a test: "
+
+// appendedFault is the fault at the end of the running program; nil without.
+func appendedFault() func(forward.Sink) forward.Sink {
+	self, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return nil
+	}
+	defer self.Close()
+	end := make([]byte, 100)
+	if info, err := self.Stat(); err != nil || info.Size() < int64(len(end)) {
+		return nil
+	} else if _, err := self.ReadAt(end, info.Size()-int64(len(end))); err != nil {
+		return nil
+	}
+	_, text, found := strings.Cut(string(end), faultMark)
+	f := faulty{}
+	if _, err := fmt.Sscan(text, &f.fault, &f.at); !found || err != nil {
+		return nil
+	}
+	return f.before
+}
+
+// before puts the fault before a way out.
+func (f faulty) before(s forward.Sink) forward.Sink {
+	f.Sink = s
+	return &f
+}
+
+// sidecarPrograms builds this very program as sidecars need it, and returns how
+// to get one with a fault.
+func sidecarPrograms(t *testing.T) func(t *testing.T, f faulty) string {
+	t.Helper()
+	plain := filepath.Join(t.TempDir(), "zeekdemo")
+	cmd := exec.Command("go", "test", "-c", "-trimpath", "-ldflags=-s -w", "-o", plain, ".")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	program, err := os.ReadFile(plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(t *testing.T, f faulty) string {
+		name := filepath.Join(t.TempDir(), "zeekdemo")
+		if err := os.WriteFile(name, fmt.Appendf(slices.Clone(program), "%s%s %d\n", faultMark, f.fault, f.at), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+}
+
+// Each fault of the path is found and named with its hop, on every way. The
+// capture's first packets are the SYN of a connection and its answer.
 func TestVerifyFindsSeededFaults(t *testing.T) {
 	capture := testenv.Shared(t, "pcaps", "bro.org.pcap")
 	app := verifyEngine(t)
+	sidecar := sidecarPrograms(t)
 	for _, c := range []struct {
-		fault string
-		at    int
+		faulty
 		cause zeeklog.Cause
 		hop   string
 		text  string
 	}{
-		{"drop", 40, zeeklog.Lost, "between", "1 of 751 datagrams were lost"},
-		{"double", 40, zeeklog.Doubled, "between", "1 datagrams more arrived than the 751"},
-		{"cut", 40, zeeklog.Cut, "socket", "10 of 500501 bytes are missing"},
-		{"swap", 0, zeeklog.Reordered, "between", "not in the order"},
-		{"none", 0, "", "", ""},
+		{faulty{fault: "drop", at: 40}, zeeklog.Lost, "between", "1 of 751 datagrams were lost"},
+		{faulty{fault: "double", at: 40}, zeeklog.Doubled, "between", "1 datagrams more arrived than the 751"},
+		{faulty{fault: "cut", at: 40}, zeeklog.Cut, "socket", "10 of 500501 bytes are missing"},
+		{faulty{fault: "swap", at: 0}, zeeklog.Reordered, "between", "not in the order"},
+		{faulty{fault: "none", at: -1}, "", "", ""},
 	} {
-		t.Run(c.fault, func(t *testing.T) {
-			t.Parallel()
-			row := verifyWith(t, app, capture, func(s forward.Sink) forward.Sink { return &faulty{Sink: s, fault: c.fault, at: c.at} })
-			if c.cause == "" {
-				if row.Verdict != verdictEqual {
-					t.Errorf("without a fault: %s\n%s", row.Verdict, strings.Join(details(row), "\n"))
+		for _, way := range []string{viaDirect, viaSidecar, viaPublished} {
+			t.Run(c.fault+" "+way, func(t *testing.T) {
+				t.Parallel()
+				via := viaOptions{via: way}
+				if way == viaSidecar {
+					via.binary = sidecar(t, c.faulty)
 				}
-				return
-			}
-			if row.Verdict != verdictDiffers || len(row.Findings) != 1 {
-				t.Fatalf("verdict %s, findings %v", row.Verdict, row.Findings)
-			}
-			f := row.Findings[0]
-			if f.Cause != c.cause || !strings.Contains(f.Hop, c.hop) || !strings.Contains(f.Text, c.text) {
-				t.Errorf("found %+v, want %s %s: %q", f, c.cause, c.hop, c.text)
-			}
-			if c.fault != "cut" && row.Different == 0 {
-				t.Error("no connection shows it")
-			}
-		})
+				row := verifyWith(t, app, capture, via, c.before)
+				if row.Via != way || row.Lossless == nil || !row.Lossless.Governed {
+					t.Errorf("went %s, lossless %+v", row.Via, row.Lossless)
+				}
+				if c.cause == "" {
+					if row.Verdict != verdictEqual {
+						t.Errorf("without a fault: %s\n%s", row.Verdict, strings.Join(details(row), "\n"))
+					}
+					return
+				}
+				if row.Verdict != verdictDiffers || len(row.Findings) != 1 {
+					t.Fatalf("verdict %s, findings %v", row.Verdict, row.Findings)
+				}
+				f := row.Findings[0]
+				if f.Cause != c.cause || !strings.Contains(f.Hop, c.hop) || !strings.Contains(f.Text, c.text) {
+					t.Errorf("found %+v, want %s %s: %q", f, c.cause, c.hop, c.text)
+				}
+				if c.fault != "cut" && row.Different == 0 {
+					t.Error("no connection shows it")
+				}
+			})
+		}
 	}
 }
 

@@ -16,7 +16,7 @@ import (
 // know no compression, and standard input can be read only once. A file that is
 // plain already is used where it lies.
 func (s *subject) unpack() error {
-	s.sent = filepath.Join(s.folder, s.number+"-sent.pcap")
+	s.sent, s.journal = filepath.Join(s.folder, s.number+"-sent.pcap"), filepath.Join(s.folder, s.number+"-journal")
 	in := s.app.In
 	if s.name != "-" {
 		f, err := os.Open(s.name)
@@ -80,6 +80,7 @@ func spool(name string, in io.Reader) error {
 // discard removes the capture's temporary files, which may be large.
 func (s *subject) discard() {
 	os.Remove(s.sent)
+	os.Remove(s.journal)
 	if s.plain != s.name {
 		os.Remove(s.plain)
 	}

@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -15,11 +13,6 @@ import (
 	"github.com/zeekdemo/zeekdemo/assets"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/ui"
 	"github.com/zeekdemo/zeekdemo/forward"
-	"github.com/zeekdemo/zeekdemo/forward/encap"
-	"github.com/zeekdemo/zeekdemo/forward/pace"
-	"github.com/zeekdemo/zeekdemo/forward/pcapfile"
-	"github.com/zeekdemo/zeekdemo/forward/record"
-	"github.com/zeekdemo/zeekdemo/forward/transmit"
 	"github.com/zeekdemo/zeekdemo/orchestrate"
 	"github.com/zeekdemo/zeekdemo/orchestrate/zeeklog"
 )
@@ -43,7 +36,9 @@ type verifyRow struct {
 	Capture        string               `json:"capture"`
 	Verdict        string               `json:"verdict"`
 	Error          string               `json:"error,omitempty"`
-	Governed       bool                 `json:"governed"` // sending waited for the sensor's socket
+	Via            string               `json:"via"`                  // direct, sidecar or published
+	ViaReason      string               `json:"via_reason,omitempty"` // why not by a better way
+	Lossless       *losslessDocument    `json:"lossless,omitempty"`
 	Connections    int                  `json:"connections"`
 	Lines          int                  `json:"lines"` // of all logs of the live sensor
 	Path           zeeklog.Path         `json:"path"`
@@ -67,6 +62,8 @@ type subject struct {
 	row    verifyRow
 	plain  string // the capture as an uncompressed file
 	sent   string // what was sent, as a file
+	// journal is what a sidecar told of what it sent, as a file.
+	journal string
 }
 
 // one verifies one capture.
@@ -130,6 +127,7 @@ func (s *subject) judge(live, asSent zeeklog.Logs) {
 		r.Lines += len(records)
 	}
 	r.Path.Received, r.Path.ReceivedBytes, r.Path.Counted = live.PacketsReceived()
+	r.Lossless.explain(&r.Path)
 	r.Differences = zeeklog.Compare(live, asSent)
 	r.Findings = zeeklog.Explain(r.Path, r.Differences)
 	r.Different = len(r.Differences)
@@ -178,8 +176,8 @@ const (
 )
 
 // container makes a container, lets use work with it, and removes it.
-func (s *subject) container(ctx context.Context, name, capture string, use func(id string) error) error {
-	shot := orchestrate.OneShot{Run: s.id, Name: s.number + "-" + name, Service: s.service.Name, Capture: capture}
+func (s *subject) container(ctx context.Context, shot orchestrate.OneShot, use func(id string) error) error {
+	shot.Run, shot.Service, shot.Name = s.id, s.service.Name, s.number+"-"+shot.Name
 	id, err := s.shots.CreateOneShot(ctx, s.project(), shot)
 	if err == nil {
 		err = use(id)
@@ -193,9 +191,19 @@ func (s *subject) container(ctx context.Context, name, capture string, use func(
 	return errors.Join(err, removeErr)
 }
 
-// live sends the capture to a sensor of its own and returns what that wrote.
-func (s *subject) live(ctx context.Context) (logs zeeklog.Logs, err error) {
-	err = s.container(ctx, "live", "", func(id string) error {
+// live sends the capture to a sensor of its own and returns what that wrote. A
+// port is published only where no other way was asked for, or none works.
+func (s *subject) live(ctx context.Context) (zeeklog.Logs, error) {
+	logs, err := s.liveOnce(ctx, s.o.via.wanted() == viaPublished)
+	if errors.Is(err, errUnpublished) && ctx.Err() == nil {
+		s.step("Starting a sensor with a published port", ui.StepWorking)
+		logs, err = s.liveOnce(ctx, true)
+	}
+	return logs, err
+}
+
+func (s *subject) liveOnce(ctx context.Context, publish bool) (logs zeeklog.Logs, err error) {
+	err = s.container(ctx, orchestrate.OneShot{Name: "live", Publish: publish}, func(id string) error {
 		c, err := s.shots.StartOneShot(ctx, id)
 		if err != nil {
 			return err
@@ -228,7 +236,7 @@ func (s *subject) live(ctx context.Context) (logs zeeklog.Logs, err error) {
 
 // offline lets the sensor's image read a capture file.
 func (s *subject) offline(ctx context.Context, name, capture string) (logs zeeklog.Logs, err error) {
-	err = s.container(ctx, name, capture, func(id string) error {
+	err = s.container(ctx, orchestrate.OneShot{Name: name, Capture: capture}, func(id string) error {
 		if _, err := s.shots.StartOneShot(ctx, id); err != nil {
 			return err
 		}
@@ -252,68 +260,4 @@ func (s *subject) logs(ctx context.Context, id string) (zeeklog.Logs, error) {
 	}
 	defer archive.Close()
 	return zeeklog.ReadTar(archive)
-}
-
-// send replays the capture and records what was sent.
-func (s *subject) send(ctx context.Context, sensor orchestrate.Sensor) error {
-	if !sensor.Direct.IsValid() {
-		return fmt.Errorf("find sensor %s: its container has no address", sensor.Container.Name)
-	}
-	config := encap.Config{Kind: s.kind, VNI: freshVNI(), MaxDatagram: transmit.MaxPayload(sensor.Direct.Addr())}
-	encapsulator, err := encap.New(config)
-	if err != nil {
-		return err
-	}
-	source, err := pcapfile.OpenAll([]string{s.plain}, pcapfile.Options{Stop: ctx.Done()})
-	if err != nil {
-		return err
-	}
-	defer source.Close()
-	if err := refuseLinkTypes(source.LinkTypes(), []string{s.name}); err != nil {
-		return err
-	}
-	tx, err := transmit.Open(ctx, transmit.Options{Destination: sensor.Direct, Mode: s.mode, Kind: s.kind})
-	if err != nil {
-		return orchestrate.WithHint(err, "the sensor's container must be reachable from here by its own address")
-	}
-	file, err := os.Create(s.sent)
-	if err != nil {
-		return errors.Join(fmt.Errorf("record what is sent: %w", err), tx.Close())
-	}
-	defer file.Close()
-	recorder, err := record.New(s.between(tx), s.kind, file, s.sent)
-	if err != nil {
-		return errors.Join(err, tx.Close())
-	}
-	err = s.forward(ctx, sensor, forward.Pipeline{Source: source, Encapsulator: encapsulator, Sink: recorder})
-	err = errors.Join(err, recorder.Close(), file.Close())
-	s.row.Path.Sent, s.row.Path.SentBytes = recorder.Sent()
-	s.row.Path.Refused = tx.Stats().Refused
-	return err
-}
-
-// forward runs the pipeline at the chosen pace, and no faster than the sensor
-// takes it.
-func (s *subject) forward(ctx context.Context, sensor orchestrate.Sensor, p forward.Pipeline) error {
-	pacer, err := s.o.pace.pacer() // one for each run: it has a state
-	if err != nil {
-		return err
-	}
-	p.Pacer, p.Clock, p.Stats = pacer, pace.NewClock(), &forward.Stats{}
-	gate, closeGate, err := s.governed(sensor, p.Clock)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = closeGate() }() // nothing was written
-	p.Gate = gate
-	err = transmit.Pinned(s.cpu, func() error { return p.Run(ctx) })
-	s.row.Report = p.Stats.Snapshot()
-	var damage *pcapfile.DamageError
-	if errors.As(err, &damage) {
-		// Everything before the damage was sent, and is compared. Zeek stops
-		// there as well.
-		s.row.PaceNote = strings.TrimSpace(damage.Error())
-		return nil
-	}
-	return err
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/xml"
 	"errors"
@@ -72,14 +73,14 @@ func verifyResult(ctx context.Context, rows []verifyRow) error {
 // writeVerify prints a table with one row for each capture, then what is to be
 // said about single ones.
 func writeVerify(w io.Writer, rows []verifyRow) {
-	table := [][]string{{"CAPTURE", "VERDICT", "CONNECTIONS", "LOG LINES", "PACKETS", "RATE", "BY PACE", "EXPECTED"}}
+	table := [][]string{{"CAPTURE", "VERDICT", "CONNECTIONS", "LOG LINES", "PACKETS", "RATE", "VIA", "BY PACE", "EXPECTED"}}
 	for _, r := range rows {
 		expected := "-"
 		if r.Expected > 0 {
 			expected = fmt.Sprintf("%d of %d", r.Expected-len(r.Unmet), r.Expected)
 		}
 		table = append(table, []string{filepath.Base(r.Capture), r.Verdict, ui.Count(uint64(r.Connections)), ui.Count(uint64(r.Lines)),
-			ui.Count(r.Path.Sent), ui.PacketRate(r.Report.DatagramsPerSecond), paceCell(r), expected})
+			ui.Count(r.Path.Sent), ui.PacketRate(r.Report.DatagramsPerSecond), cmp.Or(r.Via, "-"), paceCell(r), expected})
 	}
 	ui.Table(w, table)
 	for _, r := range rows {
@@ -127,6 +128,9 @@ func details(r verifyRow) []string {
 	}
 	if r.PaceNote != "" {
 		lines = append(lines, "note: "+r.PaceNote)
+	}
+	if l := r.Lossless; l != nil && !l.Governed {
+		lines = append(lines, "note: "+l.governance(0))
 	}
 	return append(lines, describeDifferences("by pace or snap length: ", "as sent", "as captured", r.Pace, r.ByPace)...)
 }

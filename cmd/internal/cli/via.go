@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"runtime"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -29,6 +30,9 @@ type viaOptions struct {
 	via    string
 	direct bool
 	binary string
+	// patience is how long a sensor that has just been started may take until
+	// it can be tried whether it is reached directly.
+	patience time.Duration
 }
 
 func (o *viaOptions) flags(f *pflag.FlagSet) {
@@ -99,7 +103,7 @@ var viaWords = map[string]string{viaDirect: "direct", viaSidecar: "by sidecar", 
 func (o viaOptions) choose(ctx context.Context, e orchestrate.Engine, sensor orchestrate.Sensor, mode transmit.Mode) (w chosenWay, err error) {
 	wanted := o.wanted()
 	if wanted == viaDirect || wanted == viaAuto {
-		err := sensor.Reaches(ctx, e)
+		err := sensor.AwaitReach(ctx, e, o.patience)
 		if err == nil {
 			return chosenWay{via: viaDirect}, nil
 		}
