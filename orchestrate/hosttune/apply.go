@@ -47,6 +47,14 @@ func NewSession(m Machine, store Records, boot, engine string, interfaces []stri
 	return s, nil
 }
 
+// Running says which sensors run. What is recorded of others is forgotten: it
+// went with their namespaces.
+func (s *Session) Running(sensors []Place) {
+	gone := func(e Entry) bool { return e.Container != "" && !slices.ContainsFunc(sensors, e.in) }
+	s.first.Entries = slices.DeleteFunc(slices.Clone(s.first.Entries), gone)
+	s.record.Entries = slices.DeleteFunc(slices.Clone(s.record.Entries), gone)
+}
+
 // Record returns what is recorded by now.
 func (s *Session) Record() Record { return s.record }
 

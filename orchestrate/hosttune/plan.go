@@ -49,18 +49,20 @@ func sysctls() []sysctl {
 // sysctlPath is the file of a sysctl.
 func sysctlPath(name string) string { return "/proc/sys/" + strings.ReplaceAll(name, ".", "/") }
 
-// Offloads are the features that --interface turns off, where the driver lets
-// us, by the kernel's names, and what people call them.
-func offloads() []struct{ name, called string } {
-	return []struct{ name, called string }{
-		{"rx-gro", "gro"},
-		{"rx-gro-hw", "rx-gro-hw"},
-		{"rx-lro", "lro"},
-		{"tx-generic-segmentation", "gso"},
-		{"tx-tcp-segmentation", "tso"},
-		{"tx-tcp6-segmentation", "tso"},
-		{"tx-tcp-ecn-segmentation", "tso"},
-		{"tx-tcp-mangleid-segmentation", "tso"},
+// offloads are the features that are to be off on an interface that is captured
+// from, where the driver lets us: their names in the kernel, and why.
+func offloads() []struct{ name, why string } {
+	const joins = ": joins received packets, before they are captured, into ones that never were on the wire"
+	const splits = ": sent packets are captured before they are split into those that go onto the wire"
+	return []struct{ name, why string }{
+		{"rx-gro", "gro" + joins},
+		{"rx-gro-hw", "gro" + joins},
+		{"rx-lro", "lro" + joins},
+		{"tx-generic-segmentation", "gso" + splits},
+		{"tx-tcp-segmentation", "tso" + splits},
+		{"tx-tcp6-segmentation", "tso" + splits},
+		{"tx-tcp-ecn-segmentation", "tso" + splits},
+		{"tx-tcp-mangleid-segmentation", "tso" + splits},
 	}
 }
 
@@ -232,7 +234,7 @@ func (p *Plan) addOffloads(files map[string]string, device string) error {
 			continue
 		}
 		p.add(Item{Setting: o.name + " of " + device, Path: nsenter.Feature(device, o.name), Now: now, Wanted: nsenter.Off, kind: feature, place: Place{Name: Host},
-			Hop: "capture", Why: o.called + " joins packets into ones that never were on the wire"})
+			Hop: "capture", Why: o.why})
 	}
 	if found == 0 {
 		return fmt.Errorf("look at interface %s: its offloads cannot be read", device)

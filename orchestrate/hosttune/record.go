@@ -36,8 +36,11 @@ type Entry struct {
 
 // is reports whether an entry is about an item.
 func (e Entry) is(i Item) bool {
-	return e.Path == i.Path && e.Container == i.place.Container && e.Started.Equal(i.place.Started)
+	return e.Path == i.Path && e.in(i.place)
 }
+
+// in reports whether an entry is about a place.
+func (e Entry) in(p Place) bool { return e.Container == p.Container && e.Started.Equal(p.Started) }
 
 // ours reports whether a value is one that we have set.
 func (e Entry) ours(now string) bool {
@@ -72,6 +75,11 @@ func (r Record) with(items []Item, uptime float64) Record {
 		r.Entries = append(r.Entries, e)
 	}
 	return r
+}
+
+// Covers reports whether something in a place has been recorded.
+func (r Record) Covers(p Place) bool {
+	return slices.ContainsFunc(r.Entries, func(e Entry) bool { return e.in(p) })
 }
 
 // along adds another record's entries about what this one has none of.

@@ -40,7 +40,7 @@ func NewUndo(ctx context.Context, m Machine, r Record, sensors []Place) ([]Undo,
 		u := Undo{Setting: e.Setting, Where: e.Where, Path: e.Path, Before: e.Before, Fate: Gone, entry: e,
 			item: Item{Setting: e.Setting, Where: e.Where, Path: e.Path, Wanted: e.Before, kind: e.Kind, place: Place{Name: Host}}}
 		if e.Container != "" {
-			at := slices.IndexFunc(sensors, func(p Place) bool { return p.Container == e.Container && p.Started.Equal(e.Started) })
+			at := slices.IndexFunc(sensors, e.in)
 			if at < 0 {
 				list = append(list, u)
 				continue

@@ -38,6 +38,7 @@ is healthy.`,
 type statusDocument struct {
 	Healthy  bool                        `json:"healthy"`
 	Services []orchestrate.ServiceStatus `json:"services"`
+	Tuning   *tuningDocument             `json:"tuning,omitempty"` // of the engine's machine, as far as it can be seen
 }
 
 func runStatus(ctx context.Context, app *App, o statusOptions) error {
@@ -47,15 +48,17 @@ func runStatus(ctx context.Context, app *App, o statusOptions) error {
 			return err
 		}
 		healthy := err == nil && orchestrate.AllHealthy(services)
+		tuning := tuningStatus(ctx, app, e)
 		if o.json {
 			if services == nil {
 				services = []orchestrate.ServiceStatus{}
 			}
-			if err := ui.JSON(app.Out, statusDocument{healthy, services}); err != nil {
+			if err := ui.JSON(app.Out, statusDocument{healthy, services, tuning}); err != nil {
 				return err
 			}
 		} else {
 			ui.Table(app.Out, statusRows(services))
+			printTuning(app, tuning)
 		}
 		switch {
 		case err != nil:

@@ -117,6 +117,8 @@ type tuner struct {
 	way     nsenter.Way
 	store   hosttune.Store
 	sensors []hosttune.Place
+	// beforeUp leaves the sensors' sockets to a later call: they may be new then.
+	beforeUp bool
 }
 
 func runTuneHost(ctx context.Context, app *App, o tuneOptions) error {

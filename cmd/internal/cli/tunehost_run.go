@@ -44,15 +44,20 @@ func (t *tuner) ask(p hosttune.Place) (int, bool) {
 }
 
 func (t *tuner) document(p hosttune.Plan) tuneDocument {
-	doc := tuneDocument{Way: t.way, Boot: p.Boot, Notes: p.Notes, Changes: []hosttune.Item{}, Fine: []hosttune.Item{}, Late: []hosttune.Late{}}
+	doc := tuneDocument{Way: t.way, Boot: p.Boot, Notes: p.Notes, Changes: append([]hosttune.Item{}, p.Changes()...), Late: []hosttune.Late{}}
+	doc.Fine = fine(p, doc.Changes)
+	return doc
+}
+
+// fine returns the items of a plan that are not among the changes.
+func fine(p hosttune.Plan, changes []hosttune.Item) []hosttune.Item {
+	list := []hosttune.Item{}
 	for _, i := range p.Items {
-		if i.Needed {
-			doc.Changes = append(doc.Changes, i)
-		} else {
-			doc.Fine = append(doc.Fine, i)
+		if !slices.ContainsFunc(changes, func(c hosttune.Item) bool { return c.Path == i.Path && c.Where == i.Where }) {
+			list = append(list, i)
 		}
 	}
-	return doc
+	return list
 }
 
 // showPlan is --dry-run.
@@ -76,7 +81,7 @@ func (t *tuner) apply(ctx context.Context) error {
 	if err != nil {
 		return interrupted(ctx, err, "nothing was changed")
 	}
-	s, err := hosttune.NewSession(t.machine, t.store, first.Boot, t.id, t.o.interfaces)
+	s, err := t.session(first)
 	if err != nil {
 		return err
 	}
@@ -85,7 +90,10 @@ func (t *tuner) apply(ctx context.Context) error {
 	if doc.Changes, err = s.Apply(ctx, first.In(true)); err != nil {
 		return t.takenBack(ctx, err)
 	}
-	late, err := hosttune.LateSensors(ctx, t.machine, s.Record(), t.sensors, t.ask)
+	var late []hosttune.Late
+	if !t.beforeUp {
+		late, err = hosttune.LateSensors(ctx, t.machine, s.Record(), t.sensors, t.ask)
+	}
 	if err != nil {
 		return t.takenBack(ctx, errors.Join(err, s.Rollback(ctx)))
 	}
@@ -95,11 +103,16 @@ func (t *tuner) apply(ctx context.Context) error {
 		late = slices.DeleteFunc(late, func(l hosttune.Late) bool { return slices.Contains(doc.Restarted, l.Name) })
 	}
 	doc.Late = append(doc.Late, late...)
-	changed, err := t.applySensors(ctx, s)
+	second, err := t.plan(ctx) // again, for sensors may have been restarted
+	if err != nil {
+		return t.takenBack(ctx, errors.Join(restartErr, err, s.Rollback(ctx)))
+	}
+	changed, err := s.Apply(ctx, second.In(false))
 	if err != nil {
 		return t.takenBack(ctx, errors.Join(restartErr, err))
 	}
 	doc.Changes = append(doc.Changes, changed...)
+	doc.Fine = fine(second, doc.Changes)
 	if t.o.persist {
 		if err := s.Persist(ctx, first); err != nil {
 			return t.takenBack(ctx, persistHint(err))
@@ -112,14 +125,13 @@ func (t *tuner) apply(ctx context.Context) error {
 	return errors.Join(t.print(doc), restartErr)
 }
 
-// applySensors plans again, for sensors may have been restarted, and tunes
-// their namespaces.
-func (t *tuner) applySensors(ctx context.Context, s *hosttune.Session) ([]hosttune.Item, error) {
-	p, err := t.plan(ctx)
-	if err != nil {
-		return nil, errors.Join(err, s.Rollback(ctx))
+// session begins one for a plan.
+func (t *tuner) session(p hosttune.Plan) (*hosttune.Session, error) {
+	s, err := hosttune.NewSession(t.machine, t.store, p.Boot, t.id, t.o.interfaces)
+	if err == nil && t.id != "" { // the engine has told which sensors run
+		s.Running(t.sensors)
 	}
-	return s.Apply(ctx, p.In(false))
+	return s, err
 }
 
 // takenBack says what became of the settings where one could not be made.

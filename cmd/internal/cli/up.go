@@ -21,6 +21,7 @@ type upOptions struct {
 	grafanaUser     string
 	grafanaPassword string
 	bind            string
+	tune            bool
 }
 
 func newUp(app *App) *cobra.Command {
@@ -49,6 +50,7 @@ processes.`,
 	f.StringArrayVar(&o.images, "image", nil, "use another image, as NAME=REF, e.g. zeek=zeek/zeek:9.0 (repeatable)")
 	f.StringVar(&o.grafanaUser, "grafana-user", "", `Grafana's user (default "zeek")`)
 	f.StringVar(&o.grafanaPassword, "grafana-password", "", `Grafana's password (default "zeek")`)
+	f.BoolVar(&o.tune, "tune", false, "tune the machine first, and the sensors afterwards, as tune-host does")
 	f.StringVar(&o.bind, "bind", "127.0.0.1", "address of this machine on which the ports are published")
 	return cmd
 }
@@ -97,10 +99,17 @@ func runUp(ctx context.Context, app *App, o upOptions) error {
 	}
 	var services []orchestrate.ServiceStatus
 	err = app.withEngine(func(e orchestrate.Engine) error {
-		return app.progress(func(p orchestrate.Progress) (err error) {
-			services, err = orchestrate.Up(ctx, e, assets.Compose(), settings, o.waitTimeout, p)
-			return err
-		})
+		tuning, err := tuneBeforeUp(ctx, app, e, o.tune, settings)
+		if err == nil {
+			err = app.progress(func(p orchestrate.Progress) (err error) {
+				services, err = orchestrate.Up(ctx, e, assets.Compose(), settings, o.waitTimeout, p)
+				return err
+			})
+		}
+		if err == nil {
+			err = tuning.after(ctx)
+		}
+		return errors.Join(err, tuning.close())
 	})
 	var late *orchestrate.NotReadyError
 	if errors.As(err, &late) {
