@@ -69,12 +69,12 @@ type HopReport struct {
 
 // Delta is one number and how it grew.
 type Delta struct {
-	Name  string         `json:"name"`
-	Role  Role           `json:"role"`
-	Total uint64         `json:"total"`           // as it is now
-	Grown uint64         `json:"grown"`           // in the interval
-	CPUs  map[int]uint64 `json:"cpus,omitempty"`  // on which it grew by how much
-	Known bool           `json:"known,omitempty"` // Grown is known; else it reads 0 and means nothing
+	Name     string         `json:"name"`
+	Role     Role           `json:"role"`
+	Total    uint64         `json:"total"`               // as it is now
+	Grown    uint64         `json:"grown"`               // in the interval
+	CPUs     map[int]uint64 `json:"cpus,omitempty"`      // on which it grew by how much
+	NotKnown bool           `json:"not_known,omitempty"` // Grown means nothing
 
 	inner, outer uint64 // bounds of Grown, see [Value.Again]
 }
@@ -92,8 +92,9 @@ func Compare(a, b Picture) Report {
 			}
 		}
 		h := difference(before, after)
-		// lo is older than the sensors: what it lost before them was not theirs.
-		h.Wide = h.Wide || a.origin && h.Hop == HopLoopback
+		// lo and the bridge are older than the sensors: what they lost before them
+		// was not theirs.
+		h.Wide = h.Wide || a.origin && (h.Hop == HopLoopback || h.Hop == HopBridge)
 		r.Hops = append(r.Hops, h)
 	}
 	r.disentangle()
@@ -157,7 +158,7 @@ func (h *HopReport) note(format string, args ...any) {
 
 // grown is the difference of one value.
 func (h *HopReport) grown(before *State, v *Value, anew bool) Delta {
-	d := Delta{Name: v.Name, Role: v.Role, Total: v.N, Known: true}
+	d := Delta{Name: v.Name, Role: v.Role, Total: v.N}
 	var was *Value
 	if before != nil {
 		was = before.value(v.Name)
@@ -167,7 +168,7 @@ func (h *HopReport) grown(before *State, v *Value, anew bool) Delta {
 		d.Grown, d.inner, d.outer = v.N, v.N, v.Again
 		return d
 	case was == nil && (before == nil || unread(before)):
-		d.Known = false
+		d.NotKnown = true
 		h.Unknown = append(h.Unknown, Unknown{v.Name, "it was not known before"})
 		return d
 	case was == nil: // a socket, or a service's counter, that came to life
@@ -234,7 +235,7 @@ func (h *HopReport) counter(name string) *Delta {
 		return nil
 	}
 	for i := range h.Counters {
-		if h.Counters[i].Name == name && h.Counters[i].Known {
+		if h.Counters[i].Name == name && !h.Counters[i].NotKnown {
 			return &h.Counters[i]
 		}
 	}
@@ -280,7 +281,7 @@ func (r *Report) disentangle() {
 // total adds up by roles.
 func (h *HopReport) total() {
 	for _, d := range h.Counters {
-		if !d.Known {
+		if d.NotKnown {
 			continue
 		}
 		switch d.Role {
@@ -396,7 +397,7 @@ func (r *Report) sum(b Picture) {
 		default:
 			r.Lost += *h.Lost
 		}
-		if h.Hop == HopLogs && len(h.Counters) == 3 && h.Counters[0].Known {
+		if h.Hop == HopLogs && len(h.Counters) == 3 && !h.Counters[0].NotKnown {
 			if r.Missed == nil {
 				r.Missed = &Missed{}
 			}

@@ -60,8 +60,8 @@ func (r *Reader) shared(_ context.Context, host *sight, queues map[string]Queuei
 	sender := State{Hop: HopSender, Name: "sender (UDP of the host)", Wide: true}
 	if sender.protocols(host) {
 		sender.add(RoleIn, host.snmp, "UdpOutDatagrams", "Udp6OutDatagrams")
-		sender.add(RoleLost, host.snmp, "UdpSndbufErrors", "Udp6SndbufErrors", "IpOutDiscards", "Ip6OutDiscards")
-		sender.add(RoleSign, host.snmp, "IpOutNoRoutes", "Ip6OutNoRoutes", "IpFragFails")
+		sender.add(RoleLost, host.snmp, "UdpSndbufErrors", "Udp6SndbufErrors", "IpOutDiscards")
+		sender.add(RoleSign, host.snmp, "IpOutNoRoutes", "Ip6OutNoRoutes", "Ip6OutDiscards", "IpFragFails")
 	}
 	udp := State{Hop: HopHostUDP, Name: "IP and UDP of the host", Wide: true}
 	if udp.protocols(host) {

@@ -131,7 +131,7 @@ func zeekNames() []string {
 func collectorNames() []string {
 	return []string{"otelcol_receiver_accepted_log_records", "otelcol_receiver_refused_log_records", "otelcol_receiver_failed_log_records",
 		"otelcol_exporter_sent_log_records", "otelcol_exporter_send_failed_log_records", "otelcol_exporter_enqueue_failed_log_records",
-		"otelcol_exporter_queue_size", "otelcol_exporter_queue_capacity", "otelcol_process_uptime_seconds"}
+		"otelcol_exporter_queue_size", "otelcol_exporter_queue_capacity"}
 }
 
 func lokiNames() []string {
