@@ -14,8 +14,6 @@ import (
 // Numbers of include/uapi/linux/{pkt_cls,pkt_sched,tc_act/tc_mirred}.h that the
 // netlink library does not have, or has as something else.
 const (
-	actContinue    = -1 // TC_ACT_UNSPEC: go on with the next filter
-	actShot        = 2  // TC_ACT_SHOT
 	mirredParms    = 2  // TCA_MIRRED_PARMS
 	mirredMirror   = 2  // TCA_EGRESS_MIRROR
 	mirredLen      = 28 // struct tc_mirred
