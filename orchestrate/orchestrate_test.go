@@ -289,6 +289,45 @@ func TestTheCollectorIsAskedThroughPrometheusWhereItCannotBeReached(t *testing.T
 	}
 }
 
+// What reads the counters of a sensor's network namespace has no address but
+// the sensor's, and is of no use once the sensor has got another one.
+func TestAnExporterIsReadyBesideItsSensor(t *testing.T) {
+	at := serve(t, func(http.ResponseWriter, *http.Request) {})
+	service, err := ServiceByName("exporter-zeek")
+	if err != nil {
+		t.Fatal(err)
+	}
+	service.Port = at.Port()
+	now := time.Now()
+	addresses := map[string]netip.Addr{"telemetry": at.Addr()}
+	for want, sensor := range map[string]Container{
+		"": {State: "running", StartedAt: now.Add(-time.Second), Addresses: addresses},
+		"zeek was started again without it: it is in the network namespace of before": {State: "running", StartedAt: now.Add(time.Second), Addresses: addresses},
+		"zeek does not run, whose network namespace it shares":                        {State: "exited", StartedAt: now.Add(-time.Second)},
+		"has no address": {State: "running", StartedAt: now.Add(-time.Second)},
+	} {
+		got := ""
+		err := newProber(EngineInfo{}).ready(t.Context(), service, map[string]Container{"zeek": sensor, "exporter-zeek": {State: "running", StartedAt: now}})
+		if err != nil {
+			got = err.Error()
+		}
+		if got != want {
+			t.Errorf("%+v: %q, want %q", sensor, got, want)
+		}
+	}
+}
+
+func TestWhatOnlyTheEnginesMachineReachesIsTakenForReady(t *testing.T) {
+	collector, _ := ServiceByName("collector")
+	containers := map[string]Container{
+		"collector":  {State: "running"},
+		"prometheus": {State: "running", Ports: []PublishedPort{{HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: 1, ContainerPort: 9090}}},
+	}
+	if err := newProber(EngineInfo{Remote: true}).ready(t.Context(), collector, containers); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestStatusOfAHalfStartedStack(t *testing.T) {
 	at := serve(t, func(http.ResponseWriter, *http.Request) {})
 	list := answering(t, at)[:3] // both sensors and the collector
