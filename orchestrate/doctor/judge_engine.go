@@ -141,6 +141,9 @@ func judgePorts(f Facts) Line {
 	}
 	ours := 0
 	for _, p := range f.Ports.Value {
+		if f.Engine.Why != "" && perhapsOurs(p.Owner) {
+			return unknown(fmt.Sprintf("%s/%s is taken by %s; that may be the stack", p.Address, p.Protocol, p.Owner))
+		}
 		if p.Owner != "" && !p.Ours {
 			return problem(fmt.Sprintf("%s/%s is taken by %s", p.Address, p.Protocol, p.Owner), "stop that, or zeekdemo up --bind 127.0.0.2")
 		}
@@ -158,22 +161,26 @@ func judgePorts(f Facts) Line {
 	case ours > 0:
 		state = "the stack's or free"
 	}
-	return ok(state + on(f.Ports.Value))
+	return ok(state + ": " + portList(f.Ports.Value))
 }
 
-// on names ports such as " on 127.0.0.1: 4789 6081/udp, 13000/tcp".
-func on(ports []Port) string {
+// perhapsOurs reports whether an owner may be the engine's, which nobody can
+// tell of whom it is without the engine.
+func perhapsOurs(owner string) bool {
+	return slices.ContainsFunc([]string{"docker", "rootless", "com.docker", "a process of another user"}, func(s string) bool { return strings.HasPrefix(owner, s) })
+}
+
+// portList names ports such as "4789 6081/udp, 13000/tcp".
+func portList(ports []Port) string {
 	numbers := map[string][]string{}
-	words := ""
 	for _, p := range ports {
-		words = " on " + p.Address.Addr().String() + ": "
 		numbers[p.Protocol] = append(numbers[p.Protocol], fmt.Sprint(p.Address.Port()))
 	}
 	var groups []string
 	for _, protocol := range slices.Backward(slices.Sorted(maps.Keys(numbers))) {
 		groups = append(groups, strings.Join(numbers[protocol], " ")+"/"+protocol)
 	}
-	return words + strings.Join(groups, ", ")
+	return strings.Join(groups, ", ")
 }
 
 func judgeNetworks(f Facts) Line {
@@ -205,7 +212,7 @@ func judgeNetworks(f Facts) Line {
 	if hidden != "" {
 		return warning(hidden, renumber)
 	}
-	return ok(fmt.Sprintf("the stack's %s clash with no route or network", strings.Join(subnets, " ")))
+	return ok(fmt.Sprintf("%s clash with nothing", strings.Join(subnets, " and ")))
 }
 
 // renumber lets the engine choose again: it takes no range that a route leads

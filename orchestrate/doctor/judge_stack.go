@@ -66,7 +66,7 @@ func judgeDirect(f Facts) Line {
 		return warning(fmt.Sprintf("sensor %s cannot be reached at its own address: %s", s.Service, s.Reach),
 			"zeekdemo replay --via sidecar; a firewall on this machine may be the cause")
 	}
-	return ok("tested: " + strings.Join(reached, " and ") + " can be reached at their own addresses")
+	return ok(strings.Join(reached, ", ") + ": reached at the container's own address")
 }
 
 // otherBuild names what a sidecar needs where this program is not for the

@@ -43,8 +43,9 @@ type Prober struct {
 	// Sockets looks at the sockets of the process's network namespace that
 	// listen on a UDP port.
 	Sockets func(pid int, port uint16) ([]SensorSocket, error)
-	// Settings returns a way to look at the kernel's settings.
-	Settings func(ctx context.Context) (nsenter.Machine, error)
+	// Settings returns a way to look at the kernel's settings; asking the engine
+	// for it is of use only if that answers.
+	Settings func(ctx context.Context, answers bool) (nsenter.Machine, error)
 	// Store keeps what `tune-host` did.
 	Store hosttune.Store
 }
@@ -59,11 +60,9 @@ func NewProber(engine orchestrate.Engine, project orchestrate.Project, store hos
 
 // settings looks without a privilege and without a helper container; where no
 // engine answers, at this machine.
-func (p *Prober) settings(ctx context.Context) (nsenter.Machine, error) {
-	if p.Engine != nil {
-		if m, err := nsenter.Peek(ctx, p.Engine); err == nil {
-			return m, nil
-		}
+func (p *Prober) settings(ctx context.Context, answers bool) (nsenter.Machine, error) {
+	if answers {
+		return nsenter.Peek(ctx, p.Engine)
 	}
 	return nsenter.Local(), nil
 }
@@ -115,6 +114,10 @@ func (p *Prober) probeEngine(ctx context.Context, f *Facts) (d Engine, why strin
 		return nil, notLooked
 	}
 	f.Engine = look(ctx, p.Limit, p.Engine.Info)
+	if f.Engine.Late {
+		f.Engine.Why = fmt.Sprintf("the Docker engine does not answer within %s", p.Limit)
+		f.Engine.Remedy = "sudo systemctl restart docker, or restart Docker Desktop or colima"
+	}
 	d, asked := p.Engine.(Engine)
 	if !asked {
 		return nil, "not looked at: this engine cannot be asked"
@@ -138,6 +141,10 @@ func (p *Prober) probeEngine(ctx context.Context, f *Facts) (d Engine, why strin
 
 // probeTuning compares the machine's settings with what `tune-host` would set.
 func (p *Prober) probeTuning(ctx context.Context, f *Facts) {
+	if f.Engine.Why != "" && !f.Here {
+		f.Tuning = NotKnown[hosttune.Status](notLooked)
+		return
+	}
 	f.Tuning = look(ctx, p.Limit, func(ctx context.Context) (hosttune.Status, error) {
 		var sensors []hosttune.Place
 		if f.Engine.Why == "" {
@@ -147,7 +154,7 @@ func (p *Prober) probeTuning(ctx context.Context, f *Facts) {
 			}
 			sensors = hosttune.Sensors(containers)
 		}
-		m, err := p.Settings(ctx)
+		m, err := p.Settings(ctx, f.Engine.Why == "")
 		if err != nil {
 			return hosttune.Status{}, err
 		}
@@ -202,9 +209,17 @@ func look[T any](ctx context.Context, limit time.Duration, ask func(context.Cont
 	case fact := <-answered:
 		return fact
 	case <-ctx.Done():
+	}
+	select {
+	case fact := <-answered: // what can be interrupted may have half an answer
+		return fact
+	case <-time.After(grace):
 		return Fact[T]{Why: context.Cause(ctx).Error(), Late: true}
 	}
 }
+
+// grace is how long an interrupted question may take to end.
+const grace = 100 * time.Millisecond
 
 // reason is a fact that an error keeps from being known.
 func reason[T any](err error) Fact[T] { return Fact[T]{Why: err.Error(), Remedy: hint(err)} }

@@ -57,8 +57,12 @@ func (p *Prober) images(ctx context.Context, d Engine, refs []string) []Image {
 
 // probePorts finds out who has the ports that the stack publishes.
 func (p *Prober) probePorts(ctx context.Context, f *Facts) {
-	if f.Stack.Why != "" {
+	switch {
+	case f.Stack.Why != "":
 		f.Ports = NotKnown[[]Port](f.Stack.Why)
+		return
+	case f.Engine.Why != "" && f.Engine.Value.Remote:
+		f.Ports = NotKnown[[]Port](notLooked)
 		return
 	}
 	f.Ports = look(ctx, p.Limit, func(ctx context.Context) ([]Port, error) {

@@ -68,22 +68,24 @@ func Connect(warnings io.Writer) (*Engine, error) {
 // Close releases the connections.
 func (e *Engine) Close() error { return e.client.Close() }
 
-// Info reaches the engine and describes it.
+// Info reaches the engine and describes it. Of one that does not answer it
+// returns where it was looked for, beside the error.
 func (e *Engine) Info(ctx context.Context) (orchestrate.EngineInfo, error) {
 	// The context's own address: behind ssh:// the client has a made-up one.
 	address := e.cli.DockerEndpoint().Host
 	if address == "" {
 		address = e.client.DaemonHost()
 	}
+	info := orchestrate.EngineInfo{Address: address, Remote: isRemote(address)}
 	if _, err := e.client.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true}); err != nil {
-		return orchestrate.EngineInfo{}, explainReach(address, err)
+		return info, explainReach(address, err)
 	}
 	v, err := e.client.ServerVersion(ctx, client.ServerVersionOptions{})
 	if err != nil {
-		return orchestrate.EngineInfo{}, explainReach(address, err)
+		return info, explainReach(address, err)
 	}
-	return orchestrate.EngineInfo{Version: v.Version, APIVersion: v.APIVersion, OS: v.Os, Arch: v.Arch,
-		Address: address, Remote: isRemote(address)}, nil
+	info.Version, info.APIVersion, info.OS, info.Arch = v.Version, v.APIVersion, v.Os, v.Arch
+	return info, nil
 }
 
 // isRemote tells a local socket or loopback address from another machine's.
