@@ -105,10 +105,11 @@ type Capture struct {
 	virtio  bool
 	news    chan News
 
-	mu      sync.Mutex // guards what follows, and the rings' filters
-	tunnels []Tunnel
-	stopped atomic.Bool
-	aborted atomic.Bool
+	mu          sync.Mutex // guards what follows, and the rings' filters
+	tunnels     []Tunnel
+	stopped     atomic.Bool
+	interrupted atomic.Bool
+	closed      bool
 }
 
 func open(o Options) (*Capture, error) {
@@ -225,7 +226,7 @@ func (c *Capture) Workers() []*Worker { return c.workers }
 // it is false, the kernel does not tell where to cut, and they come as they are.
 func (c *Capture) Merging() bool { return c.virtio }
 
-// News tells what happens to interfaces. It need not be read.
+// News tells what happens to interfaces, until Close. It need not be read.
 func (c *Capture) News() <-chan News { return c.news }
 
 // Stop ends the capture: nothing that comes after it is taken. What was captured
@@ -239,9 +240,10 @@ func (c *Capture) Stop() error {
 	return err
 }
 
-// Abort makes the Workers fail at once with context.Canceled, whatever is left.
-func (c *Capture) Abort() {
-	c.aborted.Store(true)
+// Interrupt makes the Workers fail with context.Canceled, instead of waiting and
+// whatever is left, for as long as it is on.
+func (c *Capture) Interrupt(on bool) {
+	c.interrupted.Store(on)
 	c.wake()
 }
 
@@ -287,6 +289,10 @@ func (c *Capture) Close() error {
 		}
 	}
 	c.workers = nil
+	if !c.closed {
+		c.closed = true
+		close(c.news)
+	}
 	return errors.Join(errs...)
 }
 
@@ -369,9 +375,12 @@ func (w *Worker) LinkTypes() []forward.LinkType {
 	return slices.Compact(list)
 }
 
-// Next implements [forward.Source]. It waits for a frame, until Stop or Abort, or
+// Next implements [forward.Source]. It waits for a frame, until Stop or Interrupt, or
 // until every interface has gone: then the error unwraps to [ErrGone].
 func (w *Worker) Next(f *forward.Frame) error {
+	if w.capture.interrupted.Load() {
+		return context.Canceled
+	}
 	for {
 		if w.splits {
 			if segment, ok := w.splitter.Next(); ok {
@@ -418,7 +427,7 @@ func (w *Worker) wait() error {
 	stopped := w.capture.stopped.Load()
 	limit := waitLimit
 	switch {
-	case w.capture.aborted.Load():
+	case w.capture.interrupted.Load():
 		return context.Canceled
 	case !stopped && w.alive > 0:
 	case !w.drained():
@@ -469,7 +478,7 @@ func (w *Worker) drained() bool {
 
 // Ready implements [forward.Readier].
 func (w *Worker) Ready() bool {
-	if w.splits || w.rings[w.now].left > 0 || w.capture.aborted.Load() {
+	if w.splits || w.rings[w.now].left > 0 || w.capture.interrupted.Load() {
 		return true
 	}
 	for _, r := range w.rings {

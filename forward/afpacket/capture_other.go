@@ -41,8 +41,8 @@ func (*Capture) News() <-chan News { return nil }
 // Stop is Linux's alone.
 func (*Capture) Stop() error { return unsupported("capture") }
 
-// Abort is Linux's alone.
-func (*Capture) Abort() {}
+// Interrupt is Linux's alone.
+func (*Capture) Interrupt(bool) {}
 
 // Counts is Linux's alone.
 func (*Capture) Counts() ([]Counts, error) { return nil, unsupported("capture") }
