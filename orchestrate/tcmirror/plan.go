@@ -62,6 +62,7 @@ type route struct {
 	device  int // index of the interface it leaves by
 	related []int
 	local   bool // to this machine itself
+	onLink  bool // the sensor is in the device's own network
 	mtu     int
 }
 

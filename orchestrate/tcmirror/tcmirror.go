@@ -23,6 +23,10 @@
 // comes after a crash recognises what was left, and Stop takes back exactly that.
 // A reboot leaves nothing.
 //
+// A sensor on a network of this machine is bound to that network's device: when it
+// is gone, so is the way, and copies of the traffic do not leave by the default
+// route.
+//
 // Every function works in the network namespace of the calling thread, and needs
 // CAP_NET_ADMIN there.
 package tcmirror
@@ -160,8 +164,9 @@ func Get(device string) (Mirror, error) {
 // What is gone already is no error.
 func (m Mirror) Stop() error { return stop(m) }
 
-// Follow points a mirror to another address of its sensor, without losing a
-// packet of it; exclude replaces [Spec.Exclude].
-func (m Mirror) Follow(sensor netip.AddrPort, exclude []netip.AddrPort) error {
+// Follow points a mirror to where its sensor is now, another address or the same
+// on another bridge, without losing a packet; exclude replaces [Spec.Exclude].
+// It reports whether anything had to be changed, and may be called at any time.
+func (m Mirror) Follow(sensor netip.AddrPort, exclude []netip.AddrPort) (changed bool, err error) {
 	return follow(m, sensor, exclude)
 }

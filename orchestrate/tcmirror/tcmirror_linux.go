@@ -64,6 +64,7 @@ func capable() error {
 type job struct {
 	spec    Spec
 	plan    plan
+	way     route
 	tunnel  tunnel
 	record  record
 	program []bpf.RawInstruction
@@ -103,7 +104,7 @@ func prepare(spec Spec) (*job, error) {
 	if err != nil {
 		return nil, err
 	}
-	j := &job{spec: spec, plan: p}
+	j := &job{spec: spec, plan: p, way: f.route}
 	j.tunnel = tunnel{encap: spec.Encap, vni: spec.VNI, sensor: spec.Sensor, name: newName(os.Getpid())}
 	j.record = record{iface: spec.Interface, index: f.iface.index, direction: p.direction, encap: spec.Encap, sensor: spec.Sensor,
 		vni: spec.VNI, service: spec.Service, clsact: p.clsact, owner: self(), detached: spec.Detached,
@@ -168,7 +169,8 @@ func routeTo(to netip.Addr) (route, error) {
 	if err != nil || len(routes) == 0 {
 		return route{}, fmt.Errorf("find the way to the sensor %s: %w", to, cmp.Or(err, error(unix.ENETUNREACH)))
 	}
-	r := route{device: routes[0].LinkIndex, local: routes[0].Type == unix.RTN_LOCAL, mtu: routes[0].MTU}
+	r := route{device: routes[0].LinkIndex, local: routes[0].Type == unix.RTN_LOCAL, mtu: routes[0].MTU,
+		onLink: routes[0].Gw == nil && routes[0].Via == nil}
 	link, err := netlink.LinkByIndex(r.device)
 	if err != nil {
 		return r, fmt.Errorf("find the way to the sensor %s: %w", to, err)
@@ -178,6 +180,14 @@ func routeTo(to netip.Addr) (route, error) {
 	}
 	r.related, err = relatives(link)
 	return r, err
+}
+
+// destination is bound to the device behind which the sensor is.
+func (r route) destination(to netip.AddrPort) destination {
+	if r.onLink {
+		return destination{to, r.device}
+	}
+	return destination{to: to}
 }
 
 // relatives are the bridge or bond over a device, what is under it, and its
@@ -251,7 +261,7 @@ func (j *job) tunnelSteps() []step {
 		{"write its alias", func() error { return t.write(j.record) }},
 		{"keep it quiet", t.quiet},
 		{"guard it", func() error { return t.guard(j.record.index, j.gate) }},
-		{"point it to the sensor", func() error { return t.point(j.spec.Sensor) }},
+		{"point it to the sensor", func() error { return t.point(j.way.destination(j.spec.Sensor)) }},
 		{"set it up", j.up},
 	}
 }
@@ -535,45 +545,45 @@ func (f found) releaseClsact(m Mirror) error {
 }
 
 // follow leaves out the tunnel to the new address before there is one, and only
-// then points to it. For a moment both addresses are sent to, never none.
-func follow(m Mirror, sensor netip.AddrPort, exclude []netip.AddrPort) error {
+// then points to it.
+func follow(m Mirror, sensor netip.AddrPort, exclude []netip.AddrPort) (bool, error) {
 	sensor = netip.AddrPortFrom(sensor.Addr().Unmap(), sensor.Port())
 	f, err := look()
 	if err != nil {
-		return err
+		return false, err
 	}
 	link := f.devices[m.Device]
 	if link == nil {
-		return fmt.Errorf("follow the sensor to %s: device %s: %w", sensor, m.Device, ErrGone)
+		return false, fmt.Errorf("follow the sensor to %s: device %s: %w", sensor, m.Device, ErrGone)
 	}
 	m = f.mirror(m.Device, link)
 	t := &tunnel{name: m.Device, index: link.Attrs().Index, encap: m.Encap, vni: m.VNI, sensor: m.Sensor}
-	if sensor == m.Sensor || !m.Sensor.IsValid() {
-		return nil
-	}
-	if sensor.Addr().Is6() != m.Sensor.Addr().Is6() || t.encap == GENEVE && sensor.Port() != m.Sensor.Port() {
-		return unsupportedf("follow the sensor to %s: a %s device to %s cannot", sensor, t.encap, m.Sensor)
+	way, err := routeTo(sensor.Addr())
+	if err != nil {
+		return false, err
 	}
 	before, err := t.destinations()
-	if err != nil {
-		return err
+	d := way.destination(sensor)
+	if err != nil || slices.Equal(before, []destination{d}) || t.encap == GENEVE && sensor == m.Sensor {
+		return false, err
 	}
-	r := m.record
-	r.sensor = sensor
+	if sensor.Addr().Is6() != m.Sensor.Addr().Is6() || t.encap == GENEVE && sensor.Port() != m.Sensor.Port() {
+		return false, unsupportedf("follow the sensor to %s: a %s device to %s cannot", sensor, t.encap, m.Sensor)
+	}
+	leaveOut := append([]netip.AddrPort{m.Sensor}, exclude...)
+	m.record.sensor = sensor
 	for _, s := range []func() error{
-		func() error { return f.reprogram(t, receivers(sensor, append(before, exclude...))) },
-		func() error { return t.point(sensor) },
-		func() error { return t.write(r) },
-		func() error {
-			return t.unpoint(slices.DeleteFunc(before, func(a netip.AddrPort) bool { return a == sensor }))
-		},
+		capable,
+		func() error { return f.reprogram(t, receivers(sensor, leaveOut)) },
+		func() error { return t.point(d) },
+		func() error { return t.write(m.record) },
 		func() error { return f.reprogram(t, receivers(sensor, exclude)) },
 	} {
 		if err := s(); err != nil {
-			return denied(err)
+			return false, denied(err)
 		}
 	}
-	return nil
+	return true, nil
 }
 
 // reprogram exchanges the part of the filters that depends on the receivers; the

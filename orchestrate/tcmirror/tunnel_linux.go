@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"slices"
 
 	"github.com/safchain/ethtool"
 	"github.com/vishvananda/netlink"
@@ -146,34 +147,52 @@ func (t *tunnel) quiet() error {
 	return nil
 }
 
-// point adds the sensor as a destination.
-func (t *tunnel) point(to netip.AddrPort) error {
-	if t.encap == GENEVE {
-		return t.repoint(to)
-	}
-	if err := t.destination(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_APPEND, to); err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("point %s to %s: %w", t.name, to, err)
-	}
-	return nil
+// destination is where a tunnel sends to.
+type destination struct {
+	to    netip.AddrPort
+	bound int
 }
 
-// unpoint removes destinations.
-func (t *tunnel) unpoint(from []netip.AddrPort) error {
+// point makes it send to the sensor, and to nothing else. A new destination is
+// there before the old one goes.
+func (t *tunnel) point(d destination) error {
 	if t.encap == GENEVE {
-		return nil // it has one only
+		return t.repoint(d.to)
 	}
-	for _, a := range from {
-		if err := t.destination(unix.RTM_DELNEIGH, 0, a); err != nil && !errors.Is(err, unix.ENOENT) {
-			return fmt.Errorf("point %s away from %s: %w", t.name, a, err)
+	before, err := t.destinations()
+	if err != nil {
+		return err
+	}
+	for _, old := range before {
+		if _, err := netlink.LinkByIndex(old.bound); old.bound != 0 && err != nil {
+			// It can only be removed with the whole entry, and leads nowhere.
+			before = nil
+			if err := t.entry(unix.RTM_DELNEIGH, 0, destination{}); err != nil {
+				return fmt.Errorf("point %s away from %s: %w", t.name, old.to, err)
+			}
+			break
+		}
+	}
+	if !slices.Contains(before, d) {
+		if err := t.entry(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_APPEND, d); err != nil {
+			return fmt.Errorf("point %s to %s: %w", t.name, d.to, err)
+		}
+	}
+	for _, old := range before {
+		if old == d {
+			continue
+		}
+		if err := t.entry(unix.RTM_DELNEIGH, 0, old); err != nil {
+			return fmt.Errorf("point %s away from %s: %w", t.name, old.to, err)
 		}
 	}
 	return nil
 }
 
 // destinations are where the tunnel sends to now.
-func (t *tunnel) destinations() ([]netip.AddrPort, error) {
+func (t *tunnel) destinations() ([]destination, error) {
 	if t.encap == GENEVE {
-		return []netip.AddrPort{t.sensor}, nil
+		return []destination{{to: t.sensor}}, nil
 	}
 	req := nl.NewNetlinkRequest(unix.RTM_GETNEIGH, unix.NLM_F_DUMP)
 	req.AddData(&netlink.Ndmsg{Family: unix.AF_BRIDGE, Index: uint32(t.index)})
@@ -182,7 +201,7 @@ func (t *tunnel) destinations() ([]netip.AddrPort, error) {
 		return nil, fmt.Errorf("list destinations of %s: %w", t.name, err)
 	}
 	const header = 12 // struct ndmsg, with the index behind the family
-	var list []netip.AddrPort
+	var list []destination
 	for _, m := range messages {
 		if len(m) < header || int(binary.NativeEndian.Uint32(m[4:])) != t.index {
 			continue
@@ -191,21 +210,34 @@ func (t *tunnel) destinations() ([]netip.AddrPort, error) {
 		if err != nil {
 			return nil, fmt.Errorf("list destinations of %s: %w", t.name, err)
 		}
+		var d destination
 		addr, ok := netip.AddrFromSlice(attrs[netlink.NDA_DST])
-		if port := attrs[netlink.NDA_PORT]; ok && len(port) == 2 {
-			list = append(list, netip.AddrPortFrom(addr, binary.BigEndian.Uint16(port)))
+		if port := attrs[netlink.NDA_PORT]; len(port) == 2 {
+			d.to = netip.AddrPortFrom(addr, binary.BigEndian.Uint16(port))
+		}
+		if bound := attrs[netlink.NDA_IFINDEX]; len(bound) == 4 {
+			d.bound = int(binary.NativeEndian.Uint32(bound))
+		}
+		if ok {
+			list = append(list, d)
 		}
 	}
 	return list, nil
 }
 
-// destination changes the entry for frames to every address.
-func (t *tunnel) destination(command, flags int, to netip.AddrPort) error {
+// entry changes the entry for frames to every address; without a destination, it
+// means all of it.
+func (t *tunnel) entry(command, flags int, d destination) error {
 	req := nl.NewNetlinkRequest(command, flags|unix.NLM_F_ACK)
 	req.AddData(&netlink.Ndmsg{Family: unix.AF_BRIDGE, Index: uint32(t.index), State: netlink.NUD_PERMANENT | netlink.NUD_NOARP, Flags: netlink.NTF_SELF})
 	req.AddData(nl.NewRtAttr(netlink.NDA_LLADDR, make([]byte, 6)))
-	req.AddData(nl.NewRtAttr(netlink.NDA_DST, to.Addr().AsSlice()))
-	req.AddData(nl.NewRtAttr(netlink.NDA_PORT, networkPort(to.Port())))
+	if d.to.IsValid() {
+		req.AddData(nl.NewRtAttr(netlink.NDA_DST, d.to.Addr().AsSlice()))
+		req.AddData(nl.NewRtAttr(netlink.NDA_PORT, networkPort(d.to.Port())))
+	}
+	if d.bound != 0 {
+		req.AddData(nl.NewRtAttr(netlink.NDA_IFINDEX, nl.Uint32Attr(uint32(d.bound))))
+	}
 	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
 	return err
 }

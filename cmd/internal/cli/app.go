@@ -20,6 +20,7 @@ import (
 	"github.com/zeekdemo/zeekdemo/forward"
 	"github.com/zeekdemo/zeekdemo/orchestrate"
 	"github.com/zeekdemo/zeekdemo/orchestrate/engine"
+	"github.com/zeekdemo/zeekdemo/orchestrate/tcmirror"
 )
 
 // The exit codes.
@@ -38,6 +39,8 @@ type App struct {
 	Getenv  func(string) string
 	// Connect prepares the container engine of the current Docker context.
 	Connect func(warnings io.Writer) (orchestrate.Engine, error)
+	// Mirrors lists what this machine's kernel mirrors; nil where it cannot.
+	Mirrors func() ([]tcmirror.Mirror, error)
 	// OpenBrowser shows a page to the person at this machine, or says why not.
 	OpenBrowser func(ctx context.Context, url string) error
 	// Exec replaces the process, as execve does.
@@ -67,6 +70,7 @@ func System(version string) *App {
 			}
 			return e, nil
 		},
+		Mirrors:     tcmirror.List,
 		OpenBrowser: openBrowser,
 		Exec:        execProcess,
 	}

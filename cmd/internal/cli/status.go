@@ -13,6 +13,7 @@ import (
 
 	"github.com/zeekdemo/zeekdemo/cmd/internal/ui"
 	"github.com/zeekdemo/zeekdemo/orchestrate"
+	"github.com/zeekdemo/zeekdemo/orchestrate/tcmirror"
 )
 
 type statusOptions struct {
@@ -26,7 +27,7 @@ func newStatus(app *App) *cobra.Command {
 		Short: "Show each service: state, health, address, ports",
 		Long: `Show each service of the stack: the state of its container, whether it answers,
 its image, addresses, ports and uptime. The exit code is 0 only if every service
-is healthy.`,
+is healthy. What this machine's kernel mirrors ("zeekdemo mirror") is shown too.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runStatus(cmd.Context(), app, o) },
 	}
@@ -38,6 +39,7 @@ is healthy.`,
 type statusDocument struct {
 	Healthy  bool                        `json:"healthy"`
 	Services []orchestrate.ServiceStatus `json:"services"`
+	Mirrors  []tcmirror.Mirror           `json:"mirrors,omitempty"`
 	Tuning   *tuningDocument             `json:"tuning,omitempty"` // of the engine's machine, as far as it can be seen
 }
 
@@ -48,16 +50,24 @@ func runStatus(ctx context.Context, app *App, o statusOptions) error {
 			return err
 		}
 		healthy := err == nil && orchestrate.AllHealthy(services)
+		mirrors, mirrorErr := app.kernelMirrors()
+		if mirrorErr != nil {
+			fmt.Fprintln(app.Err, "warning:", mirrorErr)
+		}
 		tuning := tuningStatus(ctx, app, e)
 		if o.json {
 			if services == nil {
 				services = []orchestrate.ServiceStatus{}
 			}
-			if err := ui.JSON(app.Out, statusDocument{healthy, services, tuning}); err != nil {
+			if err := ui.JSON(app.Out, statusDocument{healthy, services, mirrors, tuning}); err != nil {
 				return err
 			}
 		} else {
 			ui.Table(app.Out, statusRows(services))
+			if len(mirrors) > 0 {
+				fmt.Fprintln(app.Out)
+				ui.Table(app.Out, mirrorRows(mirrors))
+			}
 			printTuning(app, tuning)
 		}
 		switch {
