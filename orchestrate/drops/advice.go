@@ -24,7 +24,7 @@ func advice(r *Report, h *HopReport) (reason, cure string) {
 	case HopUDP:
 		return adviseUDP(r, h)
 	case HopSocket:
-		return adviseSocket(h)
+		return adviseSocket(r, h)
 	case HopZeek:
 		return "Zeek itself counts packets that its source dropped", "zeekdemo logs " + h.Sensor
 	case HopCollector:
@@ -65,16 +65,10 @@ func sizes(h *HopReport) string {
 
 func adviseDevice(h *HopReport) (string, string) {
 	dev := h.facts.Device
-	drops := func(name string) uint64 {
-		if d := h.counter(name); d != nil {
-			return d.Grown
-		}
-		return 0
-	}
 	switch {
-	case drops(queueDrops) > 0:
+	case h.grew(queueDrops) > 0:
 		return fmt.Sprintf("the queueing discipline of %s, %s, has a limit and was full", dev, h.facts.Queueing), fmt.Sprintf("tc qdisc del dev %s root", dev)
-	case h.Hop == HopVeth && drops(txDropped) > 0:
+	case h.Hop == HopVeth && h.grew(txDropped) > 0:
 		return "the sensor's end of the link is down or not there", "zeekdemo up"
 	case h.Hop == HopDevice:
 		return fmt.Sprintf("%s, the sensor's end of its link, refuses what it receives", dev), "zeekdemo up"
@@ -83,7 +77,7 @@ func adviseDevice(h *HopReport) (string, string) {
 }
 
 func adviseSoftnet(h *HopReport) (string, string) {
-	if d := h.counter(flowLimited); d != nil && d.Grown > 0 {
+	if h.grew(flowLimited) > 0 {
 		return "one flow filled more than half of a processor's queue, and net.core.flow_limit_cpu_bitmap forbids that", "sysctl -w net.core.flow_limit_cpu_bitmap=0"
 	}
 	reason := "a processor's queue of received packets was full"
@@ -97,35 +91,31 @@ func adviseSoftnet(h *HopReport) (string, string) {
 }
 
 func adviseIP(h *HopReport) (string, string) {
-	fails, fails6 := h.counter(reasmFails), h.counter(reasmFails6)
-	if fails != nil && fails.Grown > 0 || fails6 != nil && fails6.Grown > 0 {
+	if h.grew(reasmFails, reasmFails6) > 0 {
 		return "datagrams came in fragments, some of which did not come in time: the MTU on the way is smaller than they are", "zeekdemo replay --direct"
 	}
 	return "IP refuses packets as wrong: " + grownNames(h, ""), "zeekdemo replay --direct"
 }
 
 func adviseUDP(r *Report, h *HopReport) (string, string) {
-	grown := func(name string) uint64 {
-		if d := h.counter(name); d != nil {
-			return d.Grown
-		}
-		return 0
-	}
 	socket := r.hop(HopSocket, h.Sensor)
 	switch {
-	case grown(noPorts)+grown(noPorts6) > 0 && socket != nil && socket.facts.Listens:
+	case h.grew(noPorts, noPorts6) > 0 && socket != nil && socket.facts.Listens:
 		return "packets came for a port on which the sensor does not listen", "zeekdemo replay --port 0"
-	case grown(noPorts)+grown(noPorts6) > 0:
+	case h.grew(noPorts, noPorts6) > 0:
 		return "nobody listens on the sensor's port: Zeek has not opened its socket, or has closed it", "docker restart zeekdemo-" + h.Sensor + "-1"
-	case grown("UdpInCsumErrors")+grown("Udp6InCsumErrors") > 0:
-		return "the outer checksum of datagrams is wrong: something on the way changed them, or a card was to compute it and did not", "ethtool -K IFACE tx off"
-	case grown("UdpMemErrors")+grown("Udp6MemErrors") > 0:
+	case h.grew("UdpInCsumErrors", "Udp6InCsumErrors") > 0:
+		return wrongChecksum, "ethtool -K IFACE tx off"
+	case h.grew("UdpMemErrors", "Udp6MemErrors") > 0:
 		return "all UDP sockets together hold as much memory as net.ipv4.udp_mem allows", "sysctl net.ipv4.udp_mem"
 	}
 	return "datagrams died at sockets that are gone now", "zeekdemo logs " + h.Sensor
 }
 
-func adviseSocket(h *HopReport) (string, string) {
+func adviseSocket(r *Report, h *HopReport) (string, string) {
+	if udp := r.hop(HopUDP, h.Sensor); udp.grew("UdpInCsumErrors", "Udp6InCsumErrors")*2 > *h.Lost {
+		return wrongChecksum, "ethtool -K IFACE tx off"
+	}
 	if h.facts.Stopped {
 		return "Zeek is stopped: nobody empties its queue", "docker unpause zeekdemo-" + h.Sensor + "-1"
 	}
@@ -150,12 +140,25 @@ func adviseHost(h *HopReport) (string, string) {
 	case HopConntrack:
 		return "connection tracking had no room for more flows, or lost a race for one", "zeekdemo replay --direct"
 	case HopHostUDP:
-		if d := h.counter(noPorts); d != nil && d.Grown > 0 {
+		if h.grew(noPorts, noPorts6) > 0 {
 			return "datagrams came for ports on which nobody listens", "zeekdemo status"
 		}
 		return "IP or UDP of the host refused: " + grownNames(h, ""), "zeekdemo replay --direct"
 	}
 	return "the counters grew: " + grownNames(h, ""), "zeekdemo tune-host"
+}
+
+// wrongChecksum is the reason of a wrong checksum.
+const wrongChecksum = "the outer checksum of datagrams is wrong: something on the way changed them, or a card was to compute it and did not"
+
+// grew is how much counters grew together, as far as is known.
+func (h *HopReport) grew(names ...string) (n uint64) {
+	for _, name := range names {
+		if d := h.counter(name); d != nil {
+			n += d.Grown
+		}
+	}
+	return n
 }
 
 // grownNames names the counters of losses that grew, without a prefix.

@@ -140,7 +140,7 @@ func difference(before, after *State) HopReport {
 	for i := range after.Values {
 		h.Counters = append(h.Counters, h.grown(before, &after.Values[i], anew))
 	}
-	if before != nil && !anew {
+	if before != nil && !anew && len(after.Values) > 0 {
 		for _, v := range before.Values {
 			if after.value(v.Name) == nil && v.Role != RoleSign {
 				h.Unknown = append(h.Unknown, Unknown{v.Name, "it was there before and is gone"})

@@ -43,6 +43,11 @@ func (d Dir) Read(_ context.Context, pid int, paths ...string) map[string]File {
 
 // locate says where a namespace's file is found from outside.
 func (d Dir) locate(pid int, path string) string {
+	if pid == 0 && d == "/" { // a thread of this process may be in another namespace
+		if rest, ok := strings.CutPrefix(path, "/proc/net"); ok {
+			path = "/proc/thread-self/net" + rest
+		}
+	}
 	if pid != 0 {
 		process := "/proc/" + strconv.Itoa(pid)
 		if rest, ok := strings.CutPrefix(path, "/proc/net"); ok {

@@ -144,8 +144,8 @@ func (r *Reader) identity(ctx context.Context, s SensorAt) string {
 	const file = "/proc/%d/stat"
 	path := fmt.Sprintf(file, s.PID)
 	text := r.files.Read(ctx, 0, path)[path].Text
-	_, started, ok := processState(text)
-	if !ok {
+	state, started, ok := processState(text)
+	if !ok || state == "Z" || state == "X" { // it is dead
 		return ""
 	}
 	return fmt.Sprintf("%s %d/%d", s.ID, s.PID, started)
@@ -233,6 +233,12 @@ func (r *Reader) kernel(ctx context.Context) Picture {
 func (r *Reader) look(ctx context.Context, pid int) *sight {
 	s := &sight{files: map[string]File{}, errs: map[string]error{}}
 	s.more(r.files.Read(ctx, pid, append(twice(), fileNetstat)...))
+	if pid != 0 && isNotExist(s.errs[fileSNMP]) { // every kernel has it
+		for _, path := range []string{fileSNMP, fileDevices, fileUDP} {
+			s.errs[path] = errors.New("the process in its network namespace has gone")
+		}
+		s.files[fileSNMP] = File{Err: s.errs[fileSNMP]}
+	}
 	s.snmp, s.devices = s.parse()
 	return s
 }
@@ -241,7 +247,9 @@ func (s *sight) more(files map[string]File) {
 	for path, f := range files {
 		s.files[path] = f
 		if f.Err != nil {
-			s.errs[path] = f.Err
+			if s.errs[path] == nil {
+				s.errs[path] = f.Err
+			}
 		}
 	}
 }
