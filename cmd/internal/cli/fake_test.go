@@ -21,7 +21,7 @@ import (
 // from inside the command's own process.
 //
 //	ZEEKDEMO_FAKE        the state file
-//	ZEEKDEMO_FAKE_FAULT  unreachable, taken, noimage, unready
+//	ZEEKDEMO_FAKE_FAULT  unreachable, taken, noimage, unready, login (to Grafana), alert
 type fakeEngine struct {
 	path  string
 	fault string
@@ -37,12 +37,35 @@ type fakeState struct {
 
 func connectFake(getenv func(string) string) (orchestrate.Engine, error) {
 	e := &fakeEngine{path: getenv("ZEEKDEMO_FAKE"), fault: getenv("ZEEKDEMO_FAKE_FAULT")}
-	e.http = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	e.http = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if e.fault == "unready" {
 			http.Error(w, "starting", http.StatusServiceUnavailable)
+			return
 		}
+		e.answer(w, r)
 	}))
 	return e, nil
+}
+
+// answer is what the services say over HTTP. Annotations go into a file beside
+// the state, one request a line.
+func (e *fakeEngine) answer(w http.ResponseWriter, r *http.Request) {
+	switch {
+	case strings.HasPrefix(r.URL.Path, "/api/annotations") && e.fault == "login":
+		w.WriteHeader(http.StatusUnauthorized)
+		io.WriteString(w, `{"message":"Invalid username or password"}`)
+	case strings.HasPrefix(r.URL.Path, "/api/annotations"):
+		body, _ := io.ReadAll(r.Body)
+		if f, err := os.OpenFile(e.path+".annotations", os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600); err == nil {
+			fmt.Fprintf(f, "%s %s %s\n", r.Method, r.URL.Path, body)
+			f.Close()
+		}
+		io.WriteString(w, `{"id":41}`)
+	case r.URL.Path == "/api/v1/alerts" && e.fault == "alert":
+		io.WriteString(w, `{"data":{"alerts":[{"labels":{"alertname":"SensorDown","severity":"critical"},"annotations":{"summary":"Sensor zeek does not answer.","action":"`+"`zeekdemo up`"+` starts it."},"state":"firing","activeAt":"2026-01-01T00:00:00Z"}]}}`)
+	case r.URL.Path == "/api/v1/alerts":
+		io.WriteString(w, `{"data":{"alerts":[]}}`)
+	}
 }
 
 func (e *fakeEngine) Close() error {
