@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -27,7 +28,8 @@ func newStatus(app *App) *cobra.Command {
 		Short: "Show each service: state, health, address, ports",
 		Long: `Show each service of the stack: the state of its container, whether it answers,
 its image, addresses, ports and uptime. The exit code is 0 only if every service
-is healthy. What this machine's kernel mirrors ("zeekdemo mirror") is shown too.`,
+is healthy. Shown as well: each alert that fires, with what to do, and what this
+machine's kernel mirrors ("zeekdemo mirror").`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runStatus(cmd.Context(), app, o) },
 	}
@@ -39,6 +41,7 @@ is healthy. What this machine's kernel mirrors ("zeekdemo mirror") is shown too.
 type statusDocument struct {
 	Healthy  bool                        `json:"healthy"`
 	Services []orchestrate.ServiceStatus `json:"services"`
+	Alerts   []orchestrate.Alert         `json:"alerts,omitempty"` // those that fire
 	Mirrors  []tcmirror.Mirror           `json:"mirrors,omitempty"`
 	Tuning   *tuningDocument             `json:"tuning,omitempty"` // of the engine's machine, as far as it can be seen
 }
@@ -50,6 +53,7 @@ func runStatus(ctx context.Context, app *App, o statusOptions) error {
 			return err
 		}
 		healthy := err == nil && orchestrate.AllHealthy(services)
+		alerts := app.alerts(ctx, e, err)
 		mirrors, mirrorErr := app.kernelMirrors()
 		if mirrorErr != nil {
 			fmt.Fprintln(app.Err, "warning:", mirrorErr)
@@ -59,11 +63,12 @@ func runStatus(ctx context.Context, app *App, o statusOptions) error {
 			if services == nil {
 				services = []orchestrate.ServiceStatus{}
 			}
-			if err := ui.JSON(app.Out, statusDocument{healthy, services, mirrors, tuning}); err != nil {
+			if err := ui.JSON(app.Out, statusDocument{healthy, services, alerts, mirrors, tuning}); err != nil {
 				return err
 			}
 		} else {
 			ui.Table(app.Out, statusRows(services))
+			printAlerts(app.Out, alerts)
 			if len(mirrors) > 0 {
 				fmt.Fprintln(app.Out)
 				ui.Table(app.Out, mirrorRows(mirrors))
@@ -78,6 +83,25 @@ func runStatus(ctx context.Context, app *App, o statusOptions) error {
 		}
 		return nil
 	})
+}
+
+// alerts asks for what fires, where there is a stack.
+func (a *App) alerts(ctx context.Context, e orchestrate.Engine, noStack error) []orchestrate.Alert {
+	if noStack != nil {
+		return nil
+	}
+	list, err := orchestrate.Alerts(ctx, e)
+	if err != nil {
+		fmt.Fprintln(a.Err, "warning:", err)
+	}
+	return list
+}
+
+// printAlerts says what is wrong, and below each what to do.
+func printAlerts(w io.Writer, alerts []orchestrate.Alert) {
+	for _, a := range alerts {
+		fmt.Fprintf(w, "\n%s: %s\n  %s\n", a.Severity, a.Summary, a.Action)
+	}
 }
 
 func statusRows(services []orchestrate.ServiceStatus) [][]string {
