@@ -34,13 +34,13 @@ import (
 type lab struct {
 	testing.TB
 	host, client, sensor string
-	receiver             *net.UDPConn
 	mu                   sync.Mutex
 	got                  []outer
 }
 
 // outer is what the receiver got.
 type outer struct {
+	at    string // the receiver
 	from  netip.AddrPort
 	vni   uint32
 	frame []byte
@@ -67,7 +67,7 @@ func newLab(t testing.TB, mtu int, offloads bool) *lab {
 		"-n HOST addr add 10.1.0.1/24 dev c0", "-n CLIENT addr add 10.1.0.2/24 dev eth0",
 		"-n HOST addr add fd01::1/64 dev c0 nodad", "-n CLIENT addr add fd01::2/64 dev eth0 nodad",
 		"-n HOST addr add 10.2.0.1/24 dev s0", "-n SENSOR addr add 10.2.0.2/24 dev eth0", "-n SENSOR addr add 10.2.0.3/24 dev eth0",
-		"-n HOST addr add fd02::1/64 dev s0 nodad", "-n SENSOR addr add fd02::2/64 dev eth0 nodad",
+		"-n HOST addr add fd02::1/64 dev s0 nodad", "-n SENSOR addr add fd02::2/64 dev eth0 nodad", "-n SENSOR link set lo up",
 		"-n HOST link set c0 up", "-n CLIENT link set eth0 up", "-n HOST link set s0 up", "-n SENSOR link set eth0 up",
 	} {
 		testenv.IP(t, strings.NewReplacer("HOST", l.host, "CLIENT", l.client, "SENSOR", l.sensor, "MTU", fmt.Sprint(mtu)).Replace(line))
@@ -82,12 +82,24 @@ func newLab(t testing.TB, mtu int, offloads bool) *lab {
 	for _, at := range [][2]string{{l.host, "c0"}, {l.client, "eth0"}, {l.host, "s0"}, {l.sensor, "eth0"}} {
 		l.run(at[0], "sh", "-c", "echo 1 > /sys/class/net/"+at[1]+"/queues/rx-0/rps_cpus")
 	}
-	l.Inside(l.sensor, func() error {
-		l.receiver = testenv.ListenUDP(t, "0.0.0.0:4789", 64<<20)
-		return nil
-	})
-	go l.receive()
+	for _, at := range []string{sensorAt.String(), "10.2.0.3:4789", "10.2.0.2:6081", "[fd02::2]:4789"} {
+		l.Inside(l.sensor, func() error { return l.listen(at) })
+	}
 	return l
+}
+
+func (l *lab) listen(at string) error {
+	conn, err := net.ListenPacket("udp", at)
+	if err != nil {
+		return err
+	}
+	l.Cleanup(func() { conn.Close() })
+	raw, err := conn.(*net.UDPConn).SyscallConn()
+	if err == nil {
+		err = raw.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20) })
+	}
+	go l.receive(at, conn)
+	return err
 }
 
 func (l *lab) Inside(ns string, fn func() error) { l.Helper(); testenv.Inside(l, ns, fn) }
@@ -95,17 +107,20 @@ func (l *lab) Inside(ns string, fn func() error) { l.Helper(); testenv.Inside(l,
 // run runs a program in a namespace and returns what it printed.
 func (l *lab) run(ns string, args ...string) string {
 	l.Helper()
-	out, err := exec.Command("ip", append([]string{"netns", "exec", ns}, args...)...).CombinedOutput()
+	var stderr bytes.Buffer
+	cmd := exec.Command("ip", append([]string{"netns", "exec", ns}, args...)...)
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
 	if err != nil {
-		l.Fatalf("%v: %v: %s", args, err, out)
+		l.Fatalf("%v: %v: %s%s", args, err, out, &stderr)
 	}
 	return string(out)
 }
 
-func (l *lab) receive() {
+func (l *lab) receive(at string, conn net.PacketConn) {
 	b := make([]byte, 1<<16)
 	for {
-		n, from, err := l.receiver.ReadFromUDPAddrPort(b)
+		n, from, err := conn.ReadFrom(b)
 		if err != nil {
 			return
 		}
@@ -113,7 +128,7 @@ func (l *lab) receive() {
 			continue
 		}
 		l.mu.Lock()
-		l.got = append(l.got, outer{from, binary.BigEndian.Uint32(b[4:]) >> 8, bytes.Clone(b[8:n])})
+		l.got = append(l.got, outer{at, from.(*net.UDPAddr).AddrPort(), binary.BigEndian.Uint32(b[4:]) >> 8, bytes.Clone(b[8:n])})
 		l.mu.Unlock()
 	}
 }
@@ -433,24 +448,42 @@ func exchange(to string, datagram []byte) error {
 // a flow from one source port.
 func TestFrameForFrame(t *testing.T) {
 	for name, test := range map[string]struct {
-		mtu    int
-		sensor string
-	}{"over IPv4": {1500, "10.2.0.2:4789"}, "jumbo": {9000, "10.2.0.2:4789"}} {
+		mtu, path     int
+		encap, sensor string
+		set           func(*lab)
+	}{
+		"vxlan":             {1500, 65535, VXLAN, "10.2.0.2:4789", nil},
+		"geneve":            {1500, 65535, GENEVE, "10.2.0.2:6081", nil},
+		"jumbo":             {9000, 65535, VXLAN, "10.2.0.2:4789", nil},
+		"sensor over IPv6":  {1500, 65535, VXLAN, "[fd02::2]:4789", nil},
+		"a path too narrow": {1500, 1500, VXLAN, "10.2.0.2:4789", nil},
+		"published port taken": {1500, 65535, VXLAN, "10.2.0.2:4789", func(l *lab) {
+			l.Inside(l.host, func() error { testenv.ListenUDP(l, "127.0.0.1:4789", 0); return nil })
+		}},
+		"beside others": {1500, 65535, VXLAN, "10.2.0.2:4789", (*lab).others},
+	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			l := newLab(t, test.mtu, false)
+			l.run(l.host, "ip", "link", "set", "s0", "mtu", fmt.Sprint(test.path))
+			if test.set != nil {
+				test.set(l)
+			}
 			l.serve()
-			stop := l.capture(l.host, "c0")
 			s := l.spec()
-			s.Sensor = netip.MustParseAddrPort(test.sensor)
+			s.Encap, s.Sensor = test.encap, netip.MustParseAddrPort(test.sensor)
+			if !l.supports(s) {
+				return
+			}
+			stop := l.capture(l.host, "c0")
 			m := l.mirror(s)
-			if len(m.Notes) > 0 {
-				t.Error(m.Notes)
+			if (len(m.Notes) > 0) != (test.path == 1500) {
+				t.Errorf("notes %q", m.Notes)
 			}
 			l.marks(1)
 			l.talk(test.mtu)
 			l.marks(2)
-			saw := l.flows(stop())
-			all := l.received()
+			saw, all := l.flows(stop()), l.received()
 			frames := same(t, saw, l.flows(inner(all)))
 			if frames < 200 || len(saw) < 20 {
 				t.Errorf("only %d frames in %d flows", frames, len(saw))
@@ -460,7 +493,35 @@ func TestFrameForFrame(t *testing.T) {
 			if n := m.Stats.Received.Packets + m.Stats.Sent.Packets; n != uint64(len(all)) || m.Stats.Tunnel.Packets != n || m.Stats.Lost() != 0 {
 				t.Errorf("%d arrived, counted %+v", len(all), m.Stats)
 			}
+			if route := l.run(l.host, "ip", "route", "get", clientIP); strings.Contains(route, "mtu") {
+				t.Errorf("the mirror lowered the path MTU of what it mirrors: %s", route)
+			}
 		})
+	}
+}
+
+// supports reports whether this kernel has the module; any other obstacle fails
+// the test.
+func (l *lab) supports(s Spec) (ok bool) {
+	l.Helper()
+	l.Inside(l.host, func() error {
+		err := Supports(s)
+		ok = err == nil
+		if errors.Is(err, errors.ErrUnsupported) && strings.Contains(err.Error(), "no module "+s.Encap) {
+			return nil
+		}
+		return err
+	})
+	return ok
+}
+
+// others puts clsact and filters of somebody else on the interface.
+func (l *lab) others() {
+	l.Helper()
+	l.run(l.host, "tc", "qdisc", "add", "dev", "c0", "clsact")
+	for _, hook := range []string{"ingress", "egress"} {
+		l.run(l.host, "tc", "filter", "add", "dev", "c0", hook, "pref", "7", "protocol", "all", "u32", "match", "u32", "0", "0", "action", "mirred", "egress", "mirror", "dev", "lo", "continue")
+		l.run(l.host, "tc", "filter", "add", "dev", "c0", hook, "pref", "300", "protocol", "ip", "bpf", "bytecode", "1,6 0 0 4294967295", "action", "mirred", "egress", "mirror", "dev", "lo")
 	}
 }
 

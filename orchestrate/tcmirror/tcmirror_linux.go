@@ -459,6 +459,9 @@ func (f found) mirror(name string, link netlink.Link) Mirror {
 	r, ok := parseRecord(a.Alias)
 	if !ok {
 		m.Process, _ = nameOwner(name)
+		if there := f.filters[name]; len(there) > 0 { // somebody changed the alias
+			m.index, m.Interface, m.clsact = there[0].link, f.names[there[0].link], f.clsact[name]
+		}
 		m.Alive = owner{pid: m.Process, space: pidSpace()}.alive()
 		return m
 	}

@@ -80,7 +80,7 @@ func (t *tunnel) vxlan(data *nl.RtAttr) {
 	data.AddRtAttr(nl.IFLA_VXLAN_ID, nl.Uint32Attr(t.vni))
 	data.AddRtAttr(nl.IFLA_VXLAN_LEARNING, []byte{0})
 	data.AddRtAttr(nl.IFLA_VXLAN_UDP_CSUM, []byte{0})
-	data.AddRtAttr(nl.IFLA_VXLAN_UDP_ZERO_CSUM6_TX, []byte{1})
+	data.AddRtAttr(nl.IFLA_VXLAN_UDP_ZERO_CSUM6_TX, []byte{0}) // receivers want one over IPv6
 	data.AddRtAttr(vxlanLocalBypass, []byte{0})
 	b := make([]byte, 2)
 	_, _ = rand.Read(b) // never fails
@@ -102,7 +102,7 @@ func (t *tunnel) geneve(data *nl.RtAttr) {
 		data.AddRtAttr(nl.IFLA_GENEVE_PORT_RANGE, append(networkPort(onePort), networkPort(onePort+1)...))
 	}
 	data.AddRtAttr(nl.IFLA_GENEVE_UDP_CSUM, []byte{0})
-	data.AddRtAttr(nl.IFLA_GENEVE_UDP_ZERO_CSUM6_TX, []byte{1})
+	data.AddRtAttr(nl.IFLA_GENEVE_UDP_ZERO_CSUM6_TX, []byte{0})
 	geneveRemote(data, t.sensor.Addr())
 }
 
