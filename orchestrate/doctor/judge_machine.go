@@ -73,8 +73,11 @@ func judgeCPUs(f Facts) Line {
 		}
 	}
 	fact := fmt.Sprintf("%s for the sender and %s of %s", count(cpus, "CPU"), count(workers, "worker"), sensor)
-	if cpus < 1+workers {
+	switch {
+	case cpus < 1+workers && workers > 1:
 		return warning(fact+": they wait for each other", more(f, "CPUs")+", or run fewer workers")
+	case cpus < 1+workers:
+		return warning(fact+": they wait for each other", more(f, "CPUs"))
 	}
 	return ok(fact)
 }

@@ -43,6 +43,8 @@ type Prober struct {
 	// Sockets looks at the sockets of the process's network namespace that
 	// listen on a UDP port.
 	Sockets func(pid int, port uint16) ([]SensorSocket, error)
+	// Reach tries whether packets arrive at a sensor's own address.
+	Reach func(ctx context.Context, s orchestrate.Sensor) error
 	// Settings returns a way to look at the kernel's settings; asking the engine
 	// for it is of use only if that answers.
 	Settings func(ctx context.Context, answers bool) (nsenter.Machine, error)
@@ -55,6 +57,7 @@ func NewProber(engine orchestrate.Engine, project orchestrate.Project, store hos
 	p := &Prober{Engine: engine, Project: project, Platform: runtime.GOOS + "/" + runtime.GOARCH, Root: "/", Limit: Limit, Store: store,
 		PortOwner: orchestrate.PortOwner, Disk: measure, Synchronised: synchronised, Sockets: sensorSockets}
 	p.Settings = p.settings
+	p.Reach = func(ctx context.Context, s orchestrate.Sensor) error { return s.Reaches(ctx, p.Engine) }
 	return p
 }
 

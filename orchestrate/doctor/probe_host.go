@@ -171,7 +171,7 @@ func (p *Prober) userlandProxy(rootless bool) (Proxy, error) {
 		}
 	}
 	for _, arg := range daemon {
-		if value, found := strings.CutPrefix(strings.TrimPrefix(arg, "-"), "-userland-proxy"); found {
+		if value, found := strings.CutPrefix(strings.TrimPrefix(arg, "-"), "-userland-proxy"); found && (value == "" || value[0] == '=') {
 			return Proxy{On: value != "=false", Evidence: "as dockerd was started"}, nil
 		}
 	}

@@ -118,7 +118,7 @@ func (p *Prober) sensors(ctx context.Context, here bool) ([]Sensor, error) {
 			continue // `stack` says what is wrong with it
 		}
 		s := Sensor{Service: service.Name, Sockets: NotKnown[[]SensorSocket](elsewhere)}
-		if err := sensor.Reaches(ctx, p.Engine); err != nil {
+		if err := p.Reach(ctx, sensor); err != nil {
 			s.Reach = strings.TrimSpace(err.Error())
 		}
 		if here {

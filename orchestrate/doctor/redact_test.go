@@ -9,7 +9,7 @@ import (
 // Each row is a document with a secret, and what has to be left of it.
 func TestSecretsAreRemovedByWhereTheyAre(t *testing.T) {
 	for name, tc := range map[string]struct{ document, want string }{
-		"variable":                {"GF_SECURITY_ADMIN_PASSWORD=corr ect=horse\n", "GF_SECURITY_ADMIN_PASSWORD=[removed]\n"},
+		"variable":                {"GF_SECURITY_ADMIN_PASSWORD=hor se=battery\n", "GF_SECURITY_ADMIN_PASSWORD=[removed]\n"},
 		"variable without a word": {"PGPASSWORD=horse", "PGPASSWORD=[removed]"},
 		"no secret":               {"GF_SECURITY_ADMIN_USER=zeek", "GF_SECURITY_ADMIN_USER=zeek"},
 		"empty":                   {"REGISTRY_TOKEN=", "REGISTRY_TOKEN="},
