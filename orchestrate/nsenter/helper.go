@@ -39,7 +39,7 @@ type helper struct {
 var _ Machine = (*helper)(nil)
 
 func openHelper(ctx context.Context, engine orchestrate.HelperEngine, spec orchestrate.HelperSpec) (Machine, error) {
-	h := &helper{engine: engine, mark: rand.Text(), said: &tail{}}
+	h := &helper{engine: engine, mark: rand.Text(), said: &tail{ended: make(chan struct{})}}
 	program := ""
 	if spec.Program != "" {
 		program = orchestrate.SidecarProgram
@@ -127,6 +127,10 @@ func (h *helper) request(operation string, pid int, lines ...string) (map[string
 
 // lost says that the helper has gone, and why as far as it said.
 func (h *helper) lost(err error) error {
+	select { // what it said may still be on its way
+	case <-h.said.ended:
+	case <-time.After(time.Second):
+	}
 	if said := h.said.last(); said != "" {
 		err = errors.New(said)
 	} else if errors.Is(err, io.EOF) {
@@ -206,11 +210,13 @@ func asFileError(message string, err error) error {
 
 // tail keeps the last line of a stream.
 type tail struct {
-	mu   sync.Mutex
-	line string
+	ended chan struct{} // closed when the stream has ended
+	mu    sync.Mutex
+	line  string
 }
 
 func (t *tail) read(r io.Reader) {
+	defer close(t.ended)
 	lines := bufio.NewScanner(r)
 	for lines.Scan() {
 		if text := strings.TrimSpace(lines.Text()); text != "" {

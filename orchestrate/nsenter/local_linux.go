@@ -314,7 +314,7 @@ func isThisMachine(engine orchestrate.EngineHost) error {
 	if err := unix.Sysinfo(&info); err != nil {
 		return err
 	}
-	memory := int64(info.Totalram) * int64(info.Unit) //nolint:unconvert // narrower on 32-bit machines
+	memory := int64(info.Totalram) * int64(info.Unit)
 	for _, fact := range []struct{ what, here, there string }{
 		{"host name", unix.ByteSliceToString(uts.Nodename[:]), engine.Name},
 		{"kernel", unix.ByteSliceToString(uts.Release[:]), engine.Kernel},

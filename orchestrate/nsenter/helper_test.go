@@ -1,0 +1,232 @@
+package nsenter_test
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/zeekdemo/zeekdemo/orchestrate"
+	"github.com/zeekdemo/zeekdemo/orchestrate/nsenter"
+	"github.com/zeekdemo/zeekdemo/testdata/testenv/fakehelper"
+)
+
+// files are the copies that both ways read in these tests; process 42 is in a
+// namespace of its own.
+var files = map[string]string{
+	"/proc/sys/net/core/rmem_max":                       "212992\n",
+	"/proc/uptime":                                      "10.00 20.00\n",
+	"/proc/net/route":                                   "Iface\tDestination\n\nlast line",
+	"/proc/empty":                                       "",
+	"/sys/class/net/lo/queues/rx-0/rps_cpus":            "0\n",
+	"/etc/sysctl.d/10-other.conf":                       "a = 1\n",
+	"/42/proc/net/route":                                "Iface of the container\n",
+	"/42/sys/class/net/eth0/queues/rx-0/rps_cpus":       "00000000,00000000\n",
+	"/42/sys/class/net/eth0/queues/rx-1/rps_cpus":       "0\n",
+	"/42/sys/class/net/with space/queues/rx-0/rps_cpus": "1\n",
+}
+
+func tree(t *testing.T) string {
+	t.Helper()
+	root := t.TempDir()
+	for name, content := range files {
+		if err := os.MkdirAll(filepath.Dir(root+name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(root+name, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.MkdirAll(root+"/proc/1", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(fakehelper.Link(root, "42"), os.Symlink("../..", root+"/proc/1/root")); err != nil {
+		t.Fatal(err)
+	}
+	return root
+}
+
+// shells are those of the images that a helper is made of: Debian's, and the
+// one of busybox; bash keeps the script honest.
+func shells() [][]string { return [][]string{{"dash"}, {"busybox", "sh"}, {"bash", "--posix"}} }
+
+// ways calls fn for each way to a machine, each on its own copies.
+func ways(t *testing.T, fn func(t *testing.T, m nsenter.Machine, root string)) {
+	t.Run("tree", func(t *testing.T) {
+		root := tree(t)
+		fn(t, nsenter.Tree(root), root)
+	})
+	for _, shell := range shells() {
+		t.Run(shell[0], func(t *testing.T) {
+			if _, err := exec.LookPath(shell[0]); err != nil {
+				t.Skipf("SKIPPED: no %s", shell[0])
+			}
+			root := tree(t)
+			engine := &fakehelper.Engine{Root: root, Work: t.TempDir(), Shell: shell}
+			m, err := nsenter.OpenHelper(t.Context(), engine, "any")
+			if err != nil {
+				t.Fatal(err)
+			}
+			fn(t, m, root)
+			if err := m.Close(); err != nil {
+				t.Error(err)
+			}
+			if left, _ := engine.Helpers(t.Context()); len(left) > 0 {
+				t.Errorf("a helper is left: %v", left)
+			}
+			if mounts := engine.Remounts(); mounts != "" {
+				t.Errorf("something was remounted though nothing was read-only: %s", mounts)
+			}
+		})
+	}
+}
+
+func TestBothWaysReadTheSame(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		ns       nsenter.Namespace
+		patterns []string
+		want     map[string]string
+	}{
+		{"a file", nsenter.Namespace{}, []string{"/proc/uptime"}, map[string]string{"/proc/uptime": "10.00 20.00\n"}},
+		{"content without a last line break, and an empty file", nsenter.Namespace{}, []string{"/proc/net/route", "/proc/empty"},
+			map[string]string{"/proc/net/route": "Iface\tDestination\n\nlast line", "/proc/empty": ""}},
+		{"what is missing is absent", nsenter.Namespace{}, []string{"/proc/nothing", "/sys/none*/x", "/proc/sys"}, map[string]string{}},
+		{"the machine's own interface", nsenter.Namespace{}, []string{"/sys/class/net/*/queues/rx-*/rps_cpus"},
+			map[string]string{"/sys/class/net/lo/queues/rx-0/rps_cpus": "0\n"}},
+		{"a container's interfaces", nsenter.Namespace{PID: 42}, []string{"/sys/class/net/*/queues/rx-*/rps_cpus", "/proc/net/route"},
+			map[string]string{"/sys/class/net/eth0/queues/rx-0/rps_cpus": "00000000,00000000\n", "/sys/class/net/eth0/queues/rx-1/rps_cpus": "0\n",
+				"/sys/class/net/with space/queues/rx-0/rps_cpus": "1\n", "/proc/net/route": "Iface of the container\n"}},
+		{"nothing asked", nsenter.Namespace{}, nil, map[string]string{}},
+		{"sysctl's configuration", nsenter.Namespace{}, []string{"/etc/sysctl.d/10-other.conf"}, map[string]string{"/etc/sysctl.d/10-other.conf": "a = 1\n"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			ways(t, func(t *testing.T, m nsenter.Machine, _ string) {
+				for range 2 { // the session goes on
+					got, err := m.Read(t.Context(), tt.ns, tt.patterns...)
+					if err != nil || !maps.Equal(got, tt.want) {
+						t.Fatalf("got %q, %v, want %q", got, err, tt.want)
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestBothWaysWriteTheSame(t *testing.T) {
+	const config = "/etc/sysctl.d/60-zeekdemo.conf"
+	for _, tt := range []struct {
+		name, path, value string
+		ns                nsenter.Namespace
+		want              map[string]string // below the root; "" for a file that must not be there
+		is                error
+	}{
+		{name: "a sysctl", path: "/proc/sys/net/core/rmem_max", value: "33554432", want: map[string]string{"/proc/sys/net/core/rmem_max": "33554432"}},
+		{name: "a container's interface", ns: nsenter.Namespace{PID: 42}, path: "/sys/class/net/eth0/queues/rx-1/rps_cpus", value: "ff,ffffffff",
+			want: map[string]string{"/42/sys/class/net/eth0/queues/rx-1/rps_cpus": "ff,ffffffff", "/sys/class/net/lo/queues/rx-0/rps_cpus": "0\n"}},
+		{name: "the machine's interface", path: "/sys/class/net/lo/queues/rx-0/rps_cpus", value: "3",
+			want: map[string]string{"/sys/class/net/lo/queues/rx-0/rps_cpus": "3"}},
+		{name: "nothing the shell could take for its own", path: "/proc/sys/net/core/rmem_max", value: "$(date) `id` 'x' \\n %s",
+			want: map[string]string{"/proc/sys/net/core/rmem_max": "$(date) `id` 'x' \\n %s"}},
+		{name: "no such file", path: "/proc/sys/net/core/none", value: "1", want: map[string]string{"/proc/sys/net/core/none": ""}, is: fs.ErrNotExist},
+		{name: "no such interface", ns: nsenter.Namespace{PID: 42}, path: "/sys/class/net/eth9/queues/rx-0/rps_cpus", value: "1", is: fs.ErrNotExist},
+		{name: "no such process", ns: nsenter.Namespace{PID: 43}, path: "/sys/class/net/eth0/queues/rx-0/rps_cpus", value: "1", is: fs.ErrNotExist},
+		{name: "a configuration", path: config, value: "# one\nnet.a = 1\n", want: map[string]string{config: "# one\nnet.a = 1\n", config + ".new": ""}},
+		{name: "a configuration to remove", path: "/etc/sysctl.d/10-other.conf", want: map[string]string{"/etc/sysctl.d/10-other.conf": ""}},
+		{name: "a configuration that is not there, to remove", path: config, want: map[string]string{config: ""}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			ways(t, func(t *testing.T, m nsenter.Machine, root string) {
+				err := m.Write(t.Context(), tt.ns, tt.path, tt.value)
+				if !errors.Is(err, tt.is) {
+					t.Fatalf("got %v, want %v", err, tt.is)
+				}
+				if tt.is != nil && !strings.Contains(err.Error(), tt.path) {
+					t.Errorf("%q does not name the file", err)
+				}
+				for name, want := range tt.want {
+					got, err := os.ReadFile(root + name)
+					if want == "" && !errors.Is(err, fs.ErrNotExist) {
+						t.Errorf("%s is there: %q, %v", name, got, err)
+					} else if string(got) != want {
+						t.Errorf("%s has %q, want %q", name, got, want)
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestReadingForAProcessThatIsGone(t *testing.T) {
+	engine := &fakehelper.Engine{Root: tree(t), Work: t.TempDir()}
+	m, err := nsenter.OpenHelper(t.Context(), engine, "any")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if _, err := m.Read(t.Context(), nsenter.Namespace{PID: 77}, "/sys/class/net/*/ifindex"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("got %v", err)
+	}
+	if got, err := m.Read(t.Context(), nsenter.Namespace{}, "/proc/uptime"); err != nil || len(got) != 1 {
+		t.Errorf("the helper does not go on: %v, %v", got, err)
+	}
+}
+
+func TestAHelperThatEndsIsAnErrorAtOnce(t *testing.T) {
+	engine := &fakehelper.Engine{Root: tree(t), Work: t.TempDir()}
+	m, err := nsenter.OpenHelper(t.Context(), engine, "any")
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, _ := engine.Helpers(t.Context())
+	if err := engine.RemoveSidecar(t.Context(), list[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, err := m.Read(t.Context(), nsenter.Namespace{}, "/proc/uptime"); err == nil || !strings.Contains(err.Error(), "the helper container ended") {
+			t.Errorf("got %v", err)
+		}
+	}
+	_ = m.Close() // it has ended
+}
+
+func TestAHelperThatMayNotMountSaysSo(t *testing.T) {
+	engine := &fakehelper.Engine{Root: tree(t), Work: t.TempDir(),
+		Shell: []string{"sh", "-c", `echo "mount: permission denied (are you root?)" >&2; exit 1`}}
+	_, err := nsenter.OpenHelper(t.Context(), engine, "any")
+	var advice interface{ Hint() string }
+	if !errors.Is(err, fs.ErrPermission) || !errors.As(err, &advice) || !strings.Contains(advice.Hint(), "as root") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// Whose client is gone, or which never was started, is removed when the next
+// one is made.
+func TestForgottenHelpersAreRemoved(t *testing.T) {
+	e := &forgotten{}
+	n, err := orchestrate.RemoveHelpers(t.Context(), e, func(client string) bool { return client == "dead" })
+	slices.Sort(e.removed)
+	if err != nil || n != 2 || !slices.Equal(e.removed, []string{"dead", "never started"}) {
+		t.Errorf("removed %q, %v", e.removed, err)
+	}
+}
+
+type forgotten struct {
+	fakehelper.Engine
+	removed []string
+}
+
+func (*forgotten) Helpers(context.Context) ([]orchestrate.Helper, error) {
+	return []orchestrate.Helper{{ID: "dead", Client: "dead", State: "running"}, {ID: "in use", Client: "alive", State: "running"}, {ID: "never started", Client: "alive", State: "created"}}, nil
+}
+
+func (f *forgotten) RemoveSidecar(_ context.Context, id string) error {
+	f.removed = append(f.removed, id)
+	return nil
+}
