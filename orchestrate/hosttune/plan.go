@@ -222,10 +222,11 @@ func (p *Plan) addOffloads(files map[string]string, device string) error {
 	found := 0
 	var fixed []string
 	for _, o := range offloads() {
-		now, ok := files[nsenter.Feature(device, o.name)]
+		content, ok := files[nsenter.Feature(device, o.name)]
 		if !ok {
 			continue
 		}
+		now := value(content)
 		found++
 		if now == nsenter.On+nsenter.Fixed {
 			fixed = append(fixed, o.name)
