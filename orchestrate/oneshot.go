@@ -106,25 +106,49 @@ func ReadsFile(command []string, capture string) ([]string, error) {
 }
 
 // Client names this process, so that what it leaves behind when it is killed
-// can be told from what another one still needs.
+// can be told from what another one still needs: the machine, the process and,
+// where that is known, when it started, since numbers of processes come again.
 func Client() string {
 	host, err := os.Hostname()
 	if err != nil {
 		host = "unknown"
 	}
-	return host + "/" + strconv.Itoa(os.Getpid())
+	name := host + "/" + strconv.Itoa(os.Getpid())
+	if p := lookAt(os.Getpid()); p.started != "" {
+		name += "/" + p.started
+	}
+	return name
 }
 
 // ClientGone reports whether a client of this machine has ended. Of other
 // machines' clients nothing is known.
 func ClientGone(client string) bool {
-	host, text, _ := strings.Cut(client, "/")
+	host, rest, _ := strings.Cut(client, "/")
+	text, started, _ := strings.Cut(rest, "/")
 	pid, err := strconv.Atoi(text)
 	own, hostErr := os.Hostname()
-	if err != nil || hostErr != nil || host != own || pid == os.Getpid() {
+	if err != nil || hostErr != nil || host != own {
 		return false
 	}
-	return !processExists(pid)
+	p := lookAt(pid)
+	return !p.exists || started != "" && p.started != "" && started != p.started
+}
+
+// seen is what is known of a process of this machine.
+type seen struct {
+	exists  bool
+	started string // no two processes of a number have the same; empty: not known
+}
+
+// processFrom reads a line in the form of /proc/PID/stat (proc_pid_stat(5)). The
+// second field, a name, is in parentheses and may hold any character; the third
+// is the state, the 22nd the time of start since the machine's, in ticks.
+func processFrom(stat string) seen {
+	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
+	if len(fields) < 20 {
+		return seen{exists: true}
+	}
+	return seen{exists: fields[0] != "Z" && fields[0] != "X", started: fields[19]}
 }
 
 // ClientNotHere reports whether a client is not a living process of this

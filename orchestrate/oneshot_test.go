@@ -52,15 +52,30 @@ func TestClientsThatAreGone(t *testing.T) {
 	}
 	dead := host + "/" + strconv.Itoa(ended.Process.Pid)
 	for client, want := range map[string]bool{
-		Client(): false, host + "/" + strconv.Itoa(os.Getppid()): false, "elsewhere/1": false, "": false, host + "/x": false, dead: true,
+		Client(): false, host + "/" + strconv.Itoa(os.Getppid()): false, "elsewhere/1": false, "": false, host + "/x": false, dead: true, dead + "/17": true,
 	} {
 		if got := ClientGone(client); got != want {
 			t.Errorf("client %q gone: %v, want %v", client, got, want)
 		}
 	}
+	if lookAt(os.Getpid()).started != "" && !ClientGone(host+"/"+strconv.Itoa(os.Getpid())+"/17") {
+		t.Error("a process is taken for an earlier one with its number")
+	}
 	for client, want := range map[string]bool{Client(): false, "elsewhere/1": true, dead: true} {
 		if got := ClientNotHere(client); got != want {
 			t.Errorf("client %q not here: %v, want %v", client, got, want)
+		}
+	}
+}
+
+func TestProcessFrom(t *testing.T) {
+	const after = " 1 1 1 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4242 1000 10"
+	for stat, want := range map[string]seen{
+		"7 (zeekdemo) S" + after: {true, "4242"}, "7 (a) Z (b)) R" + after: {true, "4242"},
+		"7 (zeekdemo) Z" + after: {false, "4242"}, "7 (zeekdemo) S 1": {exists: true}, "": {exists: true},
+	} {
+		if got := processFrom(stat); got != want {
+			t.Errorf("%q: %+v, want %+v", stat, got, want)
 		}
 	}
 }

@@ -42,7 +42,7 @@ func (e *Engine) CreateSidecar(ctx context.Context, spec orchestrate.SidecarSpec
 		return "", fmt.Errorf("make a sidecar: %w", err)
 	}
 	pids := int64(sidecarPIDs)
-	created, err := e.client.ContainerCreate(ctx, client.ContainerCreateOptions{
+	id, err := e.create(ctx, client.ContainerCreateOptions{
 		Name: "zeekdemo-sidecar-" + strings.ToLower(rand.Text()[:8]),
 		Config: &container.Config{
 			Image:      sensor.Container.Image, // by its ID: the name may mean another one by now
@@ -64,14 +64,16 @@ func (e *Engine) CreateSidecar(ctx context.Context, spec orchestrate.SidecarSpec
 		},
 	})
 	if err != nil {
-		return "", fmt.Errorf("make a sidecar: %w", err)
+		err = fmt.Errorf("make a sidecar: %w", err)
+	} else {
+		err = e.copyProgram(ctx, id, spec.Program)
 	}
-	if err := e.copyProgram(ctx, created.ID, spec.Program); err != nil {
+	if err != nil && id != "" {
 		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 		defer cancel()
-		return "", errors.Join(err, e.RemoveSidecar(clean, created.ID))
+		return "", errors.Join(err, e.RemoveSidecar(clean, id))
 	}
-	return created.ID, nil
+	return id, err
 }
 
 // copyProgram puts the program onto the container's volume, as a tar archive

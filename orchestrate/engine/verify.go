@@ -58,7 +58,7 @@ func (e *Engine) CreateOneShot(ctx context.Context, p orchestrate.Project, o orc
 	}
 	id, err := e.createOneShot(ctx, project, s, o)
 	if err != nil {
-		return "", fmt.Errorf("make container %s: %w", o.ContainerName(), err)
+		return id, fmt.Errorf("make container %s: %w", o.ContainerName(), err)
 	}
 	if o.Capture != "" {
 		if err := e.copyCapture(ctx, id, o.Capture, path.Dir(s.WorkingDir)); err != nil {
@@ -105,8 +105,26 @@ func (e *Engine) createOneShot(ctx context.Context, project *types.Project, s ty
 		host.NetworkMode = container.NetworkMode(name)
 		options.NetworkingConfig = &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{name: {}}}
 	}
-	created, err := e.client.ContainerCreate(ctx, options)
-	return created.ID, err
+	return e.create(ctx, options)
+}
+
+// createLimit bounds what is not interrupted.
+const createLimit = time.Minute
+
+// create makes a container and returns its ID also where ctx has ended meanwhile:
+// a request that is broken off may be done nevertheless, and what it made would
+// not be known.
+func (e *Engine) create(ctx context.Context, options client.ContainerCreateOptions) (string, error) {
+	if ctx.Err() != nil {
+		return "", context.Cause(ctx)
+	}
+	whole, cancel := context.WithTimeout(context.WithoutCancel(ctx), createLimit)
+	defer cancel()
+	created, err := e.client.ContainerCreate(whole, options)
+	if err != nil {
+		return "", err
+	}
+	return created.ID, context.Cause(ctx)
 }
 
 // oneShotConfig translates the fields of a sensor. Its named volumes become
@@ -167,7 +185,12 @@ func (e *Engine) runNetwork(ctx context.Context, project *types.Project, run str
 	definition := project.Networks[orchestrate.MonitoringNetwork]
 	options := maps.Clone(map[string]string(definition.DriverOpts))
 	options["com.docker.network.bridge.name"] = orchestrate.VerifyBridge(run)
-	_, err := e.client.NetworkCreate(ctx, name, client.NetworkCreateOptions{Driver: definition.Driver, Options: options, Labels: labels})
+	if ctx.Err() != nil {
+		return "", context.Cause(ctx)
+	}
+	whole, cancel := context.WithTimeout(context.WithoutCancel(ctx), createLimit) // see create
+	defer cancel()
+	_, err := e.client.NetworkCreate(whole, name, client.NetworkCreateOptions{Driver: definition.Driver, Options: options, Labels: labels})
 	if err != nil {
 		return "", fmt.Errorf("make network %s: %w", name, err)
 	}

@@ -153,7 +153,8 @@ func (x sending) bySidecar(ctx context.Context, source forward.Source) error {
 	client.journal = journal
 	job := sidecarJob{Protocol: sidecarProtocol, Destination: x.to, Config: x.config, Pace: x.o.pace.job(), CPU: x.cpu, Lossless: x.lossless, Journal: true}
 	last, err := client.send(ctx, job, source, func() {}, func() func() { return func() {} })
-	x.row.Path.Refused, x.row.Report, x.row.Lossless = last.Kernel.Refused, last.Report, last.Account
+	x.row.Path.Sent, x.row.Path.Refused = last.Report.DatagramsSent, last.Kernel.Refused
+	x.row.Report, x.row.Lossless = last.Report, last.Account
 	if err = errors.Join(x.untilDamage(err), context.Cause(ctx)); err != nil {
 		return err
 	}
