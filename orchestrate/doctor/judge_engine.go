@@ -115,7 +115,7 @@ func judgeImages(f Facts) Line {
 	}
 	switch {
 	case len(refused) > 0:
-		return problem(fmt.Sprintf("%s: not here and not to be had: %s", list(refused), refusal),
+		return problem(fmt.Sprintf("%d of %d are neither here nor to be had (%s): %s", len(refused), len(f.Images.Value), refusal, list(refused)),
 			"make images && zeekdemo up --pull never, or zeekdemo up --image NAME=REF")
 	case len(late) > 0:
 		return warning(list(late)+": not here, and the registry did not answer in time", "docker pull "+late[0])

@@ -104,7 +104,7 @@ func judgeClock(f Facts) Line {
 	c := f.Clock.Value
 	off := max(c.Ahead.Abs()-c.Uncertain, 0)
 	steered := ""
-	if c.Synchronised != nil {
+	if c.Synchronised != nil && (f.Here || off >= clockWant) {
 		steered = map[bool]string{true: "; a time server steers it", false: "; no time server steers it"}[*c.Synchronised]
 	}
 	switch {

@@ -109,7 +109,7 @@ func TestChecks(t *testing.T) {
 		}, OK, "1 of 2 are here; `up` pulls zeek/zeek:9.0", ""},
 		{"images", "not to be had", func(f *Facts) {
 			f.Images.Value[0] = Image{Ref: "zeek/zeek:9.0", Refusal: "its registry's name cannot be looked up"}
-		}, Problem, "zeek/zeek:9.0: not here and not to be had: its registry's name cannot be looked up", "make images"},
+		}, Problem, "1 of 2 are neither here nor to be had (its registry's name cannot be looked up): zeek/zeek:9.0", "make images"},
 		{"images", "not for this platform", func(f *Facts) { f.Images.Value[0] = Image{Ref: "a:1", Platforms: []string{"linux/arm64"}} }, Problem, "none for linux/amd64", "--image"},
 		{"images", "registry is late", func(f *Facts) { f.Images.Value[0] = Image{Ref: "a:1", Late: true, Refusal: "no answer within 5s"} }, Warning, "did not answer in time", "docker pull a:1"},
 		{"images", "emulated", func(f *Facts) { f.Images.Value[0].Platform = "linux/arm64" }, Warning, "it is emulated", "docker pull zeek/zeek:9.0"},
@@ -145,7 +145,7 @@ func TestChecks(t *testing.T) {
 		{"disk", "enough", nil, OK, "80 GB free in /var/lib/docker", ""},
 		{"disk", "a little", func(f *Facts) { f.Disk.Value.Free = 2e9 }, Warning, "2.0 GB free", "docker system prune"},
 		{"disk", "full", func(f *Facts) { f.Disk.Value.Free = 1e8 }, Problem, "100 MB free", "docker system prune"},
-		{"disk", "elsewhere", func(f *Facts) { f.Disk = NotKnown[Disk](elsewhere) }, Unknown, "machine of its own", ""},
+		{"disk", "elsewhere", func(f *Facts) { f.Disk = NotKnown[Disk](elsewhere) }, Unknown, "machine is another one", ""},
 
 		{"cpus", "enough", nil, OK, "8 CPUs for the sender and 1 worker of a sensor", ""},
 		{"cpus", "one", func(f *Facts) { f.CPUs = Known(1) }, Warning, "1 CPU for the sender and 1 worker of a sensor: they wait", "more CPUs"},
@@ -206,7 +206,7 @@ func TestChecks(t *testing.T) {
 		{"tuning", "changed since", func(f *Facts) { f.Tuning = Known(tuning(hosttune.Drift)) }, Warning, "changed since: net.core.rmem_max, net.core.wmem_max", "zeekdemo tune-host"},
 		{"tuning", "elsewhere", func(f *Facts) {
 			f.Tuning = Fact[hosttune.Status]{Why: elsewhere, Remedy: "zeekdemo tune-host --status"}
-		}, Unknown, "machine of its own", "tune-host --status"},
+		}, Unknown, "machine is another one", "tune-host --status"},
 
 		{"buffers", "large", nil, OK, "zeek 67 MB", ""},
 		{"buffers", "untuned", func(f *Facts) {
@@ -218,7 +218,7 @@ func TestChecks(t *testing.T) {
 		{"buffers", "without root", func(f *Facts) { f.Sensors.Value[0].Sockets = buffersOf(0) }, Unknown, "only root", "sudo zeekdemo doctor"},
 		{"buffers", "no socket", func(f *Facts) { f.Sensors.Value[0].Sockets = buffersOf() }, Warning, "has no socket", "zeekdemo logs zeek"},
 		{"buffers", "no sensor", func(f *Facts) { f.Sensors.Value = nil }, Unknown, "no sensor runs", ""},
-		{"buffers", "elsewhere", func(f *Facts) { f.Sensors.Value[0].Sockets = NotKnown[[]SensorSocket](elsewhere) }, Unknown, "machine of its own", ""},
+		{"buffers", "elsewhere", func(f *Facts) { f.Sensors.Value[0].Sockets = NotKnown[[]SensorSocket](elsewhere) }, Unknown, "machine is another one", ""},
 
 		{"tcpdump", "here", nil, OK, "compiles filters", ""},
 		{"tcpdump", "missing", func(f *Facts) {

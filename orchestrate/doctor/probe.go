@@ -165,7 +165,7 @@ func (p *Prober) probeTuning(ctx context.Context, f *Facts) {
 		return hosttune.Look(ctx, m, p.Store, sensors)
 	})
 	if f.Tuning.Why != "" && !f.Here {
-		f.Tuning = Fact[hosttune.Status]{Why: elsewhere, Remedy: "zeekdemo tune-host --status (a helper container looks there)", Late: f.Tuning.Late}
+		f.Tuning = Fact[hosttune.Status]{Why: elsewhere, Remedy: "zeekdemo tune-host --status (by a helper container)", Late: f.Tuning.Late}
 	}
 }
 

@@ -17,7 +17,7 @@ import (
 )
 
 // elsewhere is why something of the engine's machine is not known.
-const elsewhere = "cannot be seen from here: the engine is on a machine of its own"
+const elsewhere = "not seen from here: the engine's machine is another one"
 
 // defaultRoot is where Docker keeps its data if it was told nothing else.
 const defaultRoot = "/var/lib/docker"
