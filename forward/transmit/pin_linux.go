@@ -133,3 +133,16 @@ func capacity(root fs.FS, cpu int) int {
 	}
 	return 0
 }
+
+func spread(n int) []CPU {
+	set, err := sys.Affinity()
+	allowed := members(set)
+	list := make([]CPU, n)
+	for i := range list {
+		list[i] = CPUOff
+		if err == nil && len(allowed) > 0 {
+			list[i] = CPU(allowed[len(allowed)-1-i%len(allowed)]) // the first serves most interrupts
+		}
+	}
+	return list
+}

@@ -16,3 +16,11 @@ func pinned(cpu CPU, fn func() error) error {
 	defer runtime.UnlockOSThread()
 	return fn()
 }
+
+func spread(n int) []CPU {
+	list := make([]CPU, n)
+	for i := range list {
+		list[i] = CPUOff
+	}
+	return list
+}

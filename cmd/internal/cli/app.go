@@ -141,8 +141,7 @@ captures into it, encapsulated in VXLAN or GENEVE.
 	root.SetErr(app.Err)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(newUp(app), newStatus(app), newDown(app), newLogs(app), newOpen(app),
-		newReplay(app), newVerify(app), newDrops(app), newSelftest(app), newDoctor(app), newTuneHost(app), newKernelFile(app), newSidecar(app), newVersion(app), newCompletion(app))
-	root.SetHelpCommand(&cobra.Command{Use: "help", Hidden: true, RunE: func(*cobra.Command, []string) error { return root.Help() }})
+		newReplay(app), newMirror(app), newVerify(app), newDrops(app), newSelftest(app), newDoctor(app), newTuneHost(app), newKernelFile(app), newSidecar(app), newVersion(app), newCompletion(app))
 	classifyArgs(root)
 	return root
 }
