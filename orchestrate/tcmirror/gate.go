@@ -5,8 +5,10 @@ const (
 	helperTunnelKey = 21 // bpf_skb_set_tunnel_key
 	helperLoad      = 26 // bpf_skb_load_bytes
 	helperSetHash   = 48 // bpf_set_hash
-	skbIngress      = 36 // offset of ingress_ifindex in struct __sk_buff
-	tunnelKeyShort  = 8  // struct bpf_tunnel_key up to the IPv4 address
+	skbLength       = 0  // offsets in struct __sk_buff
+	skbIngress      = 36
+	skbMergedSize   = 176 // gso_size, 0 if nothing was merged
+	tunnelKeyShort  = 8   // struct bpf_tunnel_key up to the IPv4 address
 
 	ebpfMovImm, ebpfMovReg   = 0xb7, 0xbf
 	ebpfAddImm, ebpfAddReg   = 0x07, 0x0f
@@ -18,6 +20,7 @@ const (
 	ebpfLoad1, ebpfStore8    = 0x71, 0x7a
 	ebpfJump, ebpfEqual      = 0x05, 0x15
 	ebpfNotEqual, ebpfIfBits = 0x55, 0x45
+	ebpfGreaterSigned        = 0x65
 	ebpfCall, ebpfExit       = 0x85, 0x95
 )
 
@@ -51,7 +54,10 @@ const (
 	leVLAN, leQinQ = 0x0081, 0xa888
 	leFragment     = 0xff3f // offset or "more follow"
 	protoTCP       = 6
-	protoSCTP      = 132
+	// headersOfMerged is more than the headers that each part of a merged frame
+	// gets.
+	headersOfMerged = 14 + 8 + 40 + 60
+	protoSCTP       = 132
 )
 
 // gateCode collects instructions whose jumps name labels that come later.
@@ -104,6 +110,8 @@ func (g *gateCode) sum(load uint8, from, count, size int16) {
 //
 //   - drops what was not mirrored from the interface, such as what a program on
 //     this machine sends to every device it finds;
+//   - drops, so that it is counted, what is longer than the limit, or would be
+//     once it was cut into what a NIC offload merged;
 //   - gives the frame a hash that is the same for both directions of a flow, from
 //     which the tunnel takes its UDP source port, by which a sensor's workers are
 //     chosen. The kernel's own is not: that of a frame which a socket here has
@@ -114,11 +122,17 @@ func (g *gateCode) sum(load uint8, from, count, size int16) {
 //     nobody reads: a copy that is too long for the way to the sensor would have
 //     the kernel lower the path MTU of the original's own destination
 //     (net/ipv4/ip_tunnel_core.c, skb_tunnel_check_pmtu).
-func gate(from int, detour bool) []ebpf {
+func gate(from int, limit int32, detour bool) []ebpf {
 	g := &gateCode{jumps: map[int]string{}}
 	g.add(ebpfMovReg, rFrame, rArg1, 0, 0)
 	g.add(ebpfLoad4, rTemp, rArg1, skbIngress, 0)
 	g.jump(ebpfNotEqual, rTemp, int32(from), "drop")
+	g.add(ebpfLoad4, rTemp, rArg1, skbMergedSize, 0)
+	g.jump(ebpfNotEqual, rTemp, 0, "merged")
+	g.add(ebpfLoad4, rTemp, rArg1, skbLength, 0)
+	g.add(ebpfAddImm, rTemp, 0, 0, -headersOfMerged)
+	g.label("merged")
+	g.jump(ebpfGreaterSigned, rTemp, limit-headersOfMerged, "drop")
 	if detour {
 		g.add(ebpfStore8, rStack, 0, -tunnelKeyShort, 0)
 		g.add(ebpfMovReg, rArg1, rFrame, 0, 0)

@@ -155,11 +155,11 @@ func (l *lab) stop(m Mirror) { l.Helper(); l.Inside(l.host, m.Stop) }
 
 // capture runs tcpdump until the returned function is called, which gives the
 // frames.
-func (l *lab) capture(ns, iface string) func() [][]byte {
+func (l *lab) capture(ns, iface string, expression ...string) func() [][]byte {
 	l.Helper()
 	testenv.NeedTool(l, "tcpdump")
 	file := l.TempDir() + "/capture.pcap"
-	cmd := exec.Command("ip", "netns", "exec", ns, "tcpdump", "-i", iface, "-U", "--immediate-mode", "-B", "65536", "-s", "0", "-w", file)
+	cmd := exec.Command("ip", append([]string{"netns", "exec", ns, "tcpdump", "-i", iface, "-U", "--immediate-mode", "-B", "65536", "-s", "0", "-w", file}, expression...)...)
 	stderr, err := cmd.StderrPipe()
 	if err == nil {
 		err = cmd.Start()
@@ -201,20 +201,22 @@ func (l *lab) capture(ns, iface string) func() [][]byte {
 // send puts frames on an interface as they are.
 func (l *lab) send(ns, iface string, frames ...[]byte) {
 	l.Helper()
-	l.Inside(ns, func() error {
-		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
-		if err != nil {
-			return err
-		}
-		defer unix.Close(fd)
-		link, err := net.InterfaceByName(iface)
-		for _, f := range frames {
-			if err == nil {
-				err = unix.Sendto(fd, f, 0, &unix.SockaddrLinklayer{Protocol: unix.ETH_P_ALL << 8, Ifindex: link.Index})
-			}
-		}
+	l.Inside(ns, func() error { return sendFrames(iface, frames...) })
+}
+
+func sendFrames(iface string, frames ...[]byte) error {
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
+	if err != nil {
 		return err
-	})
+	}
+	defer unix.Close(fd)
+	link, err := net.InterfaceByName(iface)
+	for _, f := range frames {
+		if err == nil {
+			err = unix.Sendto(fd, f, 0, &unix.SockaddrLinklayer{Protocol: unix.ETH_P_ALL << 8, Ifindex: link.Index})
+		}
+	}
+	return err
 }
 
 // experimental is an EtherType for marks; kind 1 begins and 2 ends what counts.

@@ -16,7 +16,8 @@ const (
 
 // Overheads, in bytes.
 const (
-	headerEther  = 14 + 2*4   // with two VLAN tags
+	headerEther  = 14
+	tags         = 2 * 4      // VLAN tags, which no MTU counts
 	headerTunnel = 20 + 8 + 8 // IPv4, UDP, VXLAN or GENEVE without options
 	headerIPv6   = 20         // what IPv6 has more
 	maxDatagram  = 65535
@@ -73,7 +74,8 @@ type plan struct {
 	parent     string // "clsact" or "ingress"
 	priority   [2]int // in and out
 	classifier classifier
-	detour     bool // frames may be too long for the way: see [decide]
+	limit      int  // the longest frame, in bytes with its Ethernet header
+	detour     bool // frames may be too long for the path to the sensor, see [gate]
 	notes      []string
 }
 
@@ -87,6 +89,7 @@ func (p plan) String() string {
 	if p.direction == directionBoth {
 		fmt.Fprintf(&b, "filter what goes out: %s by %s, priority %d\n", p.parent, p.classifier, p.priority[1])
 	}
+	fmt.Fprintf(&b, "send frames of up to %d bytes\n", p.limit)
 	if p.detour {
 		b.WriteString("take the original's route off each copy\n")
 	}
@@ -129,12 +132,23 @@ func decide(s Spec, f facts) (plan, error) {
 		}
 		p.notes = append(p.notes, fmt.Sprintf("a filter that was there has priority %d: what it decides about is not seen", slices.Min(f.priorities[i])))
 	}
-	if longest := f.iface.mtu + headerEther + tunnelHeader(s.Sensor); longest > f.route.mtu {
+	p.limit = maxDatagram - tunnelHeader(s.Sensor) - tags
+	longest := f.longest(s)
+	if longest > maxDatagram {
+		p.notes = append(p.notes, fmt.Sprintf("frames of more than %d bytes do not fit into a datagram: they count as dropped", p.limit))
+		longest = maxDatagram
+	}
+	if longest > f.route.mtu {
 		p.detour = true
 		p.notes = append(p.notes, fmt.Sprintf("frames of more than %d bytes go to the sensor in fragments, for the path there takes %d bytes",
 			f.route.mtu-tunnelHeader(s.Sensor), f.route.mtu))
 	}
 	return p, nil
+}
+
+// longest is the size of the longest datagram.
+func (f facts) longest(s Spec) int {
+	return f.iface.mtu + headerEther + tags + tunnelHeader(s.Sensor)
 }
 
 func tunnelHeader(sensor netip.AddrPort) int {
@@ -152,8 +166,8 @@ func (f facts) possible(s Spec) error {
 		return fmt.Errorf("mirror %s: it is a mirror's own tunnel", name)
 	case f.iface.linkType != "ether" && f.iface.linkType != "loopback":
 		return unsupportedf("mirror %s: its frames have no Ethernet header (%s), and the kernel does not make one", name, f.iface.linkType)
-	case f.iface.mtu+headerEther+tunnelHeader(s.Sensor) > maxDatagram:
-		return unsupportedf("mirror %s: its frames have up to %d bytes, which is too long for one datagram", name, f.iface.mtu+14)
+	case f.longest(s) > maxDatagram && (!s.Oversize || f.classifier != classifierBPF):
+		return unsupportedf("mirror %s: its frames have up to %d bytes, which is too long for one datagram", name, f.iface.mtu+headerEther)
 	case f.route.local:
 		return unsupportedf("mirror to %s: it is this machine itself, to which the kernel's tunnels do not send", s.Sensor.Addr())
 	case f.classifier == "":

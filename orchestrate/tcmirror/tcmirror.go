@@ -71,6 +71,10 @@ type Spec struct {
 	Filter     []bpf.RawInstruction
 	Expression string // as it was typed, to be shown
 	Detached   bool   // no process watches it
+	// Oversize is to mirror also where frames may be too long for a datagram (as
+	// on lo, with its MTU of 65536): those are counted as dropped. Without it that
+	// is an error.
+	Oversize bool
 }
 
 // Counters count one direction, since the mirror started.

@@ -100,6 +100,10 @@ func prepare(spec Spec) (*job, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newJob(spec, f)
+}
+
+func newJob(spec Spec, f facts) (*job, error) {
 	p, err := decide(spec, f)
 	if err != nil {
 		return nil, err
@@ -114,11 +118,11 @@ func prepare(spec Spec) (*job, error) {
 		if err != nil {
 			return nil, err
 		}
-		j.gate, err = loadGate(gate(f.iface.index, p.detour))
+		j.gate, err = loadGate(gate(f.iface.index, int32(p.limit), p.detour))
 	}
 	if j.gate == nil {
-		if p.detour {
-			return nil, unsupportedf("mirror %s: its frames do not fit into the path to the sensor, and copies that do not would slow down the originals; what prevents that is missing (%v)", spec.Interface, err)
+		if p.detour || spec.Oversize {
+			return nil, unsupportedf("mirror %s: its frames may be too long for the path to the sensor, and what prevents harm from that is missing (%v)", spec.Interface, err)
 		}
 		j.tunnel.single = true
 		j.plan.notes = append(j.plan.notes, "all flows go from one source port, so to one worker of the sensor")
@@ -140,7 +144,7 @@ func probe(spec Spec) (f facts, err error) {
 	}
 	a := link.Attrs()
 	_, own := nameOwner(a.Name)
-	f.iface = iface{name: a.Name, index: a.Index, mtu: a.MTU, linkType: a.EncapType, related: []int{a.MasterIndex, a.ParentIndex},
+	f.iface = iface{name: a.Name, index: a.Index, mtu: a.MTU, linkType: a.EncapType, related: []int{a.MasterIndex, lower(a)},
 		isLoop: a.RawFlags&unix.IFF_LOOPBACK != 0, isTunnel: own}
 	f.iface.related = slices.DeleteFunc(f.iface.related, func(i int) bool { return i == 0 })
 	found, err := hooks()
@@ -201,11 +205,19 @@ func relatives(link netlink.Link) ([]int, error) {
 	var all []int
 	for _, l := range links {
 		b := l.Attrs()
-		if b.Index == a.MasterIndex || b.Index == a.ParentIndex || b.MasterIndex == a.Index {
+		if b.Index == a.MasterIndex || b.Index == lower(a) || b.MasterIndex == a.Index {
 			all = append(all, b.Index)
 		}
 	}
 	return all, nil
+}
+
+// lower is the device under another; 0 if there is none, or in another namespace.
+func lower(a *netlink.LinkAttrs) int {
+	if a.NetNsID >= 0 {
+		return 0
+	}
+	return a.ParentIndex
 }
 
 // bestClassifier tries them on a tunnel that is made for that, and removed.

@@ -19,7 +19,7 @@ import (
 const (
 	// tunnelMTU lets every frame pass that fits into a datagram; what does not fit
 	// into the way to the sensor is sent in fragments.
-	tunnelMTU = maxDatagram - headerTunnel - headerIPv6 - headerEther
+	tunnelMTU = maxDatagram - headerTunnel - headerIPv6 - headerEther - tags
 	// firstPort is where the ports begin that a vxlan device is given to listen
 	// on, as it has to: above those that the system gives to others.
 	firstPort = 61000
