@@ -63,6 +63,7 @@ func (r *Reader) shared(_ context.Context, host *sight, queues map[string]Queuei
 		sender.add(RoleLost, host.snmp, "UdpSndbufErrors", "Udp6SndbufErrors", "IpOutDiscards")
 		sender.add(RoleSign, host.snmp, "IpOutNoRoutes", "Ip6OutNoRoutes", "Ip6OutDiscards", "IpFragFails")
 	}
+	sender.neighbours(host)
 	udp := State{Hop: HopHostUDP, Name: "IP and UDP of the host", Wide: true}
 	if udp.protocols(host) {
 		udp.add(RoleIn, host.snmp, inDatagrams, inDatagrams6)
@@ -81,6 +82,20 @@ func (r *Reader) shared(_ context.Context, host *sight, queues map[string]Queuei
 		bridge.device(r.path.Bridge, host, queues, queuesErr, true)
 	}
 	return append(states, bridge)
+}
+
+// neighbours adds what was dropped while the receiver's link address was asked
+// for: a few hundred packets wait for the answer (neigh_resolve_output).
+func (s *State) neighbours(host *sight) {
+	f, ok := host.files[fileARP]
+	n, err := parseStat(f.Text)
+	v, has := n["unresolved_discards"]
+	switch {
+	case !ok || f.Err != nil || err != nil:
+		s.unknown(fileARP, errors.Join(f.Err, err))
+	case has:
+		s.Values = append(s.Values, Value{Name: "unresolved_discards", Role: RoleLost, N: v, bits: 32})
+	}
 }
 
 // receive adds what UDP counts of datagrams that came in vain. InErrors contains
@@ -106,7 +121,7 @@ func conntrack(host *sight) State {
 		s.unknown(fileConntrack, f.Err)
 		return s
 	}
-	n, err := parseConntrack(f.Text)
+	n, err := parseStat(f.Text)
 	if err != nil {
 		s.unknown(fileConntrack, err)
 		return s
@@ -338,7 +353,7 @@ func (s *State) internet(in *sight) {
 	s.add(RoleLost, in.snmp, "IpInHdrErrors", "IpInAddrErrors", "IpInDiscards", reasmFails, reasmFails6, "Ip6InHdrErrors", "IpExtInTruncatedPkts", "IpExtInNoRoutes")
 	s.add(RolePart, in.snmp, "IpReasmTimeout", "Ip6ReasmTimeout", "IpExtInCsumErrors")
 	s.add(RoleSign, in.snmp, "IpReasmReqds", "IpReasmOKs", "Ip6InDiscards", "Ip6InAddrErrors")
-	if n, err := parseConntrack(in.files[fileConntrack].Text); err == nil {
+	if n, err := parseStat(in.files[fileConntrack].Text); err == nil {
 		if v, ok := n["drop"]; ok {
 			s.Values = append(s.Values, Value{Name: "conntrack drop", Role: RoleLost, N: v, bits: 32})
 		}

@@ -40,6 +40,8 @@ func newStage(t *testing.T, mtu int) *stage {
 	t.Helper()
 	s := &stage{Container: testenv.NewContainer(t, mtu)}
 	s.to = netip.AddrPortFrom(s.Addr, 4789)
+	s.quiet(t)
+	s.connected(t)
 	s.pid = s.resident(t)
 	s.path = Path{Bridge: s.Bridge, Sensors: []SensorAt{{Name: "zeek", ID: "one", PID: s.pid, Started: time.Now(), Address: s.Addr, Port: 4789}}}
 	host, done := Local()
@@ -50,6 +52,34 @@ func newStage(t *testing.T, mtu int) *stage {
 		return path, nil
 	})
 	return s
+}
+
+// quiet keeps IPv6 from announcing itself, so that every packet is the test's.
+func (s *stage) quiet(t *testing.T) {
+	t.Helper()
+	off := func(device string) error {
+		return os.WriteFile("/proc/sys/net/ipv6/conf/"+device+"/disable_ipv6", []byte("1"), 0o644)
+	}
+	s.Inside(t, func() error { return off("all") })
+	if err := errors.Join(off(s.Bridge), off(s.Port)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// connected waits until packets arrive: a bridge takes a while to come up, and
+// both ends have to know each other.
+func (s *stage) connected(t *testing.T) {
+	t.Helper()
+	var c *net.UDPConn
+	s.Inside(t, func() error { c = testenv.ListenUDP(t, "0.0.0.0:9", 0); return nil })
+	defer c.Close()
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+		send(t, netip.AddrPortFrom(s.Addr, 9), 1, 10)
+		if waiting(t, c) > 0 {
+			return
+		}
+	}
+	t.Fatal("nothing arrives in the namespace")
 }
 
 // resident starts a process in the namespace that does nothing.
@@ -202,8 +232,6 @@ func TestShortQueue(t *testing.T) {
 		t.Run(string(tt.hop), func(t *testing.T) {
 			s := newStage(t, 1500)
 			c := s.listen(t, 8<<20)
-			send(t, s.to, 1, 100) // now both ends know each other
-			waiting(t, c)
 			dev := tt.device(s)
 			tc(t, "qdisc add dev "+dev+" root tbf rate 8mbit burst 3000 limit 6000")
 			before := s.look(t)
@@ -219,7 +247,6 @@ func TestDeviceRefuses(t *testing.T) {
 	s := newStage(t, 9000)
 	s.listen(t, 8<<20)
 	testenv.IP(t, "-n "+s.Name+" link set eth0 mtu 1500")
-	send(t, s.to, 1, 100)
 	before := s.look(t)
 	send(t, s.to, 25, 4000)
 	blamed(t, Compare(before, s.look(t)), HopDevice, 25, "eth0, the sensor's end", "zeekdemo")
@@ -243,7 +270,10 @@ func TestTinyBacklog(t *testing.T) {
 	withBacklog(t, 1, func() { onCPU(t, cpus[0], func() { send(t, s.to, n, 100) }) })
 	got := waiting(t, c)
 	r := Compare(before, s.look(t))
-	blamed(t, r, HopSoftnet, n-got, "a processor's queue of received packets was full", "zeekdemo tune-host")
+	if r.Lost < n-got || r.Lost > n-got+3 { // and the odd question of ARP
+		t.Errorf("%d lost, want %d", r.Lost, n-got)
+	}
+	blamed(t, r, HopSoftnet, r.Lost, "a processor's queue of received packets was full", "zeekdemo tune-host")
 	if h := r.hop(HopSoftnet, ""); !strings.Contains(strings.Join(h.Notes, " "), fmt.Sprintf("CPU %d dropped", cpus[1])) || len(h.facts.RPS) != 2 {
 		t.Errorf("%v, RPS %q", h.Notes, h.facts.RPS)
 	}

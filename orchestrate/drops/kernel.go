@@ -211,11 +211,12 @@ func parseAddress(text string) (netip.AddrPort, bool) {
 	return netip.AddrPortFrom(addr, uint16(p)), err == nil
 }
 
-// parseConntrack adds up the lines of /proc/net/stat/nf_conntrack, one for each
-// processor (ct_cpu_seq_show in net/netfilter/nf_conntrack_standalone.c):
-// headings and hexadecimal numbers of 32 bits. "entries" is the same in every
+// parseStat adds up the lines of a file in /proc/net/stat, one for each processor
+// (ct_cpu_seq_show in net/netfilter/nf_conntrack_standalone.c,
+// neigh_stat_seq_show in net/core/neighbour.c): headings and hexadecimal numbers
+// of 32 bits. "entries" is the same in every
 // line and not added up.
-func parseConntrack(text string) (numbers, error) {
+func parseStat(text string) (numbers, error) {
 	heading, rest, _ := strings.Cut(text, "\n")
 	names := strings.Fields(heading)
 	sum := numbers{}

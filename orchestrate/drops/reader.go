@@ -87,6 +87,7 @@ const (
 	fileUDP6      = "/proc/net/udp6"
 	fileSoftnet   = "/proc/net/softnet_stat"
 	fileConntrack = "/proc/net/stat/nf_conntrack"
+	fileARP       = "/proc/net/stat/arp_cache"
 	fileBacklog   = "/proc/sys/net/core/netdev_max_backlog"
 	fileTracked   = "/proc/sys/net/netfilter/nf_conntrack_count"
 	fileTrackMax  = "/proc/sys/net/netfilter/nf_conntrack_max"
@@ -204,7 +205,7 @@ func (r *Reader) kernel(ctx context.Context) Picture {
 			sensors[i] = r.look(ctx, s.PID)
 		}
 	}
-	host.more(r.files.Read(ctx, 0, fileSoftnet, fileUDP, fileUDP6, fileConntrack, fileBacklog, fileTracked, fileTrackMax, fileRPS("lo")))
+	host.more(r.files.Read(ctx, 0, fileSoftnet, fileUDP, fileUDP6, fileConntrack, fileARP, fileBacklog, fileTracked, fileTrackMax, fileRPS("lo")))
 	queues, queuesErr := r.queues()
 	states := r.shared(ctx, host, queues, queuesErr)
 	for i, s := range r.path.Sensors {

@@ -157,6 +157,9 @@ func (a *asker) metrics(ctx context.Context, base, prometheus, selector string, 
 	case len(list) == 0:
 		return answer{err: fmt.Errorf("%w; and Prometheus has nothing of it", err)}
 	}
+	for i := range list {
+		list[i].name = wantedMetric(list[i].name, names)
+	}
 	return answer{metrics: list, stale: true}
 }
 
@@ -296,7 +299,7 @@ func (a *asker) vector(ctx context.Context, target string) (list []metric, err e
 	}
 	for _, r := range v.Data.Result {
 		text, _ := r.Value[1].(string)
-		m := metric{name: strings.TrimSuffix(r.Metric["__name__"], "_total"), labels: r.Metric}
+		m := metric{name: r.Metric["__name__"], labels: r.Metric}
 		if m.value, err = strconv.ParseFloat(text, 64); err != nil {
 			return nil, fmt.Errorf("read the answer of %s: %w", target, err)
 		}
@@ -332,7 +335,7 @@ func (a *asker) over(ctx context.Context, loki, query string, since time.Time) (
 	if err != nil || len(list) == 0 {
 		return 0, err // without a line there is no number
 	}
-	return uint64(list[0].value), nil
+	return uint64(max(0, list[0].value)), nil
 }
 
 // services adds the hops behind the kernel.
@@ -375,7 +378,7 @@ func (s *State) sum(role Role, a answer, name string) {
 // gauge returns the sum of a gauge's samples.
 func (a answer) gauge(name string) (sum float64) {
 	for _, m := range a.metrics {
-		if m.name == name {
+		if m.name == name && m.value > 0 { // nor NaN
 			sum += m.value
 		}
 	}
