@@ -142,8 +142,28 @@ captures into it, encapsulated in VXLAN or GENEVE.
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(newUp(app), newStatus(app), newDown(app), newLogs(app), newOpen(app),
 		newReplay(app), newMirror(app), newVerify(app), newDrops(app), newSelftest(app), newDoctor(app), newTuneHost(app), newKernelFile(app), newSidecar(app), newVersion(app), newCompletion(app))
+	root.SetHelpCommand(newHelp(root))
 	classifyArgs(root)
 	return root
+}
+
+// newHelp replaces cobra's, for which a command that does not exist is no error.
+func newHelp(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "Show how a command is used",
+		RunE: func(_ *cobra.Command, args []string) error {
+			cmd, rest, err := root.Find(args)
+			if err == nil && len(rest) > 0 {
+				err = fmt.Errorf("unknown command %q for %q", rest[0], cmd.CommandPath())
+			}
+			if err != nil {
+				return usageError{err}
+			}
+			cmd.InitDefaultHelpFlag()
+			return cmd.Help()
+		},
+	}
 }
 
 // classifyArgs makes errors about arguments usage errors, in every command.
