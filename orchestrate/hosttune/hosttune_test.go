@@ -277,7 +277,7 @@ func TestKilledForReal(t *testing.T) {
 	if dirs := os.Getenv("ZEEKDEMO_TUNE_CHILD"); dirs != "" {
 		root, dir, _ := strings.Cut(dirs, ":")
 		s := setup{root: root, Machine: nsenter.Tree(root), store: Store{Dir: dir}}
-		_, _ = s.tune(t, suicide{s}, s.store, "ens5")
+		_, _ = s.tune(t, mortal{s}, s.store, "ens5")
 		t.Fatal("it goes on")
 	}
 	s := newSetup(t, untuned())
@@ -296,10 +296,10 @@ func TestKilledForReal(t *testing.T) {
 	}
 }
 
-// suicide is a machine whose process ends without a word after the second value.
-type suicide struct{ setup }
+// mortal is a machine whose process ends without a word after the second value.
+type mortal struct{ setup }
 
-func (s suicide) Write(ctx context.Context, ns nsenter.Namespace, path, value string) error {
+func (s mortal) Write(ctx context.Context, ns nsenter.Namespace, path, value string) error {
 	err := s.Machine.Write(ctx, ns, path, value)
 	if strings.HasSuffix(path, "rmem_default") {
 		self, _ := os.FindProcess(os.Getpid())

@@ -36,6 +36,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("ZEEKDEMO_FAKE", filepath.Join(env.WorkDir, ".engine.json"))
 			env.Setenv("HOME", env.WorkDir)
+			env.Setenv("XDG_STATE_HOME", filepath.Join(env.WorkDir, ".state"))
 			return os.WriteFile(filepath.Join(env.WorkDir, "sample.pcap"), samples.Sample(), 0o600)
 		},
 	})

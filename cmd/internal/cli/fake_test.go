@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/zeekdemo/zeekdemo/orchestrate"
+	"github.com/zeekdemo/zeekdemo/testdata/testenv/fakehelper"
 )
 
 // fakeEngine is a container engine for the scripts. Its state is a file, so
@@ -26,6 +27,8 @@ type fakeEngine struct {
 	path  string
 	fault string
 	http  *httptest.Server
+
+	helper *fakehelper.Engine // see fake_tune_test.go
 }
 
 // fakeState is the state file.
@@ -138,7 +141,7 @@ func (e *fakeEngine) Containers(context.Context, string) ([]orchestrate.Containe
 		c.Ports = append(c.Ports, port)
 		list = append(list, c)
 	}
-	return list, nil
+	return e.dress(list), nil
 }
 
 func (e *fakeEngine) Logs(_ context.Context, req orchestrate.LogRequest) error {
@@ -150,7 +153,10 @@ func (e *fakeEngine) Logs(_ context.Context, req orchestrate.LogRequest) error {
 	return nil
 }
 
-func (e *fakeEngine) Exec(_ context.Context, id string, cmd []string, stdout, stderr io.Writer) (int, error) {
+func (e *fakeEngine) Exec(ctx context.Context, id string, cmd []string, stdout, stderr io.Writer) (int, error) {
+	if e.look(ctx, id, cmd, stdout) {
+		return 0, nil
+	}
 	if cmd[len(cmd)-1] != "conn.log" {
 		fmt.Fprintln(stderr, "tail: no such file")
 		return 1, nil

@@ -1,0 +1,142 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/zeekdemo/zeekdemo/orchestrate"
+	"github.com/zeekdemo/zeekdemo/orchestrate/nsenter"
+	"github.com/zeekdemo/zeekdemo/testdata/testenv/fakehelper"
+)
+
+// The machine of the fake engine is a folder with copies of the kernel's files,
+// which ZEEKDEMO_FAKE_MACHINE names; without it there is none, and no sensor
+// has a process. Helpers run the real script on the copies.
+var _ orchestrate.HelperEngine = (*fakeEngine)(nil)
+
+// fakePID is the process of the first sensor, beyond what a kernel gives.
+const fakePID = 5_000_001
+
+func (e *fakeEngine) machine() string { return os.Getenv("ZEEKDEMO_FAKE_MACHINE") }
+
+func (e *fakeEngine) helpers() *fakehelper.Engine {
+	if e.helper == nil {
+		e.helper = &fakehelper.Engine{Root: e.machine(), Work: fmt.Sprintf("%s.work%d", e.machine(), os.Getpid())}
+	}
+	return e.helper
+}
+
+func (e *fakeEngine) CreateHelper(ctx context.Context, spec orchestrate.HelperSpec) (string, error) {
+	if e.machine() == "" || e.fault == "noimage" {
+		return "", orchestrate.WithHint(fmt.Errorf("make a helper container: no image %s is here", spec.Image), "`zeekdemo up` pulls it")
+	}
+	for i := range 2 {
+		pid := strconv.Itoa(fakePID + i)
+		if _, err := os.Lstat(filepath.Join(e.machine(), "proc", pid, "net")); err != nil {
+			if err := fakehelper.Link(e.machine(), pid); err != nil {
+				return "", err
+			}
+		}
+	}
+	return e.helpers().CreateHelper(ctx, spec)
+}
+
+func (e *fakeEngine) StartSidecar(ctx context.Context, id string) (orchestrate.SidecarStreams, error) {
+	return e.helpers().StartSidecar(ctx, id)
+}
+
+func (e *fakeEngine) Helpers(ctx context.Context) ([]orchestrate.Helper, error) {
+	return e.helpers().Helpers(ctx)
+}
+
+func (e *fakeEngine) RemoveSidecar(ctx context.Context, id string) error {
+	return e.helpers().RemoveSidecar(ctx, id)
+}
+
+func (e *fakeEngine) Host(ctx context.Context) (orchestrate.EngineHost, error) {
+	if e.fault == "unreachable" {
+		return orchestrate.EngineHost{}, errors.New("no engine")
+	}
+	return e.helpers().Host(ctx)
+}
+
+// RestartContainer gives a sensor a new namespace: its start is another one,
+// and its interface as new.
+func (e *fakeEngine) RestartContainer(_ context.Context, id string) error {
+	return e.fresh(id)
+}
+
+// fresh starts a sensor.
+func (e *fakeEngine) fresh(service string) error {
+	pid := e.pidOf(service)
+	root := filepath.Join(e.machine(), strconv.Itoa(pid))
+	uptime := "200000" // ticks; after everything that the fixture tells of
+	return errors.Join(
+		os.WriteFile(filepath.Join(root, "started"), []byte(time.Now().Format(time.RFC3339Nano)), 0o600),
+		os.WriteFile(filepath.Join(root, "sys/class/net/eth0/queues/rx-0/rps_cpus"), []byte("0\n"), 0o600),
+		os.WriteFile(filepath.Join(e.machine(), "proc", strconv.Itoa(pid), "stat"), []byte("1 (zeek) S "+strings.Repeat("0 ", 18)+uptime+" 0"), 0o600))
+}
+
+func (e *fakeEngine) pidOf(service string) int {
+	return fakePID + slices.IndexFunc(orchestrate.Services(), func(s orchestrate.Service) bool { return s.Name == service })
+}
+
+// dress gives the sensors their processes.
+func (e *fakeEngine) dress(list []orchestrate.Container) []orchestrate.Container {
+	if e.machine() == "" {
+		return list
+	}
+	for i, c := range list {
+		pid := e.pidOf(c.Service)
+		started, err := os.ReadFile(filepath.Join(e.machine(), strconv.Itoa(pid), "started"))
+		if err != nil {
+			continue // no sensor, or one that the fixture does not have
+		}
+		list[i].PID = pid
+		list[i].StartedAt, _ = time.Parse(time.RFC3339Nano, strings.TrimSpace(string(started)))
+	}
+	return list
+}
+
+// look answers what is read in a container without a helper. It reports whether
+// it was such a question.
+func (e *fakeEngine) look(ctx context.Context, id string, cmd []string, stdout io.Writer) bool {
+	if e.machine() == "" {
+		return false
+	}
+	patterns, mark := cmd[1:], ""
+	switch {
+	case cmd[0] == "sh" && len(cmd) > 4:
+		mark, patterns = cmd[4], cmd[5:]
+	case cmd[0] != "cat" || !strings.HasPrefix(cmd[1], "/proc/sys/kernel/") && cmd[1] != "/proc/net/udp":
+		return false
+	}
+	here := nsenter.Tree(e.machine())
+	found, _ := here.Read(ctx, nsenter.Namespace{PID: e.pidOf(id)}, patterns...)
+	if found == nil {
+		found = map[string]string{}
+	}
+	whole, _ := here.Read(ctx, nsenter.Namespace{}, patterns...)
+	for path, content := range whole {
+		if !strings.HasPrefix(path, "/sys/class/net/") && !strings.HasPrefix(path, "/proc/net/") {
+			found[path] = content
+		}
+	}
+	for _, path := range slices.Sorted(maps.Keys(found)) {
+		if mark != "" {
+			fmt.Fprintf(stdout, "%s %s\n%s\n", mark, path, found[path])
+		} else {
+			fmt.Fprint(stdout, found[path])
+		}
+	}
+	return true
+}
