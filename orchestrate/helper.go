@@ -28,7 +28,8 @@ type HelperEngine interface {
 	RemoveSidecar(ctx context.Context, id string) error
 	// Host describes the machine that runs the engine.
 	Host(ctx context.Context) (EngineHost, error)
-	// RestartContainer stops a container as its definition says, and starts it.
+	// RestartContainer stops a container of the stack as its definition says,
+	// and starts it, and after it those that share its network namespace.
 	RestartContainer(ctx context.Context, id string) error
 }
 

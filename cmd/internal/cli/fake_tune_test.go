@@ -96,13 +96,19 @@ func (e *fakeEngine) dress(list []orchestrate.Container) []orchestrate.Container
 		return list
 	}
 	for i, c := range list {
-		pid := e.pidOf(c.Service)
+		owner := c.Service
+		if s, err := orchestrate.ServiceByName(c.Service); err == nil && s.Beside != "" {
+			owner = s.Beside // started with it
+		}
+		pid := e.pidOf(owner)
 		started, err := os.ReadFile(filepath.Join(e.machine(), strconv.Itoa(pid), "started"))
 		if err != nil {
 			continue // no sensor, or one that the fixture does not have
 		}
-		list[i].PID = pid
 		list[i].StartedAt, _ = time.Parse(time.RFC3339Nano, strings.TrimSpace(string(started)))
+		if owner == c.Service {
+			list[i].PID = pid
+		}
 	}
 	return list
 }
