@@ -22,7 +22,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/docker/cli/cli/command"
 	"github.com/docker/cli/cli/config"
 	"github.com/docker/cli/cli/flags"
@@ -130,36 +129,7 @@ func (e *Engine) Up(ctx context.Context, p orchestrate.Project, progress orchest
 	if err != nil {
 		return explainUp(ctx, err)
 	}
-	return e.rejoin(ctx, project, progress)
-}
-
-// rejoin restarts the containers that share another one's network namespace and
-// are older than it: a container that is started again gets a new namespace, and
-// those beside it stay in the old one, where nobody reaches them. Compose sees to
-// that only where it makes the other one anew itself.
-func (e *Engine) rejoin(ctx context.Context, project *types.Project, progress orchestrate.Progress) error {
-	list, err := e.Containers(ctx, project.Name)
-	if err != nil {
-		return err
-	}
-	started := map[string]time.Time{}
-	for _, c := range list {
-		started[c.Service] = c.StartedAt
-	}
-	for _, c := range list {
-		owner, beside := strings.CutPrefix(project.Services[c.Service].NetworkMode, types.NetworkModeServicePrefix)
-		if !beside || !c.StartedAt.Before(started[owner]) {
-			continue
-		}
-		grace := 1 // seconds; what reads counters has nothing to lose
-		if _, err := e.client.ContainerRestart(ctx, c.ID, client.ContainerRestartOptions{Timeout: &grace}); err != nil {
-			return fmt.Errorf("start %s again beside %s: %w", c.Name, owner, err)
-		}
-		if progress != nil {
-			progress(orchestrate.Event{ID: "Container " + c.Name, Text: "Restarted", Detail: "beside " + owner, State: orchestrate.Done})
-		}
-	}
-	return nil
+	return e.rejoin(ctx, p.Name, progress)
 }
 
 // Down removes what carries the project's label.

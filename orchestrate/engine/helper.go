@@ -12,6 +12,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/cli/cli/command"
+	"github.com/docker/compose/v5/pkg/api"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/client"
@@ -135,10 +136,15 @@ func (e *Engine) Host(ctx context.Context) (orchestrate.EngineHost, error) {
 	return orchestrate.EngineHost{ID: i.ID, Name: i.Name, Kernel: i.KernelVersion, Memory: i.MemTotal, CPUs: i.NCPU}, nil
 }
 
-// RestartContainer restarts with the container's own grace period.
+// RestartContainer restarts with the container's own grace period, and after it
+// what shares its network namespace.
 func (e *Engine) RestartContainer(ctx context.Context, id string) error {
 	if _, err := e.client.ContainerRestart(ctx, id, client.ContainerRestartOptions{}); err != nil {
 		return fmt.Errorf("restart the container: %w", err)
 	}
-	return nil
+	in, err := e.client.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
+	if err != nil {
+		return fmt.Errorf("inspect the container: %w", err)
+	}
+	return e.rejoin(ctx, in.Container.Config.Labels[api.ProjectLabel], nil)
 }
