@@ -168,6 +168,10 @@ func Get(device string) (Mirror, error) {
 // What is gone already is no error.
 func (m Mirror) Stop() error { return stop(m) }
 
+// Pause ends the mirroring before Stop, with everything still in place: the
+// counters then are the last ones. There is no way back but Stop.
+func (m Mirror) Pause() error { return pause(m) }
+
 // Follow points a mirror to where its sensor is now, another address or the same
 // on another bridge, without losing a packet; exclude replaces [Spec.Exclude].
 // It reports whether anything had to be changed, and may be called at any time.

@@ -559,6 +559,24 @@ func (f found) releaseClsact(m Mirror) error {
 	return nil
 }
 
+// pause has the filters match nothing; their actions, with the counters, stay.
+func pause(m Mirror) error {
+	f, err := look()
+	if err != nil {
+		return err
+	}
+	for _, o := range f.filters[m.Device] {
+		if o.kind != classifierBPF {
+			continue // it cannot: Stop will
+		}
+		o.program = verdict(nothing)
+		if err := o.add(true); err != nil {
+			return denied(fmt.Errorf("pause a filter of %s: %w", m.Interface, err))
+		}
+	}
+	return nil
+}
+
 // follow leaves out the tunnel to the new address before there is one, and only
 // then points to it.
 func follow(m Mirror, sensor netip.AddrPort, exclude []netip.AddrPort) (bool, error) {

@@ -126,7 +126,8 @@ type mirror struct {
 	engine     orchestrate.Engine // nil without one
 	interfaces []string           // those named, and the containers'
 	target     target
-	way        chosenWay // to a sensor of the stack
+	way        chosenWay            // to a sensor of the stack
+	others     []orchestrate.Sensor // of the stack: two mirrors must not mirror each other's tunnels
 	how        string
 	howReason  string // why not the kernel
 	notes      []string
@@ -285,6 +286,11 @@ func (m *mirror) findTarget(ctx context.Context) error {
 	if port := sensor.Service.Port; m.config.Port != 0 && m.config.Port != port {
 		return usagef("--port %d: the stack's sensor listens on %d (use --to for another receiver)", m.config.Port, port)
 	}
+	for _, service := range orchestrate.Services() {
+		if other, err := orchestrate.FindSensor(ctx, m.engine, service.Encap); err == nil && service.Encap != "" {
+			m.others = append(m.others, other)
+		}
+	}
 	if m.o.how == howKernel {
 		if err := sensor.Reaches(ctx, m.engine); err != nil {
 			return orchestrate.WithHint(fmt.Errorf("mirror in the kernel: %w", err), "--how forwarder reaches the sensor by a sidecar")
@@ -325,7 +331,7 @@ func (m *mirror) tunnels(sensors ...orchestrate.Sensor) (list []afpacket.Tunnel)
 	if m.target.Via != viaSidecar { // whose loopback is not this machine's
 		add(m.target.Address)
 	}
-	for _, s := range append([]orchestrate.Sensor{m.target.Sensor}, sensors...) {
+	for _, s := range slices.Concat([]orchestrate.Sensor{m.target.Sensor}, m.others, sensors) {
 		add(s.Direct)
 		add(s.Published)
 	}

@@ -25,6 +25,7 @@ type kernelRequest struct {
 	Exclude    []netip.AddrPort
 	Expression string // pcap-filter; empty takes all
 	Detached   bool
+	Oversize   bool // frames may be too long for a datagram: count those as dropped
 }
 
 // kernelRun are the mirrors of one run, one per interface.
@@ -36,7 +37,7 @@ type kernelRun struct {
 // where the kernel keeps VLAN tags.
 func (k kernelRequest) specs(ctx context.Context) ([]tcmirror.Spec, error) {
 	spec := tcmirror.Spec{Encap: k.Encap, VNI: k.VNI, Sensor: k.To, Service: k.Service, Exclude: k.Exclude,
-		Expression: k.Expression, Detached: k.Detached}
+		Expression: k.Expression, Detached: k.Detached, Oversize: k.Oversize}
 	if k.Expression != "" {
 		program, err := filter.Compile(ctx, k.Expression, forward.LinkEthernet, 0)
 		if err != nil {
@@ -112,6 +113,19 @@ func (k *kernelRun) follow(to netip.AddrPort, exclude []netip.AddrPort) error {
 		all = errors.Join(all, err)
 	}
 	return all
+}
+
+// finish stops the mirrors, whose counters then are the last ones.
+func (k *kernelRun) finish() (last []tcmirror.Mirror, err error) {
+	var all error
+	for _, m := range k.mirrors {
+		all = errors.Join(all, m.Pause())
+	}
+	last, err = k.look()
+	if errors.Is(err, tcmirror.ErrGone) {
+		err = nil // which has been said, or is what was wanted
+	}
+	return last, errors.Join(all, err, k.stop())
 }
 
 // stop takes everything back.
@@ -225,4 +239,43 @@ func mirrorState(m tcmirror.Mirror) string {
 		return "detached"
 	}
 	return "process " + strconv.Itoa(m.Process)
+}
+
+// kernelBooks are the accounts of a run in the kernel, one for each life of the
+// sensor. The kernel waits for nobody, but what the sensor took can be seen.
+type kernelBooks struct {
+	m        *mirror
+	now      *stretch
+	before   uint64 // packets that had left the tunnels when the stretch began
+	accounts []losslessDocument
+}
+
+// packets left the tunnels so far.
+func packets(mirrors []tcmirror.Mirror) (n uint64) {
+	for _, m := range mirrors {
+		n += m.Stats.Tunnel.Packets
+	}
+	return n
+}
+
+// open begins the account of the sensor that is sent to now.
+func (b *kernelBooks) open(mirrors []tcmirror.Mirror) {
+	b.before = packets(mirrors)
+	b.now = &stretch{address: b.m.target, mode: losslessOff}
+	f, err := b.m.feedbackOf(b.m.target)
+	if err != nil {
+		b.now.reason = err.Error()
+	}
+	b.now.feedback = f
+}
+
+// close ends it, as soon as the sensor has taken what waits for it.
+func (b *kernelBooks) close(ctx context.Context, mirrors []tcmirror.Mirror, runErr error) error {
+	b.now.sent.Store(packets(mirrors) - b.before)
+	account, err := b.now.settle(ctx, runErr)
+	if b.now.feedback != nil {
+		account.Reason = "the kernel waits for nobody"
+	}
+	b.accounts = append(b.accounts, account)
+	return err
 }

@@ -126,8 +126,8 @@ func (m *mirror) rows(doc mirrorDocument) [][]string {
 			[]string{"time", fmt.Sprintf("%s, %s, %s", ui.Duration(seconds(rep.ElapsedSeconds)), ui.PacketRate(rep.DatagramsPerSecond), ui.BitRate(rep.InnerBitsPerSecond))})
 		rows = append(rows, frameRows(rep)...)
 		rows = append(rows, sendRows(doc.replayDocument)...)
-		rows = append(rows, losslessRows(doc.replayDocument)...)
 	}
+	rows = append(rows, losslessRows(doc.replayDocument)...)
 	if doc.GrafanaURL != "" {
 		rows = append(rows, []string{"grafana", doc.GrafanaURL})
 	}

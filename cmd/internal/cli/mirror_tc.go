@@ -12,6 +12,7 @@ import (
 
 	"github.com/zeekdemo/zeekdemo/cmd/internal/ui"
 	"github.com/zeekdemo/zeekdemo/forward"
+	"github.com/zeekdemo/zeekdemo/forward/pace"
 	"github.com/zeekdemo/zeekdemo/orchestrate"
 	"github.com/zeekdemo/zeekdemo/orchestrate/offload"
 	"github.com/zeekdemo/zeekdemo/orchestrate/tcmirror"
@@ -84,7 +85,8 @@ func (m *mirror) merged() error {
 // request describes the mirrors to the kernel.
 func (m *mirror) request() kernelRequest {
 	return kernelRequest{Interfaces: m.interfaces, Encap: m.config.Kind.String(), VNI: m.config.VNI, To: m.target.Address,
-		Service: m.target.Sensor.Service.Name, Exclude: m.excluded(), Expression: m.o.filter, Detached: m.o.detach}
+		Service: m.target.Sensor.Service.Name, Exclude: m.excluded(), Expression: m.o.filter, Detached: m.o.detach,
+		Oversize: m.o.how == howKernel || m.o.detach}
 }
 
 // excluded are the tunnels' receivers, for the kernel.
@@ -112,14 +114,15 @@ func (m *mirror) runKernel(ctx context.Context) error {
 	}
 	fmt.Fprintf(m.app.Err, "Run %d: %s to %s %s in the kernel; %s\n", m.config.VNI, strings.Join(m.interfaces, ", "), m.config.Kind, m.target.Address, m.howItEnds())
 	if m.o.detach {
-		return m.reportKernel(run.mirrors, begun, nil)
+		return m.reportKernel(run.mirrors, begun, nil, nil)
 	}
-	runErr := m.attend(hope, run)
-	last, lookErr := run.look()
-	if runErr == nil {
-		runErr = lookErr
-	}
-	return m.reportKernel(last, begun, errors.Join(runErr, run.stop()))
+	books := &kernelBooks{m: m}
+	books.open(run.mirrors)
+	runErr := m.attend(hope, run, books)
+	last, err := run.finish()
+	err = errors.Join(runErr, err)
+	err = errors.Join(err, books.close(hope, last, err))
+	return m.reportKernel(last, begun, books.accounts, err)
 }
 
 func (m *mirror) howItEnds() string {
@@ -131,7 +134,7 @@ func (m *mirror) howItEnds() string {
 
 // attend shows what the mirrors do, and lets them follow the sensor, until ctx
 // ends or one of them is stopped by somebody else.
-func (m *mirror) attend(ctx context.Context, run *kernelRun) error {
+func (m *mirror) attend(ctx context.Context, run *kernelRun, books *kernelBooks) error {
 	last, lastAt := map[string]tcmirror.Mirror{}, time.Now()
 	gone := make(chan error, 1)
 	var mu sync.Mutex // of run
@@ -167,14 +170,22 @@ func (m *mirror) attend(ctx context.Context, run *kernelRun) error {
 		case err := <-gone:
 			return err
 		case next := <-moved:
-			was := m.target.Sensor
-			m.target.Sensor, m.target.Address = next, m.way.address(next)
 			mu.Lock()
-			m.warn(run.follow(m.target.Address, append(m.excluded(), was.Direct)))
+			m.follow(ctx, run, books, next)
 			mu.Unlock()
 			shown.Say(fmt.Sprintf("Following the sensor to %s", m.target.Address))
 		}
 	}
+}
+
+// follow turns to the sensor's next life: what waited for the last one is lost.
+func (m *mirror) follow(ctx context.Context, run *kernelRun, books *kernelBooks, next orchestrate.Sensor) {
+	now, _ := run.look()
+	m.warn(books.close(ctx, now, &pace.GoneError{Socket: m.target.Sensor.Service.Name}))
+	was := m.target.Sensor
+	m.target.Sensor, m.target.Address = next, m.way.address(next)
+	m.warn(run.follow(m.target.Address, append(m.excluded(), was.Direct)))
+	books.open(now)
 }
 
 // tellMoves tells whenever the sensor is another one, or elsewhere.
@@ -217,7 +228,7 @@ func kernelRows(k tcmirror.Mirror) [][]string {
 }
 
 // reportKernel prints what the mirrors did.
-func (m *mirror) reportKernel(running []tcmirror.Mirror, begun time.Time, runErr error) error {
+func (m *mirror) reportKernel(running []tcmirror.Mirror, begun time.Time, accounts []losslessDocument, runErr error) error {
 	rep := forward.Report{Finished: !m.o.detach, Start: begun, End: time.Now(), ElapsedSeconds: time.Since(begun).Seconds(), Refused: []forward.RefusedCount{}}
 	var lost uint64
 	for _, k := range running {
@@ -229,6 +240,13 @@ func (m *mirror) reportKernel(running []tcmirror.Mirror, begun time.Time, runErr
 	doc := m.document(rep)
 	doc.Mirrors = running
 	result := runErr
+	if len(accounts) > 0 {
+		account := joinAccounts(accounts)
+		doc.Lossless = &account
+		if result == nil {
+			result = account.result()
+		}
+	}
 	if result == nil && lost > 0 {
 		result = lossError{fmt.Errorf("%s packets did not leave this machine", ui.Count(lost))}
 	}
