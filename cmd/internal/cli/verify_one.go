@@ -36,6 +36,7 @@ type verifyRow struct {
 	Capture        string               `json:"capture"`
 	Verdict        string               `json:"verdict"`
 	Error          string               `json:"error,omitempty"`
+	Hint           string               `json:"hint,omitempty"`       // what to do about the error
 	Via            string               `json:"via"`                  // direct, sidecar or published
 	ViaReason      string               `json:"via_reason,omitempty"` // why not by a better way
 	Lossless       *losslessDocument    `json:"lossless,omitempty"`
@@ -78,8 +79,12 @@ func (v *verification) one(ctx context.Context, i int, name string) verifyRow {
 	s.row.ElapsedSeconds = time.Since(start).Seconds()
 	if err != nil {
 		s.row.Verdict, s.row.Error = verdictFailed, err.Error()
+		var advice interface{ Hint() string }
+		if errors.As(err, &advice) {
+			s.row.Hint = advice.Hint()
+		}
 		if ctx.Err() != nil {
-			s.row.Error = "interrupted"
+			s.row.Error, s.row.Hint = "interrupted", ""
 		}
 	}
 	state := ui.StepDone
@@ -212,7 +217,6 @@ func (s *subject) liveOnce(ctx context.Context, publish bool) (logs zeeklog.Logs
 		if err != nil {
 			return err
 		}
-		s.step("Sending", ui.StepWorking)
 		if err := s.send(ctx, sensor); err != nil {
 			return err
 		}

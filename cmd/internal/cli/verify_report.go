@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -83,10 +84,24 @@ func writeVerify(w io.Writer, rows []verifyRow) {
 			ui.Count(r.Path.Sent), ui.PacketRate(r.Report.DatagramsPerSecond), cmp.Or(r.Via, "-"), paceCell(r), expected})
 	}
 	ui.Table(w, table)
+	writeReasons(w, rows)
 	for _, r := range rows {
 		if lines := details(r); len(lines) > 0 {
 			fmt.Fprintf(w, "\n%s:\n  %s\n", filepath.Base(r.Capture), strings.Join(lines, "\n  "))
 		}
+	}
+}
+
+// writeReasons says once why captures did not go by a better way.
+func writeReasons(w io.Writer, rows []verifyRow) {
+	var said []string
+	for _, r := range rows {
+		if line := fmt.Sprintf("Sent %s: %s", viaWords[r.Via], r.ViaReason); r.ViaReason != "" && !slices.Contains(said, line) {
+			said = append(said, line)
+		}
+	}
+	if len(said) > 0 {
+		fmt.Fprintf(w, "\n%s\n", strings.Join(said, "\n"))
 	}
 }
 
@@ -112,6 +127,9 @@ func details(r verifyRow) []string {
 	var lines []string
 	if r.Error != "" {
 		lines = append(lines, "failed: "+r.Error)
+	}
+	if r.Hint != "" {
+		lines = append(lines, "hint: "+r.Hint)
 	}
 	for _, f := range r.Findings {
 		lines = append(lines, fmt.Sprintf("%s at %s: %s", f.Cause, f.Hop, f.Text))

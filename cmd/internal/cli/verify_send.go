@@ -7,7 +7,10 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
+	"time"
 
+	"github.com/zeekdemo/zeekdemo/cmd/internal/ui"
 	"github.com/zeekdemo/zeekdemo/forward"
 	"github.com/zeekdemo/zeekdemo/forward/encap"
 	"github.com/zeekdemo/zeekdemo/forward/pace"
@@ -48,10 +51,36 @@ func (s *subject) send(ctx context.Context, sensor orchestrate.Sensor) error {
 	}
 	s.row.Via, s.row.ViaReason = way.via, strings.Join(way.reasons, "; ")
 	x.config = encap.Config{Kind: s.kind, VNI: freshVNI(), MaxDatagram: transmit.MaxPayload(x.to.Addr())}
+	defer x.show(source)()
 	if way.via == viaSidecar {
 		return x.bySidecar(ctx, source)
 	}
 	return x.fromHere(ctx, source)
+}
+
+// show shows how far the capture is until the function that it returns is
+// called.
+func (x sending) show(source forward.Progress) (stop func()) {
+	update := func() {
+		done, total := source.Progress()
+		x.steps.Update(ui.Step{ID: x.name, Text: "Sending", Detail: viaWords[x.way.via], Current: done, Total: total})
+	}
+	update()
+	ended := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		tick := time.NewTicker(tellInterval)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ended:
+				return
+			case <-tick.C:
+				update()
+			}
+		}
+	})
+	return func() { close(ended); wg.Wait() }
 }
 
 // open opens the capture, as often as it is needed: it is a plain file.

@@ -109,14 +109,17 @@ func TestReportOfVerify(t *testing.T) {
 		{Capture: "bad.pcap", Verdict: verdictDiffers, Different: 7, Differences: slices.Repeat([]zeeklog.Difference{difference}, 7),
 			Findings: []zeeklog.Finding{{Cause: zeeklog.Lost, Hop: "sensor's socket", Text: "1 datagrams were dropped"}}},
 		{Capture: "poor.pcap", Verdict: verdictUnmet, Expected: 2, Unmet: []string{"line 3: dns.log >= 1: there are 0"}},
-		{Capture: "none.pcap", Verdict: verdictFailed, Error: "open capture: no such file"},
+		{Capture: "none.pcap", Verdict: verdictFailed, Error: "open capture: no such file", Hint: "look for it"},
+		{Capture: "far.pcap", Verdict: verdictEqual, Via: viaSidecar, ViaReason: "not direct: too far", Lossless: &losslessDocument{Governed: true}},
+		{Capture: "away.pcap", Verdict: verdictEqual, Via: viaSidecar, ViaReason: "not direct: too far", Lossless: &losslessDocument{Reason: "nobody knows"}},
 	}
 	var b strings.Builder
 	writeVerify(&b, rows)
 	for _, want := range []string{
 		"good.pcap", "1 lines", `by pace or snap length: dns.log: only as sent: only this`,
 		"lost at sensor's socket: 1 datagrams were dropped", `conn.log tcp a → b (lost): orig_pkts live "7", offline "8"`, "and 2 more",
-		"1 of 2", "not as expected: line 3", "failed: open capture",
+		"1 of 2", "not as expected: line 3", "failed: open capture", "hint: look for it",
+		"Sent by sidecar: not direct: too far\n\n", "note: not governed: nobody knows",
 	} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("no %q in\n%s", want, b.String())
@@ -131,7 +134,7 @@ func TestReportOfVerify(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := suites.Suites[0]
-	if s.Tests != 4 || s.Failures != 2 || s.Errors != 1 || s.Cases[0].Failure != nil || s.Cases[0].Time != "1.500" ||
+	if s.Tests != 6 || s.Failures != 2 || s.Errors != 1 || s.Cases[0].Failure != nil || s.Cases[0].Time != "1.500" ||
 		s.Cases[1].Failure == nil || !strings.Contains(s.Cases[1].Failure.Text, "lost at") || s.Cases[3].Error == nil {
 		t.Errorf("JUnit: %s", document)
 	}
