@@ -92,6 +92,12 @@ func (l lossError) Unwrap() error { return l.error }
 // silentError carries an exit code where everything has been said already.
 type silentError struct{ error }
 
+// overError is what went wrong in a run that an interrupt only ended, as it ends
+// every one of its kind.
+type overError struct{ error }
+
+func (o overError) Unwrap() error { return o.error }
+
 // Main runs one command line and returns the exit code. All that it says goes
 // to the app's streams.
 func Main(ctx context.Context, args []string, app *App) int {
@@ -107,11 +113,12 @@ func Main(ctx context.Context, args []string, app *App) int {
 	}
 	var usage usageError
 	var loss lossError
+	var over overError
 	switch {
 	case errors.As(err, &usage):
 		fmt.Fprintf(app.Err, "hint: `%s --help` shows the usage\n", cmd.CommandPath())
 		return exitUsage
-	case ctx.Err() != nil:
+	case ctx.Err() != nil && !errors.As(err, &over):
 		return exitInterrupted
 	case errors.As(err, &loss):
 		return exitLoss
