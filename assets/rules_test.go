@@ -3,6 +3,7 @@ package assets_test
 import (
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -87,21 +88,27 @@ func TestRules(t *testing.T) {
 }
 
 // What cannot be broken for a test without harm to the machine, a real
-// Prometheus is shown instead: a CPU whose backlog overflows and a socket of the
-// host whose queue does, as their exporter tells it. The other alerts are made
-// to fire by the real thing (cmd/zeekdemo).
-func TestAlertsOfTheHostFire(t *testing.T) {
+// Prometheus is shown instead, as the exporter tells it: a CPU whose backlog
+// overflows, and a socket of the host whose queue does. A Loki that takes nothing
+// is one too; the collector before it is real. The other alerts are made to fire
+// by the real thing (cmd/zeekdemo).
+func TestAlertsFire(t *testing.T) {
 	t.Parallel()
-	b := newBench(t, "prometheus")
+	b := newBench(t, "prometheus", "collector")
 	start := time.Now()
 	b.serve("9100", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		lost := int(time.Since(start).Seconds())
 		fmt.Fprintf(w, "# TYPE node_softnet_dropped_total counter\nnode_softnet_dropped_total{cpu=\"0\"} 0\nnode_softnet_dropped_total{cpu=\"1\"} %d\n", lost)
 		fmt.Fprintf(w, "# TYPE node_netstat_Udp_RcvbufErrors untyped\nnode_netstat_Udp_RcvbufErrors %d\n", lost)
 	}))
+	b.serve("3100", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "entry too far behind", http.StatusBadRequest)
+	}))
 	prometheus := b.run("prometheus", "exporter-host:"+b.gateway.String())
+	b.depot().write("/logs", map[string]string{"zeek/conn.log": logLines("C", start, 10)})
+	collector := b.run("collector", "loki:"+b.gateway.String())
 	eventually(t, 40*time.Second, func() error {
-		a, err := prometheus.ask(prometheusPort, "/api/v1/query", map[string][]string{"query": {`ALERTS{alertstate="firing", namespace="host"}`}})
+		a, err := prometheus.ask(prometheusPort, "/api/v1/query", url.Values{"query": {`ALERTS{alertstate="firing", alertname=~"HostSocketDrops|LogLinesRefused|SoftnetDrops"}`}})
 		if err != nil {
 			return err
 		}
@@ -110,9 +117,9 @@ func TestAlertsOfTheHostFire(t *testing.T) {
 			names = append(names, s.Metric["alertname"]+s.Metric["cpu"])
 		}
 		slices.Sort(names)
-		if want := []string{"HostSocketDrops", "SoftnetDrops1"}; !slices.Equal(names, want) {
+		if want := []string{"HostSocketDrops", "LogLinesRefused", "SoftnetDrops1"}; !slices.Equal(names, want) {
 			return fmt.Errorf("alerts %q, want %q", names, want)
 		}
 		return nil
-	}, prometheus)
+	}, prometheus, collector)
 }

@@ -14,7 +14,7 @@ import (
 
 // Path health: everything that the stack watches goes wrong at once. Each alert
 // fires, `status` says what to do, and when that is done each is at rest again.
-// (The two that cannot be provoked without harm to the machine, and the one for
+// (The one that cannot be provoked without harm to the machine, and the one for
 // which Loki must refuse lines, are in assets.)
 func TestPathHealth(t *testing.T) {
 	p := stackTest(t)
