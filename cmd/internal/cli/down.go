@@ -51,6 +51,7 @@ func runDown(ctx context.Context, app *App, o downOptions) error {
 		if removed == 0 {
 			fmt.Fprintln(app.Err, "Nothing to remove: no stack is here.")
 		}
+		tellMirrors(app)
 		return nil
 	})
 }

@@ -190,6 +190,20 @@ func followDetached(app *App, services []orchestrate.ServiceStatus) (moved []str
 	return moved, err
 }
 
+// tellMirrors says which mirrors to the stack remain, when the stack has gone.
+func tellMirrors(app *App) {
+	all, _ := app.kernelMirrors() // without the right to look none is ours
+	var names []string
+	for _, m := range all {
+		if m.Service != "" && !slices.Contains(names, m.Interface) {
+			names = append(names, m.Interface)
+		}
+	}
+	if len(names) > 0 {
+		fmt.Fprintf(app.Err, "Still mirrored, to nowhere until the next `zeekdemo up`: %s. `zeekdemo mirror --stop` ends that.\n", strings.Join(names, ", "))
+	}
+}
+
 // sensorAddresses are the sensors' own addresses by service, and every address
 // at which tunnels arrive.
 func sensorAddresses(services []orchestrate.ServiceStatus) (at map[string]netip.AddrPort, all []netip.AddrPort) {
