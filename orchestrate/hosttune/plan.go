@@ -38,11 +38,11 @@ type sysctl struct {
 // when packets wait.
 func sysctls() []sysctl {
 	return []sysctl{
-		{"net.core.rmem_max", buffer, "sensor's socket", "Zeek asks for a receive buffer of 32 MiB; the kernel grants at most this, without a word"},
-		{"net.core.rmem_default", buffer, "docker-proxy's socket", "docker-proxy never asks for a receive buffer, so it gets this one"},
-		{"net.core.wmem_max", buffer, "forwarder's socket", "a sender may ask for a send buffer of at most this"},
-		{"net.core.wmem_default", buffer, "docker-proxy's socket", "docker-proxy never asks for a send buffer, so it gets this one"},
-		{"net.core.netdev_max_backlog", backlog, "processors' queues", "packets from lo or between veth ends wait here, this many per processor; what exceeds it is dropped"},
+		{"net.core.rmem_max", buffer, "sensor's socket", "Zeek asks for 32 MiB; the kernel grants at most this, without a word"},
+		{"net.core.rmem_default", buffer, "docker-proxy's socket", "the receive buffer of docker-proxy, which asks for none"},
+		{"net.core.wmem_max", buffer, "forwarder's socket", "what a sender may ask for at most"},
+		{"net.core.wmem_default", buffer, "docker-proxy's socket", "the send buffer of docker-proxy, which asks for none"},
+		{"net.core.netdev_max_backlog", backlog, "processors' queues", "packets from lo and veth that may wait per processor; more are dropped"},
 	}
 }
 
@@ -52,8 +52,8 @@ func sysctlPath(name string) string { return "/proc/sys/" + strings.ReplaceAll(n
 // offloads are the features that are to be off on an interface that is captured
 // from, where the driver lets us: their names in the kernel, and why.
 func offloads() []struct{ name, why string } {
-	const joins = ": joins received packets, before they are captured, into ones that never were on the wire"
-	const splits = ": sent packets are captured before they are split into those that go onto the wire"
+	const joins = ": joins received packets into ones that never were on the wire"
+	const splits = ": sent packets are captured before they are split for the wire"
 	return []struct{ name, why string }{
 		{"rx-gro", "gro" + joins},
 		{"rx-gro-hw", "gro" + joins},
@@ -96,7 +96,7 @@ func NewPlan(ctx context.Context, m Machine, sensors []Place, interfaces []strin
 	if count(cpus) < 2 {
 		p.Notes = append(p.Notes, "one processor: there is nothing to spread packets over")
 	} else {
-		p.addSteering(files, host, "lo", cpus, "docker-proxy's socket", "packets sent to 127.0.0.1 are received on the sender's processor; this spreads them by flow")
+		p.addSteering(files, host, "lo", cpus, "docker-proxy's socket", "spreads packets to 127.0.0.1 over the processors, by flow")
 		for _, s := range sensors {
 			if err := p.addSensor(ctx, m, s, cpus); err != nil {
 				return Plan{}, err
@@ -171,7 +171,7 @@ func (p *Plan) addSensor(ctx context.Context, m Machine, s Place, cpus *big.Int)
 		p.Notes = append(p.Notes, fmt.Sprintf("%s has no interface with the address %s", s.Name, s.Address))
 		return nil
 	}
-	p.addSteering(files, s, device, cpus, "sensor's interface", "packets for the sensor are received on the sender's processor; this spreads them by flow")
+	p.addSteering(files, s, device, cpus, "sensor's interface", "spreads the sensor's packets over the processors, by flow")
 	return nil
 }
 
