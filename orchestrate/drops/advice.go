@@ -2,6 +2,7 @@ package drops
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -30,7 +31,7 @@ func advice(r *Report, h *HopReport) (reason, cure string) {
 	case HopCollector:
 		return "the collector could not deliver lines and gave them up: Loki refuses them, or the disk of its queue is full", "zeekdemo logs collector --tail 20"
 	case HopLoki:
-		return "Loki discards lines: " + grownNames(h, "discarded: "), "zeekdemo logs loki --tail 20"
+		return "Loki discards lines: " + grownNames(h, RolePart), "zeekdemo logs loki --tail 20"
 	}
 	return adviseHost(h)
 }
@@ -94,7 +95,7 @@ func adviseIP(h *HopReport) (string, string) {
 	if h.grew(reasmFails, reasmFails6) > 0 {
 		return "datagrams came in fragments, some of which did not come in time: the MTU on the way is smaller than they are", "zeekdemo replay --direct"
 	}
-	return "IP refuses packets as wrong: " + grownNames(h, ""), "zeekdemo replay --direct"
+	return "IP refuses packets as wrong: " + grownNames(h, RoleLost, RoleVain), "zeekdemo replay --direct"
 }
 
 func adviseUDP(r *Report, h *HopReport) (string, string) {
@@ -136,16 +137,16 @@ func adviseSocket(r *Report, h *HopReport) (string, string) {
 func adviseHost(h *HopReport) (string, string) {
 	switch h.Hop {
 	case HopSender:
-		return "a sender's socket buffer or device queue was full: " + grownNames(h, ""), "zeekdemo tune-host"
+		return "a sender's socket buffer or device queue was full: " + grownNames(h, RoleLost, RoleVain), "zeekdemo tune-host"
 	case HopConntrack:
 		return "connection tracking had no room for more flows, or lost a race for one", "zeekdemo replay --direct"
 	case HopHostUDP:
 		if h.grew(noPorts, noPorts6) > 0 {
 			return "datagrams came for ports on which nobody listens", "zeekdemo status"
 		}
-		return "IP or UDP of the host refused: " + grownNames(h, ""), "zeekdemo replay --direct"
+		return "IP or UDP of the host refused: " + grownNames(h, RoleLost, RoleVain), "zeekdemo replay --direct"
 	}
-	return "the counters grew: " + grownNames(h, ""), "zeekdemo tune-host"
+	return "the counters grew: " + grownNames(h, RoleLost, RoleVain), "zeekdemo tune-host"
 }
 
 // wrongChecksum is the reason of a wrong checksum.
@@ -161,12 +162,12 @@ func (h *HopReport) grew(names ...string) (n uint64) {
 	return n
 }
 
-// grownNames names the counters of losses that grew, without a prefix.
-func grownNames(h *HopReport, prefix string) string {
+// grownNames names the counters of these roles that grew.
+func grownNames(h *HopReport, roles ...Role) string {
 	var names []string
 	for _, d := range h.Counters {
-		if d.Grown > 0 && (d.Role == RoleLost || d.Role == RoleVain) {
-			names = append(names, fmt.Sprintf("%s (%d)", strings.TrimPrefix(d.Name, prefix), d.Grown))
+		if d.Grown > 0 && slices.Contains(roles, d.Role) {
+			names = append(names, fmt.Sprintf("%s (%d)", strings.TrimPrefix(d.Name, "discarded: "), d.Grown))
 		}
 	}
 	return strings.Join(names, ", ")

@@ -37,6 +37,9 @@ type Report struct {
 	Hops       []HopReport `json:"hops"`        // in the order in which a packet travels
 }
 
+// beganAnew is said of counters that were zero once meanwhile.
+const beganAnew = "began anew in this interval: what it had counted before is not known"
+
 // Culprit is a hop that loses.
 type Culprit struct {
 	Hop    Hop    `json:"hop"`
@@ -135,7 +138,7 @@ func difference(before, after *State) HopReport {
 	}
 	anew := before != nil && before.Identity != after.Identity && len(after.Values) > 0 && before.Identity != ""
 	if anew {
-		h.note("began anew in this interval: what it had counted before is not known")
+		h.note(beganAnew)
 	}
 	for i := range after.Values {
 		h.Counters = append(h.Counters, h.grown(before, &after.Values[i], anew))
@@ -205,7 +208,7 @@ func since(before, after uint64, bits int) (uint64, string) {
 	case bits == 32 && before < top && after+top-before < top/2:
 		return after + top - before, "wrapped at 32 bits"
 	}
-	return after, "began anew in this interval: what it had counted before is not known"
+	return after, beganAnew
 }
 
 // cells adds up what grew on each processor. One that was not online before is
@@ -445,7 +448,7 @@ func (h *HopReport) verdict() Verdict {
 
 // judge finds the culprit and the verdict of the whole.
 func (r *Report) judge(b Picture) {
-	var suspects, unknown []string
+	var suspects, unknown, also []string
 	traffic := false
 	for i := range r.Hops {
 		h := &r.Hops[i]
@@ -458,8 +461,13 @@ func (r *Report) judge(b Picture) {
 		case h.Verdict == VerdictUnknown && decisive(h.Hop):
 			unknown = append(unknown, h.Name)
 		}
-		if h.Hop == HopDevice || h.Hop == HopSocket || h.Hop == HopProxy {
+		if h.Hop == HopUDP || h.Hop == HopProxy {
 			traffic = traffic || h.In != nil && *h.In > 0
+		}
+	}
+	for _, h := range r.Hops {
+		if h.Hop == HopUDP && slices.Contains(h.Notes, beganAnew) {
+			also = append(also, h.Sensor+" "+beganAnew)
 		}
 	}
 	missed := r.Missed != nil && r.Missed.Connections > 0
@@ -479,21 +487,20 @@ func (r *Report) judge(b Picture) {
 	default:
 		r.Verdict = VerdictClean
 	}
-	r.Sentence = r.sentence(suspects, unknown)
+	if len(suspects) > 0 {
+		also = append([]string{"on the whole machine, ours or not: " + strings.Join(suspects, ", ")}, also...)
+	}
+	r.Sentence = strings.Join(append([]string{r.sentence(unknown)}, also...), "; ")
 }
 
 // decisive hops are those without which nobody can say that nothing was lost.
 func decisive(h Hop) bool { return h == HopDevice || h == HopIP || h == HopUDP || h == HopSocket }
 
 // sentence is the verdict in words.
-func (r *Report) sentence(suspects, unknown []string) string {
+func (r *Report) sentence(unknown []string) string {
 	during := fmt.Sprintf("in %s", time.Duration(r.Seconds*float64(time.Second)).Round(100*time.Millisecond))
 	if r.SinceStart {
 		during = "since the sensors started"
-	}
-	var also string
-	if len(suspects) > 0 {
-		also = "; on the whole machine, ours or not: " + strings.Join(suspects, ", ")
 	}
 	switch r.Verdict {
 	case VerdictLost:
@@ -501,24 +508,24 @@ func (r *Report) sentence(suspects, unknown []string) string {
 		if r.LostLines > 0 {
 			what = strings.TrimPrefix(strings.TrimPrefix(what+" and ", "0 packets and "), " ") + count(r.LostLines, "log line")
 		}
-		return fmt.Sprintf("%s lost %s: the first hop that loses is %s (%d)%s", what, during, r.Culprit.Name, r.Culprit.Lost, also)
+		return fmt.Sprintf("%s lost %s: the first hop that loses is %s (%d)", what, during, r.Culprit.Name, r.Culprit.Lost)
 	case VerdictReordered:
-		return fmt.Sprintf("nothing was lost, neither %s nor in the time of these connections, and yet %s %s: so packets came in another order than they were sent, unless the capture itself has gaps%s",
-			during, missing(r.Missed), byteCount(r.Missed.Bytes), also)
+		return fmt.Sprintf("nothing was lost, neither %s nor in the time of these connections, and yet %s %s: so packets came in another order than they were sent, unless the capture itself has gaps",
+			during, missing(r.Missed), byteCount(r.Missed.Bytes))
 	case VerdictMissed:
 		why := "whether something was lost cannot be told: not known: " + strings.Join(unknown, ", ")
 		if r.LostBefore > 0 {
 			why = fmt.Sprintf("nothing was lost in that time, but %s before, which may have been theirs", count(r.LostBefore, "packet"))
 		}
-		return fmt.Sprintf("%s %s that were logged %s; %s%s", missing(r.Missed), byteCount(r.Missed.Bytes), during, why, also)
+		return fmt.Sprintf("%s %s that were logged %s; %s", missing(r.Missed), byteCount(r.Missed.Bytes), during, why)
 	case VerdictUnknown:
-		return fmt.Sprintf("no loss was seen %s, but not all was: not known: %s%s", during, strings.Join(unknown, ", "), also)
+		return fmt.Sprintf("no loss was seen %s, but not all was: not known: %s", during, strings.Join(unknown, ", "))
 	case VerdictSuspect:
-		return fmt.Sprintf("nothing was lost %s where only the sensors' packets go%s", during, also)
+		return fmt.Sprintf("nothing was lost %s where only the sensors' packets go", during)
 	case VerdictIdle:
 		return "no packet came " + during
 	}
-	return fmt.Sprintf("nothing was lost %s%s", during, also)
+	return "nothing was lost " + during
 }
 
 func missing(m *Missed) string {

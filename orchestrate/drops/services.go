@@ -446,6 +446,7 @@ func lokiState(a answer) State {
 		return s
 	}
 	s.sum(RoleIn, a, "loki_distributor_lines_received_total")
+	s.sum(RoleLost, a, "loki_discarded_samples_total")
 	byReason := map[string]float64{}
 	for _, m := range a.metrics {
 		if m.name == "loki_discarded_samples_total" {
@@ -453,10 +454,7 @@ func lokiState(a answer) State {
 		}
 	}
 	for _, reason := range slices.Sorted(maps.Keys(byReason)) {
-		s.Values = append(s.Values, Value{Name: "discarded: " + reason, Role: RoleLost, N: uint64(byReason[reason]), bits: 64})
-	}
-	if len(byReason) == 0 {
-		s.Values = append(s.Values, Value{Name: "discarded", Role: RoleLost, bits: 64})
+		s.Values = append(s.Values, Value{Name: "discarded: " + reason, Role: RolePart, N: uint64(byReason[reason]), bits: 64})
 	}
 	return s
 }

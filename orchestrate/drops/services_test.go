@@ -114,7 +114,7 @@ func TestRealMetrics(t *testing.T) {
 		HopZeek: {"zeek_net_received_packets_total": 17557, "zeek_net_dropped_packets_total": 0},
 		HopCollector: {"otelcol_receiver_accepted_log_records": 62, "otelcol_exporter_send_failed_log_records": 0,
 			"otelcol_exporter_enqueue_failed_log_records": 0, "otelcol_receiver_refused_log_records": 0, "otelcol_receiver_failed_log_records": 0},
-		HopLoki: {"loki_distributor_lines_received_total": 62, "discarded": 0},
+		HopLoki: {"loki_distributor_lines_received_total": 62, "loki_discarded_samples_total": 0},
 		HopLogs: {"connections with missed bytes": 3, "missed bytes": 14713, "connections with missed bytes, begun since the first look": 3},
 	} {
 		if got := values(p, hop); !maps.Equal(got, want) {

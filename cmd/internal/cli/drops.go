@@ -13,6 +13,7 @@ import (
 	"github.com/zeekdemo/zeekdemo/cmd/internal/ui"
 	"github.com/zeekdemo/zeekdemo/orchestrate"
 	"github.com/zeekdemo/zeekdemo/orchestrate/drops"
+	"github.com/zeekdemo/zeekdemo/orchestrate/nsenter"
 )
 
 type dropsOptions struct {
@@ -22,6 +23,7 @@ type dropsOptions struct {
 	sinceStart bool
 	all        bool
 	json       bool
+	via        nsenter.Way
 }
 
 func newDrops(app *App) *cobra.Command {
@@ -35,7 +37,8 @@ the first that loses, why that usually happens, and what cures it.
 
 Counters are read on the engine's machine: directly where that is this one (as
 root all of them, else those that anybody may read), otherwise by a helper
-container. What cannot be read is named, never shown as zero.
+container, which is removed at the end. What cannot be read is named, never
+shown as zero.
 
 Packets are counted as the kernel passes them: with segmentation offload one of
 them may hold several datagrams, until UDP takes it apart. Hops that other
@@ -58,6 +61,7 @@ was lost, because packets came in another order, are reported as that.`,
 	f.IntVar(&o.count, "count", 0, "with --watch: end after this many intervals; 0 for none")
 	f.BoolVar(&o.sinceStart, "since-start", false, "count since the sensors started, not for an interval")
 	f.BoolVar(&o.all, "all", false, "show every hop, also of sensors to which nothing came")
+	f.StringVar((*string)(&o.via), "via", string(nsenter.Auto), "how to read counters: direct (this machine's), helper (by a container) or auto")
 	f.BoolVar(&o.json, "json", false, "print one JSON document; with --watch one for each interval, each on a line")
 	return cmd
 }
@@ -66,6 +70,11 @@ was lost, because packets came in another order, are reported as that.`,
 const leastInterval = 100 * time.Millisecond
 
 func (o dropsOptions) validate() error {
+	switch o.via {
+	case nsenter.Auto, nsenter.Direct, nsenter.Helper:
+	default:
+		return usagef("--via %q: want direct, helper or auto", o.via)
+	}
 	switch {
 	case o.interval < leastInterval:
 		return usagef("--interval %s: want at least %s", o.interval, leastInterval)
@@ -82,7 +91,7 @@ func runDrops(ctx context.Context, app *App, o dropsOptions) error {
 		return err
 	}
 	return app.withEngine(func(e orchestrate.Engine) error {
-		reader, done, err := openDrops(ctx, app, e)
+		reader, done, err := openDrops(ctx, app, e, o.via)
 		if err != nil {
 			return err
 		}

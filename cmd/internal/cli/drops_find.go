@@ -18,22 +18,31 @@ const collectorMetricsPort = 8888
 
 // openDrops prepares for reading the counters of the engine's machine, by the
 // way that is open: directly if that is this one, else by a helper container.
-func openDrops(ctx context.Context, app *App, e orchestrate.Engine) (*drops.Reader, func() error, error) {
+func openDrops(ctx context.Context, app *App, e orchestrate.Engine, via nsenter.Way) (*drops.Reader, func() error, error) {
 	here, err := sensorsHere(ctx, e)
 	if err != nil {
 		return nil, nil, err
 	}
 	find := func(ctx context.Context) (drops.Path, error) { return dropsPath(ctx, e, here) }
-	if here {
+	switch {
+	case !here && via == nsenter.Direct:
+		return nil, nil, orchestrate.WithHint(errors.New("read this machine's counters: the sensors run on another one"), "--via helper reads them there")
+	case here && via != nsenter.Helper:
 		host, done := drops.Local()
 		return drops.NewReader(drops.Dir("/"), host, find), done, nil
 	}
+	host, done := drops.Host{}, func() error { return nil }
+	if here {
+		host, done = drops.Local()
+	}
 	machine, _, err := nsenter.Open(ctx, e, nsenter.Options{Way: nsenter.Helper})
 	if err != nil {
-		return nil, nil, fmt.Errorf("read the counters of the engine's machine: %w", err)
+		return nil, nil, errors.Join(fmt.Errorf("read the counters of the engine's machine: %w", err), done())
 	}
-	fmt.Fprintln(app.Err, "The sensors do not run on this machine: their counters are read by a helper container.")
-	return drops.NewReader(drops.Entered{Machine: machine}, drops.Host{}, find), machine.Close, nil
+	if !here {
+		fmt.Fprintln(app.Err, "The sensors do not run on this machine: their counters are read by a helper container.")
+	}
+	return drops.NewReader(drops.Entered{Machine: machine}, host, find), func() error { return errors.Join(machine.Close(), done()) }, nil
 }
 
 // sensorsHere reports whether the sensors' processes are this kernel's. Without

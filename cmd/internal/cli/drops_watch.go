@@ -11,6 +11,7 @@ import (
 	tea "github.com/charmbracelet/bubbletea"
 	"golang.org/x/term"
 
+	"github.com/zeekdemo/zeekdemo/cmd/internal/ui"
 	"github.com/zeekdemo/zeekdemo/orchestrate/drops"
 )
 
@@ -136,11 +137,14 @@ func (s *dropsScreen) View() string {
 	return strings.Join(lines[:min(len(lines), s.height)], "\n")
 }
 
-// The widths of the columns, in cells; the bars take what is left of half, and
-// the verdict the rest.
+// The widths of the columns, in cells. The bars take what is left, up to a
+// limit. All of it fits 80.
 const (
-	nameWidth   = 27
-	numberWidth = 11
+	nameWidth    = 28
+	numberWidth  = 10
+	verdictWidth = 18
+	leastBars    = 8
+	mostBars     = 40
 )
 
 // table shows as many hops as there are rows for: those that lose before those
@@ -148,7 +152,7 @@ const (
 func (s *dropsScreen) table(r drops.Report, rows int) []string {
 	hops := shownHops(r, s.options.all)
 	folded := foldedSensors(r, s.options.all)
-	bars := max(8, min(40, (s.width-nameWidth-2*numberWidth)/2))
+	bars := max(leastBars, min(mostBars, s.width-nameWidth-2*numberWidth-verdictWidth-4))
 	lines := []string{s.cut(fmt.Sprintf("%-*s%*s%*s  %-*s  %s", nameWidth, "HOP", numberWidth, "IN", numberWidth, "LOST", bars, "LATELY", "VERDICT"))}
 	room := rows - 1 - len(folded)
 	left := 0
@@ -177,12 +181,30 @@ func (s *dropsScreen) table(r drops.Report, rows int) []string {
 
 func (s *dropsScreen) row(r drops.Report, h drops.HopReport, bars int) string {
 	line := fmt.Sprintf("%-*s%*s%*s  %-*s  %s", nameWidth, shorten(h.Name, nameWidth-1), numberWidth, counted(h, h.In), numberWidth, counted(h, h.Lost),
-		bars, sparkline(s.past[string(h.Hop)+"/"+h.Sensor], bars), hopVerdict(r, h))
+		bars, sparkline(s.past[string(h.Hop)+"/"+h.Sensor], bars), s.verdict(r, h))
 	line = s.cut(line)
 	if s.color && (h.Verdict == drops.VerdictLost || h.Verdict == drops.VerdictMissed) {
 		return "\x1b[31m" + line + "\x1b[0m"
 	}
 	return line
+}
+
+// verdict is a hop's verdict, in few words where there is no room for more.
+func (s *dropsScreen) verdict(r drops.Report, h drops.HopReport) string {
+	if s.width >= 120 {
+		return hopVerdict(r, h)
+	}
+	q := fullest(h.Queues)
+	switch {
+	case h.Verdict == drops.VerdictSuspect:
+		return "lost, maybe ours"
+	case h.Verdict == drops.VerdictMissed:
+		return fmt.Sprintf("%d miss bytes", h.Counters[0].Grown)
+	case q != nil && q.Unit == "bytes" && h.Verdict == drops.VerdictClean:
+		return "ok, " + ui.Bytes(q.Used) + " wait"
+	}
+	h.Queues = nil
+	return hopVerdict(r, h)
 }
 
 // cut keeps a line within the screen.

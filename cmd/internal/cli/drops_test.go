@@ -1,0 +1,149 @@
+package cli
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"time"
+
+	tea "github.com/charmbracelet/bubbletea"
+
+	"github.com/zeekdemo/zeekdemo/orchestrate/drops"
+)
+
+func ptr[T any](v T) *T { return &v }
+
+// lossy is a report with every kind of hop in it.
+func lossy() drops.Report {
+	hop := func(hop drops.Hop, sensor, name string, in, lost uint64, v drops.Verdict) drops.HopReport {
+		return drops.HopReport{Hop: hop, Sensor: sensor, Name: name, Unit: "packets", In: &in, Lost: &lost, PerSec: ptr(float64(lost) / 2), Verdict: v}
+	}
+	r := drops.Report{From: time.Unix(0, 0), To: time.Unix(2, 0), Seconds: 2, Verdict: drops.VerdictLost, Lost: 32065,
+		Sentence: "32065 packets lost in 2s: the first hop that loses is docker-proxy 127.0.0.1:4789 (32065)",
+		Culprit:  &drops.Culprit{Hop: drops.HopProxy, Sensor: "zeek", Name: "docker-proxy 127.0.0.1:4789", Lost: 32065, Reason: "it copies one packet at a time", Cure: "zeekdemo replay --direct"},
+		Hops: []drops.HopReport{
+			hop(drops.HopSender, "", "sender (UDP of the host)", 60604, 3, drops.VerdictSuspect),
+			hop(drops.HopProxy, "zeek", "docker-proxy 127.0.0.1:4789", 60604, 32065, drops.VerdictLost),
+			hop(drops.HopProxy, "zeek-geneve", "docker-proxy 127.0.0.1:6081", 0, 0, drops.VerdictIdle),
+			hop(drops.HopVeth, "zeek", "vethab12cd3", 28539, 0, drops.VerdictClean),
+			{Hop: drops.HopConntrack, Name: "conntrack of the host", Verdict: drops.VerdictUnknown, Unknown: []drops.Unknown{{What: "nf_conntrack", Why: "this kernel does not have it"}}},
+			hop(drops.HopUDP, "zeek", "UDP of zeek", 28539, 0, drops.VerdictClean),
+			hop(drops.HopUDP, "zeek-geneve", "UDP of zeek-geneve", 0, 0, drops.VerdictIdle),
+			hop(drops.HopSocket, "zeek", "socket of zeek", 28539, 0, drops.VerdictClean),
+			{Hop: drops.HopLogs, Sensor: "zeek", Name: "logs of zeek", Unit: "lines", Verdict: drops.VerdictMissed, Counters: []drops.Delta{{Grown: 12}}},
+		}}
+	r.Hops[7].Queues = []drops.Queue{{Used: 12000, Size: 425984, Unit: "bytes", Exact: true}}
+	r.Hops[7].Notes = []string{"drops wrapped at 32 bits"}
+	return r
+}
+
+func TestDropsTable(t *testing.T) {
+	var out bytes.Buffer
+	writeDrops(&out, lossy(), false)
+	const want = `HOP                          IN      LOST    LOST/S  VERDICT
+sender (UDP of the host)     60 604  3       1.5     lost on this machine, ours or not
+docker-proxy 127.0.0.1:4789  60 604  32 065  16 032  LOST HERE FIRST
+vethab12cd3                  28 539  0       0       ok
+conntrack of the host        ?       ?       ?       not known
+UDP of zeek                  28 539  0       0       ok
+socket of zeek               28 539  0       0       ok; queue 12.0 kB of 426 kB
+logs of zeek                 -       -       -       connections that miss bytes: 12
+zeek-geneve                  0       0       0       no packets; --all shows its hops
+
+socket of zeek: drops wrapped at 32 bits
+not known: conntrack of the host nf_conntrack: this kernel does not have it
+32065 packets lost in 2s: the first hop that loses is docker-proxy 127.0.0.1:4789 (32065)
+why:  it copies one packet at a time
+cure: zeekdemo replay --direct
+sender (UDP of the host): a sender's socket buffer or device queue was full:  (zeekdemo tune-host)
+`
+	if got := out.String(); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	out.Reset()
+	writeDrops(&out, lossy(), true)
+	if !strings.Contains(out.String(), "docker-proxy 127.0.0.1:6081  0       0       0       nothing came\n") || strings.Contains(out.String(), "--all") {
+		t.Errorf("all:\n%s", out.String())
+	}
+}
+
+func TestIntervalLine(t *testing.T) {
+	r := lossy()
+	if got, want := intervalLine(r), r.To.Format(time.TimeOnly)+"  lost  "+r.Sentence+"; cure: zeekdemo replay --direct"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// The screen fits every terminal: no line is wider, none too many, and a hop
+// that loses is always on it.
+func TestDropsScreenFits(t *testing.T) {
+	s := &dropsScreen{options: dropsOptions{interval: time.Second}, past: map[string][]moment{}}
+	for range 200 {
+		s.remember(dropsNews{interval: lossy(), shown: lossy()})
+	}
+	for _, size := range []tea.WindowSizeMsg{{Width: 80, Height: 24}, {Width: 80, Height: 10}, {Width: 60, Height: 16}, {Width: 200, Height: 60}, {Width: 20, Height: 5}} {
+		s.Update(size)
+		lines := strings.Split(s.View(), "\n")
+		if len(lines) > size.Height {
+			t.Errorf("%dx%d: %d lines", size.Width, size.Height, len(lines))
+		}
+		for _, line := range lines {
+			if n := len([]rune(line)); n > size.Width {
+				t.Errorf("%dx%d: a line of %d cells: %q", size.Width, size.Height, n, line)
+			}
+		}
+		if size.Height >= 10 && !strings.Contains(s.View(), "docker-proxy 127.0.0.1:4789 ") {
+			t.Errorf("%dx%d:\n%s", size.Width, size.Height, s.View())
+		}
+		if size.Width >= 80 && size.Height >= 24 && (!strings.Contains(s.View(), " LOST HERE FIRST") || !strings.Contains(s.View(), "cure: zeekdemo replay --direct")) {
+			t.Errorf("%dx%d:\n%s", size.Width, size.Height, s.View())
+		}
+		if size.Width == 80 && size.Height == 10 && !strings.Contains(s.View(), "more hops without a loss") {
+			t.Errorf("%dx%d:\n%s", size.Width, size.Height, s.View())
+		}
+	}
+	if got := s.past["docker-proxy/zeek"]; len(got) != moments || !got[0].lost || got[0].in != 30302 {
+		t.Errorf("%d moments are kept, the first %+v", len(got), got[0])
+	}
+}
+
+func TestDropsScreenEnds(t *testing.T) {
+	s := &dropsScreen{options: dropsOptions{count: 2}, past: map[string][]moment{}, ledger: &dropsLedger{last: &drops.Picture{}}}
+	quits := func(msg tea.Msg) bool {
+		_, cmd := s.Update(msg)
+		if cmd == nil {
+			return false
+		}
+		_, quit := cmd().(tea.QuitMsg)
+		return quit
+	}
+	for _, key := range []tea.KeyMsg{{Type: tea.KeyRunes, Runes: []rune("q")}, {Type: tea.KeyCtrlC}, {Type: tea.KeyEsc}} {
+		if !quits(key) {
+			t.Errorf("%s does not quit", key)
+		}
+	}
+	if quits(tea.KeyMsg{Type: tea.KeyRunes, Runes: []rune("x")}) {
+		t.Error("x quits")
+	}
+	s.intervals = 1
+	if !quits(dropsNews{}) {
+		t.Error("goes on after --count intervals")
+	}
+}
+
+func TestSparkline(t *testing.T) {
+	for _, tt := range []struct {
+		past  []moment
+		width int
+		want  string
+	}{
+		{nil, 4, ""},
+		{[]moment{{in: 0}, {in: 1}, {in: 50}, {in: 100}}, 4, " ▁▄█"},
+		{[]moment{{in: 100}, {in: 4, lost: true}, {in: 4}, {in: 8}}, 3, "×▄█"},
+		{[]moment{{}, {}}, 2, "  "},
+	} {
+		if got := sparkline(tt.past, tt.width); got != tt.want {
+			t.Errorf("%v: %q, want %q", tt.past, got, tt.want)
+		}
+	}
+}
