@@ -563,3 +563,80 @@ func TestAMirrorIsFaithful(t *testing.T) {
 	}
 }
 
+
+// state is everything of an interface that a mirror may change.
+func (l lab) state() string {
+	var all strings.Builder
+	for _, line := range []string{"ethtool -k eth0", "tc qdisc show dev eth0", "tc filter show dev eth0 ingress", "tc filter show dev eth0 egress",
+		"ip -d link show dev eth0", "ip -br link"} {
+		out, _ := l.command(l.t.Context(), l.client, strings.Fields(line)...).CombinedOutput() // a filter may not be there
+		all.WriteString("$ " + line + "\n" + string(out))
+	}
+	return all.String()
+}
+
+// Killed at any moment, a mirror leaves what the next one, or --stop, takes back
+// completely; what was there before stays.
+func TestAKilledMirrorIsTakenBack(t *testing.T) {
+	l, p := newLab(t), build(t)
+	l.must(l.client, "tc", "qdisc", "add", "dev", "eth0", "root", "pfifo", "limit", "77")
+	l.must(l.client, "ethtool", "-K", "eth0", "gso", "off") // a setting of the user's own
+	before := l.state()
+	run := func(args string) string {
+		return l.must(l.client, append([]string{p.path}, strings.Fields(args)...)...)
+	}
+	for _, how := range []string{"forwarder", "kernel"} {
+		for i := range 8 {
+			t.Run(fmt.Sprintf("%s, %d", how, i), func(t *testing.T) {
+				l := l
+				l.t = t
+				cmd := l.command(t.Context(), l.client, p.path, "mirror", "eth0", "--how", how, "--offloads", "off", "--to", labMonitor)
+				stderr, err := cmd.StderrPipe()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := cmd.Start(); err != nil {
+					t.Fatal(err)
+				}
+				if i > 0 { // else when it runs; else soon after its start, later each time
+					time.AfterFunc(time.Duration(i)*4*time.Millisecond, func() { _ = cmd.Process.Kill() })
+				}
+				for lines := bufio.NewScanner(stderr); lines.Scan(); {
+					if i == 0 && strings.HasPrefix(lines.Text(), "Run ") {
+						if during := l.state(); during == before {
+							t.Error("nothing was changed")
+						}
+						_ = cmd.Process.Kill()
+					}
+				}
+				_ = cmd.Wait()
+				if i%2 == 0 {
+					run("mirror --stop")
+				} else { // the next one
+					run("mirror eth0 --how " + how + " --duration 50ms --to " + labMonitor)
+				}
+				if after := l.state(); after != before {
+					t.Errorf("before:\n%s\nafter:\n%s", before, after)
+				}
+			})
+		}
+	}
+	t.Run("ended properly", func(t *testing.T) {
+		l := l
+		l.t = t
+		run("mirror eth0 --how forwarder --offloads off --duration 50ms --to " + labMonitor)
+		run("mirror eth0 --how kernel --offloads off --duration 50ms --to " + labMonitor)
+		if after := l.state(); after != before {
+			t.Errorf("before:\n%s\nafter:\n%s", before, after)
+		}
+		run("mirror eth0 --offloads off --detach --to " + labMonitor)
+		run("mirror eth0 --how forwarder --duration 50ms --to " + labMonitor) // others go on
+		if during := l.state(); during == before {
+			t.Error("a detached mirror has gone")
+		}
+		run("mirror --stop")
+		if after := l.state(); after != before {
+			t.Errorf("before:\n%s\nafter:\n%s", before, after)
+		}
+	})
+}
