@@ -65,7 +65,7 @@ func judgeDefects(f Facts) Line {
 				p.Address.Port(), p.Inside), fmt.Sprintf("publish %d as %d", p.Inside, p.Inside))
 		}
 	}
-	return ok("UDP is lost where published and inner port differ; the stack's are equal")
+	return ok("UDP is lost where published and inner port differ; none do")
 }
 
 // minAPI is the oldest API that the client library speaks, that of Docker 19.03.

@@ -44,7 +44,7 @@ func judgeProxy(f Facts) Line {
 	if p.On {
 		return ok("on (" + p.Evidence + "): at speed, packets to 127.0.0.1 are lost or reordered there; `replay` goes around it")
 	}
-	return ok("off (" + p.Evidence + "): the kernel translates what is sent to 127.0.0.1")
+	return ok("off (" + p.Evidence + "): 127.0.0.1 goes by NAT")
 }
 
 func judgeDirect(f Facts) Line {
@@ -87,11 +87,11 @@ func judgeTuning(f Facts) Line {
 	case t.Count(hosttune.Drift, "") > 0:
 		return warning("it was tuned, and changed since: "+list(settings(t, hosttune.Drift)), "zeekdemo tune-host")
 	case !t.Tuned:
-		return warning(fmt.Sprintf("%d of %d settings are too low for bursts", t.Count(hosttune.Wants, ""), len(t.Lines)), "zeekdemo tune-host (--dry-run lists them)")
+		return warning(fmt.Sprintf("%d of %d settings not fit for bursts of packets", t.Count(hosttune.Wants, ""), len(t.Lines)), "zeekdemo tune-host (--dry-run lists them)")
 	case t.Recorded:
 		return ok("tuned; `zeekdemo tune-host --revert` takes it back")
 	}
-	return ok("every setting is high enough as it is")
+	return ok("every setting is fit for bursts as it is")
 }
 
 // settings names those in a state, each once.
@@ -162,7 +162,7 @@ func judgeBuffers(f Facts) Line {
 	fact := strings.Join(words, ", ") + dropped(drops)
 	switch {
 	case len(older) > 0:
-		return warning(fact+"; opened before the machine was tuned", "zeekdemo tune-host --restart-sensors")
+		return warning(fact+"; opened before the tuning", "zeekdemo tune-host --restart-sensors")
 	case len(small) > 0:
 		return warning(fmt.Sprintf("%s; a burst of %s fills it", fact, packets(f)), "zeekdemo tune-host --restart-sensors")
 	case drops > 0:
@@ -175,7 +175,7 @@ func dropped(n uint64) string {
 	if n == 0 {
 		return ""
 	}
-	return fmt.Sprintf("; %d datagrams dropped since it was opened", n)
+	return fmt.Sprintf("; %d datagrams dropped so far", n)
 }
 
 // packetMemory is what the kernel accounts for a datagram of ordinary size, in
