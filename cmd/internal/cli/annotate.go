@@ -93,7 +93,7 @@ func (r *replay) endAnnotation(start time.Time) orchestrate.Annotation {
 		a.Start, a.End = rep.Start, rep.End
 	}
 	a.Text += fmt.Sprintf("<br>%s: %s packets in %s", r.done.Verdict, ui.Count(rep.DatagramsSent), ui.Duration(seconds(rep.ElapsedSeconds)))
-	if r.done.Error != "" {
+	if r.done.Error != "" && r.done.Verdict != "interrupted" { // which says no more
 		a.Text += "<br>" + html.EscapeString(r.done.Error)
 	}
 	a.Text += fmt.Sprintf(`<br><a href="%s">connections</a>`, html.EscapeString(grafanaLink("", r.config.VNI, rep, r.o.uniqueFlows)))
