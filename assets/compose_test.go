@@ -87,7 +87,7 @@ func TestServicesKeepToThePolicy(t *testing.T) {
 			if s.Logging == nil || s.Logging.Options["max-size"] == "" || s.Logging.Options["max-file"] == "" {
 				t.Error("the engine's log of this service has no limit")
 			}
-			if s.Build != nil || s.Pid != wantPid[name] || s.Ipc != "" || s.NetworkMode != wantNetwork[name] || len(s.Devices) > 0 {
+			if s.Build != nil || s.Pid != wantPid[name] || s.Ipc != "" || s.NetworkMode != wantNetwork[name] || s.UserNSMode != wantPid[name] || len(s.Devices) > 0 {
 				t.Error("the service builds, or shares something of the host")
 			}
 			for _, v := range s.Volumes {
