@@ -31,6 +31,9 @@ func loadGate(code []ebpf) (*os.File, error) {
 	fd, _, errno := unix.Syscall(unix.SYS_BPF, bpfProgLoad, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
 	runtime.KeepAlive(code)
 	runtime.KeepAlive(license)
+	if errno == unix.EPERM {
+		return nil, fmt.Errorf("load an eBPF program: %w (CAP_BPF is missing)", errno)
+	}
 	if errno != 0 {
 		return nil, fmt.Errorf("load an eBPF program: %w", errno)
 	}

@@ -99,8 +99,16 @@ func (p plan) String() string {
 	return b.String()
 }
 
+// obstacle says what the kernel cannot do here. It is an errors.ErrUnsupported.
+type obstacle struct{ error }
+
+// Is makes it one; what it wraps stays to be found.
+func (o obstacle) Is(target error) bool { return target == errors.ErrUnsupported }
+
+func (o obstacle) Unwrap() error { return o.error }
+
 func unsupportedf(format string, args ...any) error {
-	return fmt.Errorf(format+": %w", append(args, errors.ErrUnsupported)...)
+	return obstacle{fmt.Errorf(format, args...)}
 }
 
 // decide makes a plan, or says why the kernel cannot mirror so.

@@ -66,7 +66,7 @@ func join(receivers []netip.AddrPort, match []bpf.RawInstruction) ([]bpf.RawInst
 	}
 	code := append(append(pass, bpf.RawInstruction{Op: classLD | sizeW | modeIMM, K: mark}), match...)
 	if len(code) > maxProgram {
-		return nil, fmt.Errorf("compile the filter for the kernel: %d instructions, of which it takes %d: %w", len(code), maxProgram, errors.ErrUnsupported)
+		return nil, unsupportedf("compile the filter for the kernel: %d instructions, of which it takes %d", len(code), maxProgram)
 	}
 	return code, nil
 }
@@ -102,6 +102,11 @@ func matching(expression []bpf.RawInstruction) ([]bpf.RawInstruction, error) {
 	return assemble(append(ops, moved(tagged, 2+len(plain))...)), nil
 }
 
+// verdict is a program that always answers the same.
+func verdict(v uint32) []bpf.RawInstruction {
+	return []bpf.RawInstruction{{Op: classRET, K: v}}
+}
+
 // op is an instruction whose jumps name instructions by their index.
 type op struct {
 	op      uint16
@@ -124,7 +129,7 @@ func decode(raw []bpf.RawInstruction) ([]op, error) {
 			o.yes, o.no = i+1+int(r.Jt), i+1+int(r.Jf)
 		}
 		if o.jumps() && (o.yes <= i || o.no <= i || max(o.yes, o.no) >= len(raw)) {
-			return nil, fmt.Errorf("compile the filter for the kernel: it has a jump backwards (protochain): %w", errors.ErrUnsupported)
+			return nil, unsupportedf("compile the filter for the kernel: it has a jump backwards (protochain)")
 		}
 		ops[i] = o
 	}

@@ -1,7 +1,6 @@
 package tcmirror
 
 import (
-	"errors"
 	"fmt"
 
 	"golang.org/x/net/bpf"
@@ -132,5 +131,5 @@ func errBeside(o op) error {
 	if d := (bpf.RawInstruction{Op: o.op, K: o.k}).Disassemble(); d != nil {
 		text = fmt.Sprint(d)
 	}
-	return fmt.Errorf("compile the filter for the kernel: %q cannot be asked of frames whose VLAN tag the kernel keeps beside them: %w", text, errors.ErrUnsupported)
+	return unsupportedf("compile the filter for the kernel: %q cannot be asked of frames whose VLAN tag the kernel keeps beside them", text)
 }

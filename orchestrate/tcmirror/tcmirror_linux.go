@@ -31,14 +31,14 @@ func denied(err error) error {
 }
 
 func needCapability(err error) error {
-	return orchestrate.WithHint(fmt.Errorf("%w (mirroring in the kernel needs CAP_NET_ADMIN)", err),
+	return orchestrate.WithHint(fmt.Errorf("%w (CAP_NET_ADMIN is missing)", err),
 		"run it as root, e.g. with sudo")
 }
 
 // missing explains what the kernel says where a module is not there.
 func missing(what string, err error) error {
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) {
-		return fmt.Errorf("this kernel has no %s: %w: %w", what, err, errors.ErrUnsupported)
+		return unsupportedf("this kernel has no %s: %w", what, err)
 	}
 	return err
 }
@@ -53,7 +53,7 @@ func capable() error {
 		if hex, ok := bytes.CutPrefix(line, []byte("CapEff:")); ok {
 			have, err := strconv.ParseUint(string(bytes.TrimSpace(hex)), 16, 64)
 			if err == nil && have&(1<<capNetAdmin) == 0 {
-				return needCapability(fmt.Errorf("mirror in the kernel: %w", os.ErrPermission))
+				return needCapability(fmt.Errorf("change traffic control: %w", os.ErrPermission))
 			}
 		}
 	}
@@ -139,6 +139,9 @@ func (j *job) close() {
 // probe asks for the facts.
 func probe(spec Spec) (f facts, err error) {
 	link, err := netlink.LinkByName(spec.Interface)
+	if errors.As(err, new(netlink.LinkNotFoundError)) {
+		return f, fmt.Errorf("find interface %s: there is none of that name", spec.Interface)
+	}
 	if err != nil {
 		return f, fmt.Errorf("find interface %s: %w", spec.Interface, err)
 	}
@@ -255,11 +258,6 @@ func (c classifier) handle() uint32 {
 	return 1
 }
 
-// verdict is a program that always answers the same.
-func verdict(v uint32) []bpf.RawInstruction {
-	return []bpf.RawInstruction{{Op: classRET, K: v}}
-}
-
 // rehearse sets a whole tunnel up and removes it.
 func rehearse(j *job) error {
 	return errors.Join(run(context.Background(), j.tunnelSteps()), removeDevice(j.tunnel.name))
@@ -333,7 +331,7 @@ func (j *job) addFilter(direction int) error {
 	}
 	err = fmt.Errorf("add a filter to %s: %w", j.spec.Interface, err)
 	if errors.Is(err, unix.EOPNOTSUPP) {
-		return fmt.Errorf("%w: %w", err, errors.ErrUnsupported) // a shared block, see tc(8)
+		return obstacle{err} // a shared block, see tc(8)
 	}
 	return denied(err)
 }

@@ -18,5 +18,5 @@ func supports(Spec) error                                           { return uns
 func start(context.Context, Spec) (Mirror, error)                   { return Mirror{}, unsupported() }
 func list() ([]Mirror, error)                                       { return nil, unsupported() }
 func stop(Mirror) error                                             { return unsupported() }
-func pause(Mirror) error { return unsupported() }
+func pause(Mirror) error                                            { return unsupported() }
 func follow(Mirror, netip.AddrPort, []netip.AddrPort) (bool, error) { return false, unsupported() }

@@ -132,6 +132,9 @@ func (m *mirror) rows(doc mirrorDocument) [][]string {
 		rows = append(rows, []string{"grafana", doc.GrafanaURL})
 	}
 	verdict := "every packet was sent"
+	if m.o.detach {
+		verdict = "it runs in the kernel; `zeekdemo status` shows it, `zeekdemo mirror --stop` ends it"
+	}
 	if doc.Verdict != "complete" {
 		verdict = doc.Verdict + ": " + doc.Error
 	}

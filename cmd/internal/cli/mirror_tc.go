@@ -68,14 +68,17 @@ func (m *mirror) obstacle(ctx context.Context) (why, err error) {
 	return nil, nil
 }
 
-// merged says which interface merges packets: in the kernel they would go out as
-// they are.
+// merged says which interface merges packets. The kernel cuts them as well, but in
+// the way of the traffic itself, of which the forwarder is out.
 func (m *mirror) merged() error {
 	if m.o.offloads == offloadsOff {
 		return nil
 	}
 	for _, name := range m.interfaces {
 		if on, err := offload.Merging(name); err == nil && len(on) > 0 {
+			if more := len(on) - 2; more > 1 {
+				on = append(on[:2:2], fmt.Sprintf("and %d more features", more))
+			}
 			return fmt.Errorf("%s merges packets (%s), which have to be cut", name, strings.Join(on, ", "))
 		}
 	}
