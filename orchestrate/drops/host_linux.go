@@ -3,6 +3,7 @@ package drops
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -20,12 +21,13 @@ type local struct {
 	mu      sync.Mutex
 	watches map[string]*sockets.Watch
 	buf     []sockets.Socket
+	names   map[int]string // of devices, by index
 }
 
 // Local returns what is to be known of this machine, and what closes it.
 func Local() (Host, func() error) {
 	l := &local{watches: map[string]*sockets.Watch{}}
-	return Host{Sockets: l.sockets, Queues: queueing, Owner: socketOwner}, l.close
+	return Host{Sockets: l.sockets, Queues: l.queueing, Owner: socketOwner}, l.close
 }
 
 func (l *local) close() error {
@@ -72,15 +74,7 @@ func (l *local) sockets(pid int, at netip.AddrPort) ([]QueueState, error) {
 
 // queueing asks the kernel for the root queueing discipline of every device
 // (TCA_STATS2 of RTM_GETQDISC); anybody may.
-func queueing() (map[string]Queueing, error) {
-	links, err := netlink.LinkList()
-	if err != nil {
-		return nil, fmt.Errorf("list the devices: %w", err)
-	}
-	names := map[int]string{}
-	for _, link := range links {
-		names[link.Attrs().Index] = link.Attrs().Name
-	}
+func (l *local) queueing() (map[string]Queueing, error) {
 	list, err := netlink.QdiscList(nil)
 	if err != nil {
 		return nil, fmt.Errorf("list the queueing disciplines: %w", err)
@@ -91,10 +85,33 @@ func queueing() (map[string]Queueing, error) {
 		if a.Parent != netlink.HANDLE_ROOT || a.Statistics == nil || a.Statistics.Queue == nil || a.Statistics.Basic == nil {
 			continue
 		}
-		m[names[a.LinkIndex]] = Queueing{Kind: q.Type(), Packets: uint64(a.Statistics.Basic.Packets),
+		name, err := l.deviceName(a.LinkIndex)
+		if err != nil {
+			return nil, err
+		}
+		m[name] = Queueing{Kind: q.Type(), Packets: uint64(a.Statistics.Basic.Packets),
 			Drops: uint64(a.Statistics.Queue.Drops), Backlog: uint64(a.Statistics.Queue.Qlen)}
 	}
 	return m, nil
+}
+
+// deviceName returns a device's name. They are listed again when an index is
+// new; a device that was renamed meanwhile keeps its old name here.
+func (l *local) deviceName(index int) (string, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if name, ok := l.names[index]; ok {
+		return name, nil
+	}
+	links, err := net.Interfaces()
+	if err != nil {
+		return "", fmt.Errorf("list the devices: %w", err)
+	}
+	l.names = map[int]string{index: ""} // gone already, unless it is listed
+	for _, link := range links {
+		l.names[link.Index] = link.Name
+	}
+	return l.names[index], nil
 }
 
 // socketOwner looks for the process that has the socket open. That takes root,

@@ -2,6 +2,7 @@ package drops
 
 import (
 	"bufio"
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -214,16 +215,16 @@ func parseMetrics(r io.Reader, names []string) (list []metric, err error) {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(make([]byte, 64<<10), 1<<20)
 	for lines.Scan() {
-		line := lines.Text()
-		end := strings.IndexAny(line, "{ ")
-		if end <= 0 || line[0] == '#' {
+		raw := lines.Bytes()
+		end := bytes.IndexAny(raw, "{ ")
+		if end <= 0 || raw[0] == '#' {
 			continue
 		}
-		name := wantedMetric(line[:end], names)
+		name := wantedMetric(raw[:end], names)
 		if name == "" {
 			continue
 		}
-		m := metric{name: name}
+		m, line := metric{name: name}, string(raw)
 		rest := line[end:]
 		if rest[0] == '{' {
 			if m.labels, rest, err = parseLabels(rest[1:]); err != nil {
@@ -240,9 +241,9 @@ func parseMetrics(r io.Reader, names []string) (list []metric, err error) {
 }
 
 // wantedMetric returns the name under which a metric is wanted.
-func wantedMetric(name string, names []string) string {
+func wantedMetric[text string | []byte](name text, names []string) string {
 	for _, want := range names {
-		if rest, ok := strings.CutPrefix(name, want); ok && (rest == "" || rest == "_total") {
+		if len(name) >= len(want) && string(name[:len(want)]) == want && (len(name) == len(want) || string(name[len(want):]) == "_total") {
 			return want
 		}
 	}

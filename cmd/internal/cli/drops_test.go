@@ -77,7 +77,7 @@ func TestIntervalLine(t *testing.T) {
 // The screen fits every terminal: no line is wider, none too many, and a hop
 // that loses is always on it.
 func TestDropsScreenFits(t *testing.T) {
-	s := &dropsScreen{options: dropsOptions{interval: time.Second}, past: map[string][]moment{}}
+	s := &dropsScreen{options: dropsOptions{interval: time.Second}, past: map[string][]moment{}, busy: map[string]bool{}}
 	for range 200 {
 		s.remember(dropsNews{interval: lossy(), shown: lossy()})
 	}
@@ -95,6 +95,9 @@ func TestDropsScreenFits(t *testing.T) {
 		if size.Height >= 10 && !strings.Contains(s.View(), "docker-proxy 127.0.0.1:4789 ") {
 			t.Errorf("%dx%d:\n%s", size.Width, size.Height, s.View())
 		}
+		if size.Width >= 60 && size.Height >= 16 && !strings.Contains(s.View(), " LOST HER") {
+			t.Errorf("%dx%d: no verdict\n%s", size.Width, size.Height, s.View())
+		}
 		if size.Width >= 80 && size.Height >= 24 && (!strings.Contains(s.View(), " LOST HERE FIRST") || !strings.Contains(s.View(), "cure: zeekdemo replay --direct")) {
 			t.Errorf("%dx%d:\n%s", size.Width, size.Height, s.View())
 		}
@@ -108,7 +111,7 @@ func TestDropsScreenFits(t *testing.T) {
 }
 
 func TestDropsScreenEnds(t *testing.T) {
-	s := &dropsScreen{options: dropsOptions{count: 2}, past: map[string][]moment{}, ledger: &dropsLedger{last: &drops.Picture{}}}
+	s := &dropsScreen{options: dropsOptions{count: 2}, past: map[string][]moment{}, busy: map[string]bool{}, ledger: &dropsLedger{last: &drops.Picture{}}}
 	quits := func(msg tea.Msg) bool {
 		_, cmd := s.Update(msg)
 		if cmd == nil {

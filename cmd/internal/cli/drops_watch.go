@@ -28,7 +28,7 @@ func watchScreen(ctx context.Context, app *App, o dropsOptions, l *dropsLedger) 
 	if err := l.begin(ctx); err != nil {
 		return err
 	}
-	s := &dropsScreen{ctx: ctx, options: o, ledger: l, width: 80, height: 24, color: app.Getenv("NO_COLOR") == "", past: map[string][]moment{}}
+	s := &dropsScreen{ctx: ctx, options: o, ledger: l, width: 80, height: 24, color: app.Getenv("NO_COLOR") == "", past: map[string][]moment{}, busy: map[string]bool{}}
 	_, err := tea.NewProgram(s, tea.WithContext(ctx), tea.WithInput(app.In), tea.WithOutput(app.Out), tea.WithAltScreen(), tea.WithoutSignalHandler()).Run()
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		err = nil // an interrupt is how watching ends
@@ -53,6 +53,8 @@ type dropsScreen struct {
 	intervals     int
 	report        *drops.Report
 	past          map[string][]moment // by hop
+	busy          map[string]bool     // sensors to which something has come
+	lost          uint64              // packets and lines so far
 	err           error
 }
 
@@ -108,10 +110,14 @@ func (s *dropsScreen) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 
 func (s *dropsScreen) remember(news dropsNews) {
 	s.report = &news.shown
+	s.lost += news.interval.Lost + news.interval.LostLines
 	for _, h := range news.interval.Hops {
 		m := moment{lost: h.Verdict == drops.VerdictLost || h.Verdict == drops.VerdictSuspect || h.Verdict == drops.VerdictMissed}
 		if h.In != nil && news.interval.Seconds > 0 {
 			m.in = float64(*h.In) / news.interval.Seconds
+		}
+		if h.Hop == drops.HopUDP {
+			s.busy[h.Sensor] = s.busy[h.Sensor] || !idleSensor(news.interval, h.Sensor)
 		}
 		key := string(h.Hop) + "/" + h.Sensor
 		past := append(s.past[key], m)
@@ -126,7 +132,7 @@ func (s *dropsScreen) View() string {
 		return s.cut(title) + "\n\nReading for the first interval."
 	}
 	r := *s.report
-	title += "   " + r.To.Format(time.TimeOnly)
+	title += fmt.Sprintf("   %s   lost so far: %s", r.To.Format(time.TimeOnly), ui.Count(s.lost))
 	var foot []string
 	for _, line := range verdictLines(r) {
 		foot = append(foot, wrap(line, s.width)...)
@@ -150,10 +156,18 @@ const (
 // table shows as many hops as there are rows for: those that lose before those
 // that do not, in the order of the way.
 func (s *dropsScreen) table(r drops.Report, rows int) []string {
-	hops := shownHops(r, s.options.all)
-	folded := foldedSensors(r, s.options.all)
-	bars := max(leastBars, min(mostBars, s.width-nameWidth-2*numberWidth-verdictWidth-4))
-	lines := []string{s.cut(fmt.Sprintf("%-*s%*s%*s  %-*s  %s", nameWidth, "HOP", numberWidth, "IN", numberWidth, "LOST", bars, "LATELY", "VERDICT"))}
+	var hops []drops.HopReport
+	var folded []string
+	for _, h := range r.Hops {
+		switch {
+		case h.Sensor == "" || s.options.all || s.busy[h.Sensor]:
+			hops = append(hops, h)
+		case h.Hop == drops.HopUDP:
+			folded = append(folded, h.Sensor)
+		}
+	}
+	bars := min(mostBars, s.width-nameWidth-2*numberWidth-verdictWidth-4)
+	lines := []string{s.line("HOP", "IN", "LOST", "LATELY", bars, "VERDICT")}
 	room := rows - 1 - len(folded)
 	left := 0
 	for len(hops)-left > room && left < len(hops) {
@@ -164,7 +178,7 @@ func (s *dropsScreen) table(r drops.Report, rows int) []string {
 	}
 	for _, h := range hops {
 		quiet := h.Verdict == drops.VerdictClean || h.Verdict == drops.VerdictIdle || h.Verdict == drops.VerdictUnknown
-		if left > 1 && quiet {
+		if left > 0 && quiet {
 			left--
 			continue
 		}
@@ -174,19 +188,26 @@ func (s *dropsScreen) table(r drops.Report, rows int) []string {
 		lines = append(lines, s.cut(fmt.Sprintf("(%d more hops without a loss: the window is too small for them)", len(hops)-shown)))
 	}
 	for _, name := range folded {
-		lines = append(lines, s.cut(fmt.Sprintf("%-*s%*s%*s  no packets", nameWidth, name, numberWidth, "0", numberWidth, "0")))
+		lines = append(lines, s.line(name, "0", "0", "", bars, "no packets"))
 	}
 	return lines
 }
 
 func (s *dropsScreen) row(r drops.Report, h drops.HopReport, bars int) string {
-	line := fmt.Sprintf("%-*s%*s%*s  %-*s  %s", nameWidth, shorten(h.Name, nameWidth-1), numberWidth, counted(h, h.In), numberWidth, counted(h, h.Lost),
-		bars, sparkline(s.past[string(h.Hop)+"/"+h.Sensor], bars), s.verdict(r, h))
-	line = s.cut(line)
+	line := s.line(shorten(h.Name, nameWidth-1), counted(h, h.In), counted(h, h.Lost), sparkline(s.past[string(h.Hop)+"/"+h.Sensor], bars), bars, s.verdict(r, h))
 	if s.color && (h.Verdict == drops.VerdictLost || h.Verdict == drops.VerdictMissed) {
 		return "\x1b[31m" + line + "\x1b[0m"
 	}
 	return line
+}
+
+// line is one of the table, without the bars where there is no room for them.
+func (s *dropsScreen) line(name, in, lost, lately string, bars int, verdict string) string {
+	text := fmt.Sprintf("%-*s%*s%*s  ", nameWidth, name, numberWidth, in, numberWidth, lost)
+	if bars >= leastBars {
+		text += fmt.Sprintf("%-*s  ", bars, lately)
+	}
+	return s.cut(text + verdict)
 }
 
 // verdict is a hop's verdict, in few words where there is no room for more.
@@ -220,7 +241,7 @@ func shorten(text string, width int) string {
 // sparkline draws the last intervals: higher for more packets, a cross where
 // some were lost.
 func sparkline(past []moment, width int) string {
-	past = past[max(0, len(past)-width):]
+	past = past[max(0, len(past)-max(0, width)):]
 	highest := 0.0
 	for _, m := range past {
 		highest = max(highest, m.in)
