@@ -77,7 +77,7 @@ func TestDoctor(t *testing.T) {
 		t.Errorf("the doctor changed something:\n%v\n%v", before, after)
 	}
 	docker(t, "stop", "zeekdemo-zeek-1")
-	if d := diagnose(t, p, 1); !strings.HasPrefix(d.line("stack"), "problem zeek is exited") || !strings.HasPrefix(d.line("direct"), "ok zeek-geneve") {
+	if d := diagnose(t, p, 1); !strings.HasPrefix(d.line("stack"), "problem zeek: container is exited") || !strings.HasPrefix(d.line("direct"), "ok zeek-geneve") {
 		t.Errorf("a stopped sensor: stack: %s; direct: %s", d.line("stack"), d.line("direct"))
 	}
 }

@@ -23,7 +23,7 @@ func judgeStack(f Facts) Line {
 	}
 	for _, s := range services {
 		if !s.Healthy {
-			return problem(fmt.Sprintf("%s is %s: %s", s.Service, s.State, s.Health), stackRemedy(s))
+			return problem(s.Service+": "+s.Health, stackRemedy(s))
 		}
 	}
 	return ok(fmt.Sprintf("all %d services answer", len(services)))

@@ -187,10 +187,10 @@ func TestChecks(t *testing.T) {
 		{"stack", "none", func(f *Facts) { f.Services.Value = nil }, OK, "none is here yet", ""},
 		{"stack", "killed", func(f *Facts) {
 			f.Services.Value[0] = orchestrate.ServiceStatus{Service: "zeek", State: "restarting", Health: "container is restarting, out of memory"}
-		}, Problem, "zeek is restarting: container is restarting, out of memory", "zeekdemo logs zeek"},
+		}, Problem, "zeek: container is restarting, out of memory", "zeekdemo logs zeek"},
 		{"stack", "incomplete", func(f *Facts) {
 			f.Services.Value[0] = orchestrate.ServiceStatus{Service: "loki", State: "missing", Health: "has no container"}
-		}, Problem, "loki is missing", "zeekdemo up"},
+		}, Problem, "loki: has no container", "zeekdemo up"},
 
 		{"direct", "reached", nil, OK, "zeek: reached at the container's own address", ""},
 		{"direct", "a firewall", func(f *Facts) { f.Sensors.Value[0].Reach = "172.18.0.2 does not answer from here: i/o timeout" }, Warning, "i/o timeout", "--via sidecar"},

@@ -105,7 +105,7 @@ func (p *Prober) Probe(ctx context.Context) Facts {
 func blank(f *Facts, why string) {
 	f.Machine, f.Clock = NotKnown[Machine](why), NotKnown[Clock](why)
 	f.Stack, f.Images, f.Ports = NotKnown[Stack](why), NotKnown[[]Image](why), NotKnown[[]Port](why)
-	f.Networks, f.Proxy = NotKnown[[]Network](why), NotKnown[Proxy](why)
+	f.Networks, f.Proxy, f.Disk = NotKnown[[]Network](why), NotKnown[Proxy](why), NotKnown[Disk](why)
 	f.Services, f.Sensors = NotKnown[[]orchestrate.ServiceStatus](why), NotKnown[[]Sensor](why)
 }
 

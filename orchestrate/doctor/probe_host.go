@@ -56,7 +56,7 @@ func probeAfar(f *Facts) {
 	} else {
 		why = elsewhere
 	}
-	f.Disk, f.Proxy = NotKnown[Disk](why), NotKnown[Proxy](why)
+	f.Proxy = NotKnown[Proxy](why)
 }
 
 func (p *Prober) path(elem ...string) string {

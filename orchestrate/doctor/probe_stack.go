@@ -3,7 +3,9 @@ package doctor
 import (
 	"context"
 	"errors"
+	"io"
 	"net/netip"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -26,6 +28,14 @@ func (p *Prober) probeStack(ctx context.Context, d Engine, f *Facts, wg *sync.Wa
 	wg.Go(func() {
 		f.Sensors = look(ctx, p.Limit, func(ctx context.Context) ([]Sensor, error) { return p.sensors(ctx, f.Here) })
 	})
+	if !f.Here {
+		wg.Go(func() {
+			f.Disk = look(ctx, p.Limit, p.diskInside)
+			if f.Disk.Why != "" {
+				f.Disk = NotKnown[Disk](elsewhere)
+			}
+		})
+	}
 	wg.Go(func() {
 		if f.Stack.Why != "" {
 			f.Images = NotKnown[[]Image](f.Stack.Why)
@@ -33,6 +43,41 @@ func (p *Prober) probeStack(ctx context.Context, d Engine, f *Facts, wg *sync.Wa
 		}
 		f.Images = Known(p.images(ctx, d, f.Stack.Value.Images))
 	})
+}
+
+// diskInside asks a sensor's container for the file system that holds the
+// engine's volumes, where the engine's machine is another one.
+func (p *Prober) diskInside(ctx context.Context) (Disk, error) {
+	containers, err := p.Engine.Containers(ctx, orchestrate.ProjectName)
+	if err != nil {
+		return Disk{}, err
+	}
+	for _, c := range containers {
+		service, err := orchestrate.ServiceByName(c.Service)
+		if err != nil || service.Encap == "" || !c.Running() {
+			continue
+		}
+		var out strings.Builder
+		// The working directory is on a volume; df's lines are POSIX's, in KiB.
+		code, err := p.Engine.Exec(ctx, c.ID, []string{"df", "-Pk", "."}, &out, io.Discard)
+		if err != nil || code != 0 {
+			return Disk{}, errors.Join(errors.New(elsewhere), err)
+		}
+		return parseDf(out.String())
+	}
+	return Disk{}, errors.New(elsewhere)
+}
+
+// parseDf reads the second line of `df -Pk`: device, size, used, available.
+func parseDf(out string) (Disk, error) {
+	_, rest, _ := strings.Cut(out, "\n")
+	fields := strings.Fields(rest)
+	if len(fields) < 4 {
+		return Disk{}, errors.New(elsewhere)
+	}
+	total, totalErr := strconv.ParseInt(fields[1], 10, 64)
+	free, freeErr := strconv.ParseInt(fields[3], 10, 64)
+	return Disk{Path: "the engine's volumes", Free: free << 10, Total: total << 10}, errors.Join(totalErr, freeErr)
 }
 
 // images looks for each image, here and where it would come from.

@@ -96,6 +96,10 @@ tun0	000010AC	00000000	0001	0	0	0	0000F0FF	0	0	0
 	if err != nil || !reflect.DeepEqual(routes, want) {
 		t.Errorf("routes %v, %v, want %v", routes, err, want)
 	}
+	disk, err := parseDf("Filesystem     1024-blocks     Used Available Capacity Mounted on\n/dev/vda1         61255492 21400380  36711132      37% /logs\n")
+	if want := (Disk{Path: "the engine's volumes", Free: 36711132 << 10, Total: 61255492 << 10}); err != nil || disk != want {
+		t.Errorf("disk: %+v, %v, want %+v", disk, err, want)
+	}
 	for _, wrong := range []string{"", "a-b", "3-1", "1,,2"} {
 		p := &Prober{Root: tree(t, "-- sys/devices/system/cpu/online --\n"+wrong+"\n")}
 		if n, err := p.cpus(); err == nil {

@@ -124,8 +124,14 @@ func (r *Redactor) array(array []any, learn bool) []any {
 		if i == 0 {
 			continue
 		}
-		if name, ok := array[i-1].(string); ok && strings.HasPrefix(name, "-") && !strings.Contains(name, "=") && secretName(name) {
+		name, _ := array[i-1].(string)
+		login, _ := v.(string)
+		switch {
+		case strings.HasPrefix(name, "-") && !strings.Contains(name, "=") && secretName(name):
 			out[i] = r.hide(v, learn)
+		case slices.Contains([]string{"-u", "--user", "--proxy-user"}, name) && strings.Contains(login, ":"):
+			r.rememberLogin(login, learn)
+			out[i] = removed
 		}
 	}
 	return out
@@ -210,7 +216,7 @@ func nameWords(name string) []string {
 
 // patterns are those of secrets in plain text.
 type patterns struct {
-	block, login, header, scheme, form, name, quoted, word *regexp.Regexp
+	block, login, user, header, scheme, form, name, quoted, word *regexp.Regexp
 }
 
 func compilePatterns() patterns {
@@ -218,6 +224,8 @@ func compilePatterns() patterns {
 		block: regexp.MustCompile(`(?s)-----BEGIN [A-Z0-9 ]*PRIVATE KEY( BLOCK)?-----.*?(-----END [A-Z0-9 ]*PRIVATE KEY( BLOCK)?-----|$)`),
 		// The user information of a URL, up to the last @ of the host part.
 		login: regexp.MustCompile(`([A-Za-z][A-Za-z0-9+.-]*://)([^/?#\s"'<>]+)@`),
+		// The login of curl and others on a command line.
+		user: regexp.MustCompile(`(?:^|\s)(?:-u|--user|--proxy-user)[= ]["']?([^\s:"']+:[^\s"']+)`),
 		// A header and all that follows it in its line or string.
 		header: regexp.MustCompile(`(?i)\b((?:proxy-)?authorization|x-registry-(?:auth|config)|x-api-key|(?:set-)?cookie)(["']?\s*[:=]\s*["'\[]*)([^"'\r\n]+)`),
 		scheme: regexp.MustCompile(`(?i)\b(bearer|basic)\s+([A-Za-z0-9+/_.~-]{8,}=*)`),
@@ -251,6 +259,7 @@ func (r *Redactor) text(line string, learn bool) string {
 		}
 	}
 	line = r.each(known.login, line, 2, learn)
+	line = r.each(known.user, line, 1, learn)
 	line = r.each(known.header, line, 3, learn)
 	line = r.each(known.scheme, line, 2, learn)
 	line = r.each(known.form, line, 0, learn)
@@ -274,29 +283,33 @@ func (r *Redactor) proxy(line string, learn bool) string {
 
 // each removes one group of every match; group 0 is all of it.
 func (r *Redactor) each(pattern *regexp.Regexp, line string, group int, learn bool) string {
-	matches := pattern.FindAllStringSubmatchIndex(line, -1)
-	for _, m := range slices.Backward(matches) {
+	var out strings.Builder
+	kept := 0
+	for _, m := range pattern.FindAllStringSubmatchIndex(line, -1) {
 		start, end := m[2*group], m[2*group+1]
 		secret := line[start:end]
 		if strings.Contains(secret, removed) {
 			continue
 		}
-		if pattern == known.login {
+		if pattern == known.login || pattern == known.user {
 			r.rememberLogin(secret, learn)
 		} else {
 			r.remember(secret, learn)
 		}
-		line = line[:start] + removed + line[end:]
+		out.WriteString(line[kept:start] + removed)
+		kept = end
 	}
-	return line
+	return out.String() + line[kept:]
 }
 
 // assignments removes the values of names that sound like a secret: up to the
 // end of the line where the name begins it, as in a configuration, else the next
 // word or what is in quotes.
 func (r *Redactor) assignments(line string, learn bool) string {
-	for _, m := range slices.Backward(known.name.FindAllStringSubmatchIndex(line, -1)) {
-		if !secretName(line[m[2]:m[3]]) {
+	var out strings.Builder
+	kept := 0
+	for _, m := range known.name.FindAllStringSubmatchIndex(line, -1) {
+		if m[0] < kept || !secretName(line[m[2]:m[3]]) {
 			continue
 		}
 		value := known.quoted.FindString(line[m[1]:])
@@ -311,9 +324,10 @@ func (r *Redactor) assignments(line string, learn bool) string {
 		}
 		r.remember(bare, learn)
 		quote := value[:strings.Index(value, bare)]
-		line = line[:m[1]] + quote + removed + quote + line[m[1]+len(value):]
+		out.WriteString(line[kept:m[1]] + quote + removed + quote)
+		kept = m[1] + len(value)
 	}
-	return line
+	return out.String() + line[kept:]
 }
 
 // harmless reports whether a value is no secret whatever its name.
