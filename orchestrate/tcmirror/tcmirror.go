@@ -114,7 +114,7 @@ type Mirror struct {
 	Expression string         `json:"filter,omitempty"`
 	Detached   bool           `json:"detached"`
 	Process    int            `json:"process,omitempty"` // that started it
-	Alive      bool           `json:"alive"`             // that process runs, or none needs to
+	Alive      bool           `json:"alive"`             // that process runs; or none needs to, and the interface is there
 	Complete   bool           `json:"complete"`          // every object is there
 	Started    time.Time      `json:"started"`
 	Stats      Stats          `json:"stats"`

@@ -483,6 +483,7 @@ func (f found) mirror(name string, link netlink.Link) Mirror {
 		m.Interface = now
 	} else {
 		m.Notes = append(m.Notes, "interface "+r.iface+" is gone")
+		m.Alive = m.Alive && !r.detached // nothing can come of it any more
 	}
 	for _, o := range f.filters[name] {
 		if o.parent == parentIn {

@@ -22,6 +22,7 @@ func TestMain(m *testing.M) {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 		defer stop()
 		app := System("1.2.3")
+		app.Mirrors = nil // those of this machine do not lead to the fake stack
 		app.Connect = func(io.Writer) (orchestrate.Engine, error) { return connectFake(os.Getenv) }
 		app.between = appendedFault()
 		os.Exit(Main(ctx, os.Args[1:], app))

@@ -175,7 +175,7 @@ func followDetached(app *App, services []orchestrate.ServiceStatus) (moved []str
 	at, exclude := sensorAddresses(services)
 	for _, m := range all {
 		to, ok := at[m.Service]
-		if !m.Detached || !ok {
+		if !m.Detached || !m.Alive || !ok {
 			continue
 		}
 		changed, e := m.Follow(to, exclude)
@@ -272,7 +272,7 @@ func packets(mirrors []tcmirror.Mirror) (n uint64) {
 	return n
 }
 
-// open begins the account of the sensor that is sent to now.
+// open begins the account of the sensor, before anything is sent to it.
 func (b *kernelBooks) open(mirrors []tcmirror.Mirror) {
 	b.before = packets(mirrors)
 	b.now = &stretch{address: b.m.target, mode: losslessOff}
@@ -281,6 +281,13 @@ func (b *kernelBooks) open(mirrors []tcmirror.Mirror) {
 		b.now.reason = err.Error()
 	}
 	b.now.feedback = f
+}
+
+// drop gives up an account.
+func (b *kernelBooks) drop() {
+	if b.now != nil && b.now.feedback != nil {
+		b.m.warn(b.now.feedback.close())
+	}
 }
 
 // close ends it, as soon as the sensor has taken what waits for it.

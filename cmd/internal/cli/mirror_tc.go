@@ -105,8 +105,13 @@ func (m *mirror) excluded() (list []netip.AddrPort) {
 func (m *mirror) runKernel(ctx context.Context) error {
 	hope, end := m.untilEnd(ctx)
 	defer end()
+	books := &kernelBooks{m: m}
+	if !m.o.detach {
+		books.open(nil)
+	}
 	run, err := m.request().start(hope)
 	if err != nil {
+		books.drop()
 		return kernelHint(fmt.Errorf("mirror in the kernel: %w", err))
 	}
 	begun := time.Now()
@@ -119,8 +124,6 @@ func (m *mirror) runKernel(ctx context.Context) error {
 	if m.o.detach {
 		return m.reportKernel(run.mirrors, begun, nil, nil)
 	}
-	books := &kernelBooks{m: m}
-	books.open(run.mirrors)
 	runErr := m.attend(hope, run, books)
 	last, err := run.finish()
 	err = errors.Join(runErr, err)
@@ -187,8 +190,8 @@ func (m *mirror) follow(ctx context.Context, run *kernelRun, books *kernelBooks,
 	m.warn(books.close(ctx, now, &pace.GoneError{Socket: m.target.Sensor.Service.Name}))
 	was := m.target.Sensor
 	m.target.Sensor, m.target.Address = next, m.way.address(next)
-	m.warn(run.follow(m.target.Address, append(m.excluded(), was.Direct)))
 	books.open(now)
+	m.warn(run.follow(m.target.Address, append(m.excluded(), was.Direct)))
 }
 
 // tellMoves tells whenever the sensor is another one, or elsewhere.
