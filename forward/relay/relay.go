@@ -9,7 +9,7 @@
 //	     type (2), then its bytes
 //	'P'  nothing: the sender lives
 //	'S'  stop now: what has not been taken yet is not wanted any more
-//	'E'  the end: every frame has been written
+//	'E'  the end: every frame has been written; pings go on, and a stop may follow
 //
 // The receiver reads the stream as fast as it comes, into a ring of [Window]
 // bytes, though it takes the frames at their own pace. So a stop, the end of
@@ -53,8 +53,8 @@ const (
 // ErrStopped ends a Source whose sender asked for it.
 var ErrStopped = errors.New("stopped by the sender")
 
-// ErrLost ends a Source whose sender is gone (the stream ended without saying
-// so, or nothing came for too long), and a Sender whose stream cannot be written
+// ErrLost ends a Source whose sender is gone (the stream ended before every frame
+// was taken, or nothing came for too long), and a Sender whose stream cannot be written
 // any more.
 var ErrLost = errors.New("the other end is gone")
 

@@ -158,6 +158,39 @@ func TestStopOvertakesFrames(t *testing.T) {
 	}
 }
 
+// All frames may have come long before they are due: a stop, and the loss of the
+// sender, are seen then as well.
+func TestTheEndOfTheFramesIsNotThatOfTheStream(t *testing.T) {
+	for name, c := range map[string]struct {
+		then func(*Sender, *io.PipeWriter) error
+		want error
+	}{
+		"stop": {func(s *Sender, _ *io.PipeWriter) error { return s.Stop() }, ErrStopped},
+		"lost": {func(_ *Sender, w *io.PipeWriter) error { return w.Close() }, ErrLost},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sender, src, w := start(t, 0)
+			if err := sender.Feed(t.Context(), &frames{list: made(3, 100)}); err != nil {
+				t.Fatal(err)
+			}
+			var f forward.Frame
+			if err := src.Next(&f); err != nil {
+				t.Fatal(err)
+			}
+			if err := sender.Ping(); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.then(sender, w); err != nil {
+				t.Fatal(err)
+			}
+			<-src.Ended()
+			if err := src.Next(&f); !errors.Is(err, c.want) {
+				t.Errorf("then: %v", err)
+			}
+		})
+	}
+}
+
 func TestALostSenderIsNoticed(t *testing.T) {
 	t.Run("the stream ends", func(t *testing.T) {
 		_, src, w := start(t, 0)
@@ -195,7 +228,7 @@ func TestADamagedCaptureIsPlayedUpToTheDamage(t *testing.T) {
 	n := 0
 	for f := (forward.Frame{}); src.Next(&f) == nil; n++ {
 	}
-	if err := <-fed; n != 5 || !errors.Is(err, damage) || src.Err() != io.EOF {
+	if err := <-fed; n != 5 || !errors.Is(err, damage) || src.Err() != nil {
 		t.Errorf("%d frames, the sender says %v, the source %v", n, err, src.Err())
 	}
 }

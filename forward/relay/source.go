@@ -34,9 +34,11 @@ type Source struct {
 	told    int64         // out as last told by that
 	scratch []byte        // the body of the frame that is lent
 
+	complete atomic.Bool // every frame has come
+
 	once  sync.Once
-	err   error         // why the stream ended, valid once ended is closed
-	ended chan struct{} // closed at its end
+	err   error         // why no frame is wanted any more, valid once ended is closed
+	ended chan struct{} // closed then
 	over  bool          // Close was called
 }
 
@@ -91,7 +93,7 @@ func (w watchdog) alive() { w.timer.Reset(w.limit) }
 
 func (w watchdog) stop() { w.timer.Stop() }
 
-// end notes why the stream has ended; the first reason counts.
+// end notes why no frame is wanted any more; the first reason counts.
 func (s *Source) end(err error) {
 	s.once.Do(func() {
 		s.err = err
@@ -120,7 +122,7 @@ func (s *Source) read(in *bufio.Reader, alive func()) error {
 		}
 		length := int(binary.LittleEndian.Uint32(head[1:]))
 		switch {
-		case head[0] == kindFrame && length >= frameLen && length <= frameLen+maxFrame:
+		case head[0] == kindFrame && length >= frameLen && length <= frameLen+maxFrame && !s.complete.Load():
 			if err := s.store(in, head[:], length, alive); err != nil {
 				return err
 			}
@@ -128,7 +130,8 @@ func (s *Source) read(in *bufio.Reader, alive func()) error {
 		case head[0] == kindStop && length == 0:
 			return ErrStopped
 		case head[0] == kindEnd && length == 0:
-			return io.EOF
+			s.complete.Store(true)
+			signal(s.arrived)
 		default:
 			return fmt.Errorf("receive frames: record %q of %d bytes makes no sense", head[0], length)
 		}
@@ -177,20 +180,21 @@ func (s *Source) get(at int64, b []byte) {
 	copy(b[n:], s.ring)
 }
 
-// Next waits for the next frame; see [forward.Source]. After the end it returns
+// Next waits for the next frame; see [forward.Source]. After the last it returns
 // io.EOF. [ErrStopped] and [ErrLost] come at once, before frames that have not
 // been taken.
 func (s *Source) Next(f *forward.Frame) error {
 	for {
+		complete := s.complete.Load() // before the ring is looked at: nothing comes after it
 		switch ended, err := s.state(); {
 		case s.over:
 			return errors.New("receive frames: closed")
-		case ended && !errors.Is(err, io.EOF):
+		case ended:
 			return err
 		case s.in.Load() > s.out.Load():
 			s.take(f)
 			return nil
-		case ended:
+		case complete:
 			return io.EOF
 		}
 		s.tell() // what was taken, or a sender without credit would never come
@@ -198,7 +202,7 @@ func (s *Source) Next(f *forward.Frame) error {
 	}
 }
 
-// state reports whether the stream has ended, and why.
+// state reports whether no frame is wanted any more, and why.
 func (s *Source) state() (bool, error) {
 	select {
 	case <-s.ended:
@@ -236,19 +240,20 @@ func (s *Source) tell() {
 // Ready reports whether Next would return at once; see [forward.Readier].
 func (s *Source) Ready() bool {
 	ended, _ := s.state()
-	return ended || s.in.Load() > s.out.Load()
+	return ended || s.complete.Load() || s.in.Load() > s.out.Load()
 }
 
 // Taken returns how many bytes of frame records were taken: the sender's
 // credit. The channel has an element whenever it is worth telling.
 func (s *Source) Taken() (bytes int64, changed <-chan struct{}) { return s.out.Load(), s.taken }
 
-// Ended is closed when nothing more comes.
+// Ended is closed when no frame is wanted any more: the sender stopped the run
+// or is lost, which it may do and be also when every frame has come.
 func (s *Source) Ended() <-chan struct{} { return s.ended }
 
-// Err says how the stream ended: io.EOF itself after the last frame, an error that
-// wraps [ErrStopped] or [ErrLost], another one where the stream makes no sense,
-// and nil while it goes on.
+// Err says why no frame is wanted any more: an error that wraps [ErrStopped] or
+// [ErrLost], another one where the stream makes no sense or Close was called; nil
+// before.
 func (s *Source) Err() error {
 	_, err := s.state()
 	return err

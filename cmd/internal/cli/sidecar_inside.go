@@ -149,9 +149,7 @@ func (j sidecarJob) run(ctx context.Context, app *App, source *relay.Source) err
 	defer stop(nil)
 	go func() { // a stop or a lost client ends the run at once, whatever is due when
 		<-source.Ended()
-		if err := source.Err(); !errors.Is(err, io.EOF) {
-			stop(err)
-		}
+		stop(source.Err())
 	}()
 	told := teller.start()
 	account, runErr := forwardWatched(running, pipeline, j.CPU, j.Lossless, watched, reason)

@@ -160,20 +160,26 @@ func TestASidecarKeepsTheLimit(t *testing.T) {
 }
 
 // The recorded times are kept by the sidecar's clock; an interruption is obeyed
-// at once, though a window full of frames is on its way.
+// at once, though a window full of frames is on its way, or all of them have been
+// handed over.
 func TestAnInterruptedSidecarReports(t *testing.T) {
-	to := newSink(t)
-	ctx, interrupt := context.WithCancel(t.Context())
-	go func() {
-		to.awaits(t, 3)
-		interrupt()
-	}()
-	doc, err := sidecarRun(t, ctx, to, nil, func(o *replayOptions) { o.loop, o.pace.pace = 0, "recorded" })
-	if err == nil || !strings.HasPrefix(err.Error(), "interrupted after") || doc.Verdict != "interrupted" {
-		t.Errorf("%v, %+v", err, doc)
-	}
-	if n := doc.Report.DatagramsSent; n < 3 || n >= sampleFrames || int64(n) != to.received.Load() {
-		t.Errorf("%d reported, %d arrived", n, to.received.Load())
+	for name, loop := range map[string]int{"without end": 0, "handed over": 1} {
+		t.Run(name, func(t *testing.T) {
+			to := newSink(t)
+			ctx, interrupt := context.WithCancel(t.Context())
+			go func() {
+				to.awaits(t, 3)
+				interrupt()
+			}()
+			start := time.Now()
+			doc, err := sidecarRun(t, ctx, to, nil, func(o *replayOptions) { o.loop, o.pace.pace, o.pace.speed = loop, "recorded", "0.5x" })
+			if err == nil || !strings.HasPrefix(err.Error(), "interrupted after") || doc.Verdict != "interrupted" || time.Since(start) > sidecarGrace {
+				t.Errorf("%v after %s, %+v", err, time.Since(start), doc)
+			}
+			if n := doc.Report.DatagramsSent; n < 3 || n >= sampleFrames || int64(n) != to.received.Load() {
+				t.Errorf("%d reported, %d arrived", n, to.received.Load())
+			}
+		})
 	}
 }
 
