@@ -168,6 +168,7 @@ func dropsOnce(ctx context.Context, app *App, o dropsOptions, l *dropsLedger) er
 		if err := l.begin(ctx); err != nil {
 			return err
 		}
+		fmt.Fprintf(app.Err, "Looking for %s\n", o.interval)
 		if err := l.pause(ctx, o.interval); err != nil {
 			return err
 		}
