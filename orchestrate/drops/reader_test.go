@@ -184,7 +184,7 @@ type remote struct{ files tree }
 func (r remote) Read(_ context.Context, ns nsenter.Namespace, paths ...string) (map[string]string, error) {
 	found := map[string]string{}
 	for _, pattern := range paths {
-		at := string(Dir("").locate(ns.PID, pattern))
+		at := Dir("").locate(ns.PID, pattern)
 		for path, text := range r.files {
 			if ok, _ := filepath.Match(at, path); ok {
 				found[strings.TrimPrefix(path, strings.TrimSuffix(at, pattern))] = text
