@@ -1,9 +1,25 @@
-// Package drops keeps the ledger of a run: it reads, before and after, every
-// counter of the kernel that grows when a packet dies on the way to a sensor,
-// takes the difference, and says in one line whether anything was lost and
-// where.
+// Package drops keeps the books on packets: it reads every counter that grows
+// when a packet dies on the way from the sender to Zeek's log, takes
+// differences, and says whether anything was lost, where, why that usually
+// happens there, and what cures it.
 //
-// The nouns:
+// There are two books. The first follows the way hop by hop:
+//
+//   - A Hop is a station on the way where packets can die.
+//   - A Value is one number of a hop, with its Role: did a packet come, die, or
+//     is it only a sign.
+//   - A State is a hop at one time, a Picture all of them. A [Reader] takes it,
+//     from [Files] of the kernel, from a [Host] that can be asked more, and from
+//     [Services] of the stack.
+//   - A Report is the difference of two pictures, with a Verdict.
+//
+// What cannot be read is named as not known, with the reason; it is never zero.
+// The kernel counts some deaths up to three times, and others of the whole
+// machine. So [Compare] does arithmetic between neighbours: each packet dies
+// once, where it died first, and what nothing proves to have been ours is shown
+// but blamed on nobody.
+//
+// The second is of one run, kept by its sender, who knows what was sent:
 //
 //   - A Place is a network namespace with its counters: this host's, or the
 //     sensor's.
@@ -11,9 +27,9 @@
 //   - A Snapshot is all counters at one time.
 //   - A Ledger is the difference of two, beside what was sent and taken.
 //
-// Only what was sent and neither taken nor still queued is lost. Counters of a
-// whole machine also count other people's packets, so they explain a loss but
-// do not make one; the sensor's own sockets' do.
+// Only what was sent and neither taken nor still queued is lost there. Counters
+// of a whole machine also count other people's packets, so they explain a loss
+// but do not make one; the sensor's own sockets' do.
 package drops
 
 import (

@@ -422,7 +422,7 @@ func TestRelay(t *testing.T) {
 	if to == "" {
 		t.Skip("runs in a process that another test starts")
 	}
-	in := testenv.ListenUDP(t, "127.0.0.1:0", 0)
+	in := testenv.ListenUDP(t, "127.0.0.1:0", 100_000)
 	out, err := net.Dial("udp4", to)
 	if err != nil {
 		t.Fatal(err)
