@@ -119,17 +119,45 @@ func (e *Engine) Up(ctx context.Context, p orchestrate.Project, progress orchest
 	if err != nil {
 		return err
 	}
-	err = service.Up(ctx, project, api.UpOptions{Create: api.CreateOptions{
+	options := api.UpOptions{Create: api.CreateOptions{
 		RemoveOrphans: true,
 		Recreate:      api.RecreateDiverged, RecreateDependencies: api.RecreateDiverged,
 		// Anonymous volumes of an older container are not taken over: what is to
 		// be kept has a named one.
 		Inherit: false,
-	}, Start: api.StartOptions{Project: project}})
+	}, Start: api.StartOptions{Project: project}}
+	err = service.Up(ctx, project, options)
+	for range halfMadeTries {
+		if !halfMade(err) || sleep(ctx, halfMadeWait) != nil {
+			break
+		}
+		err = service.Up(ctx, project, options)
+	}
 	if err != nil {
 		return explainUp(ctx, err)
 	}
 	return e.rejoin(ctx, p.Name, progress)
+}
+
+// How often, and after which time, a name that is taken is asked for again.
+const (
+	halfMadeTries = 5
+	halfMadeWait  = 300 * time.Millisecond
+)
+
+// halfMade recognises what an `up` that failed or was interrupted leaves for an
+// instant: a container that the engine goes on making though nobody waits for
+// it. Its name is taken before any list shows it.
+func halfMade(err error) bool { return err != nil && nameTaken.MatchString(err.Error()) }
+
+// sleep waits, but no longer than the context lasts.
+func sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(d):
+		return nil
+	}
 }
 
 // Down removes what carries the project's label.

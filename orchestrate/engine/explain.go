@@ -38,6 +38,12 @@ func explainReach(address string, err error) error {
 //	failed to bind host port 127.0.0.1:13000/tcp: address already in use
 var portTaken = regexp.MustCompile(`(?:Bind for|listen (tcp|udp)\d?|bind host port(?: for)?) (\S+?:\d+)[:/ ].*(?:already allocated|already in use)`)
 
+// nameTaken matches what engines say of a container's name that another one has;
+// the group is the name.
+//
+//	Conflict. The container name "/zeekdemo-grafana-1" is already in use by container "57329a...". You have to ...
+var nameTaken = regexp.MustCompile(`container name "/?([^"]+)" is already in use`)
+
 // imageMissing matches what engines say of an image that is not to be had.
 var imageMissing = regexp.MustCompile(`(?i)no such image|pull access denied|manifest unknown|manifest for .* not found|not found: manifest|repository does not exist|failed to resolve reference|no such host|i/o timeout|TLS handshake timeout|x509:|connection refused|network is unreachable|Client\.Timeout`)
 
@@ -56,6 +62,8 @@ func explainUp(ctx context.Context, err error) error {
 		return &orchestrate.PortTakenError{Address: m[2], Protocol: transport(m[1], text), Err: err}
 	case strings.Contains(text, "no space left on device"):
 		return orchestrate.WithHint(wrapped, "the engine's disk is full: `docker system df` shows what fills it, `docker system prune` frees what is unused")
+	case halfMade(err):
+		return orchestrate.WithHint(wrapped, "`docker rm -f "+nameTaken.FindStringSubmatch(text)[1]+"` removes the container that has the name")
 	case errdefs.IsNotFound(err) || imageMissing.MatchString(text):
 		return orchestrate.WithHint(wrapped, "the image is neither here nor to be pulled: see the network and the name, choose another with --image NAME=REF, or build the project's own with `make images` and use --pull never")
 	case strings.Contains(text, "Pool overlaps with other one on this address space") || strings.Contains(text, "all predefined address pools have been fully subnetted"):

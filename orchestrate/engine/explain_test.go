@@ -50,6 +50,7 @@ func TestFailedStartsAreExplained(t *testing.T) {
 		"disk full":           {"write /var/lib/docker/tmp/x: no space left on device", "", "", "docker system df"},
 		"no image":            {"No such image: zeek/zeek:9.0", "", "", "--pull never"},
 		"no registry":         {"Get \"https://registry/v2/\": dial tcp: lookup registry: no such host", "", "", "--image"},
+		"name taken":          {"Error response from daemon: Conflict. The container name \"/zeekdemo-grafana-1\" is already in use by container \"57\". You have to remove (or rename) that container", "", "", "`docker rm -f zeekdemo-grafana-1`"},
 		"address ranges":      {"all predefined address pools have been fully subnetted", "", "", "docker network prune"},
 	} {
 		t.Run(name, func(t *testing.T) {
