@@ -563,7 +563,6 @@ func TestAMirrorIsFaithful(t *testing.T) {
 	}
 }
 
-
 // state is everything of an interface that a mirror may change.
 func (l lab) state() string {
 	var all strings.Builder
@@ -639,4 +638,139 @@ func TestAKilledMirrorIsTakenBack(t *testing.T) {
 			t.Errorf("before:\n%s\nafter:\n%s", before, after)
 		}
 	})
+}
+
+// layers are where an IP packet and its transport lie in a frame; ok only for TCP
+// and UDP that is no fragment.
+func layers(f string) (ip, transport int, proto byte, ok bool) {
+	ip = 14
+	for ip+2 < len(f) && (f[ip-2:ip] == "\x81\x00" || f[ip-2:ip] == "\x88\xa8") {
+		ip += 4
+	}
+	switch f[ip-2 : ip] {
+	case "\x08\x00":
+		proto, transport = f[ip+9], ip+int(f[ip]&15)*4
+		ok = f[ip+6]&0x3f == 0 && f[ip+7] == 0
+	case "\x86\xdd":
+		proto, transport = f[ip+6], ip+40
+		ok = true
+	}
+	return ip, transport, proto, ok && (proto == 6 || proto == 17)
+}
+
+// content is what a flow's frames carry: the bytes of a TCP stream, or datagrams
+// without their checksums.
+func content(frames []string) string {
+	var all strings.Builder
+	for _, f := range frames {
+		ip, transport, proto, ok := layers(f)
+		switch end := len(f); {
+		case ok && proto == 6:
+			if f[ip]>>4 == 4 { // not Ethernet's padding
+				end = ip + int(binary.BigEndian.Uint16([]byte(f[ip+2:])))
+			}
+			at := transport + int(f[transport+12]>>4)*4
+			all.WriteString(f[at:max(end, at)])
+		case ok:
+			all.WriteString(f[:transport+6] + f[transport+8:])
+		default:
+			all.WriteString(f)
+		}
+	}
+	return all.String()
+}
+
+// checksumHolds verifies the checksum of TCP and UDP.
+func checksumHolds(f string) bool {
+	ip, transport, proto, ok := layers(f)
+	if !ok || ip > 14 { // those with tags are made up
+		return true
+	}
+	addresses, end := f[ip+8:ip+40], ip+40+int(binary.BigEndian.Uint16([]byte(f[ip+4:])))
+	if f[ip]>>4 == 4 {
+		addresses, end = f[ip+12:ip+20], ip+int(binary.BigEndian.Uint16([]byte(f[ip+2:])))
+	}
+	if end > len(f) {
+		return false
+	}
+	body := f[transport:end]
+	sum := uint32(proto) + uint32(len(body))
+	for i, b := range []byte(addresses + body) {
+		sum += uint32(b) << (8 * (1 - i%2))
+	}
+	for sum > 0xffff {
+		sum = sum>>16 + sum&0xffff
+	}
+	return sum == 0xffff
+}
+
+// With offloads on, a capture shows merged packets with open checksums. What comes
+// to the monitor is what was on the wire.
+func TestAMirrorUndoesOffloads(t *testing.T) {
+	l, p := newLab(t), build(t)
+	for _, how := range []string{"forwarder", "kernel"} {
+		t.Run(how, func(t *testing.T) {
+			l := l
+			l.t = t
+			seen, came, doc := l.mirrored(p, 4789, "eth0", "--how", how)
+			if how == "forwarder" && (len(doc.Interfaces) != 1 || doc.Interfaces[0].Merged == 0) {
+				t.Errorf("nothing was merged: %+v", doc)
+			}
+			want, have := byFlow(between(t, seen)), byFlow(came)
+			for flow, frames := range want {
+				if !strings.Contains(content(have[flow]), content(frames)) {
+					t.Errorf("flow %x: %d bytes came, or others than the %d", flow, len(content(have[flow])), len(content(frames)))
+				}
+			}
+			longest, broken := 0, 0
+			for _, f := range came {
+				longest = max(longest, len(f))
+				if !checksumHolds(f) {
+					broken++
+				}
+			}
+			if longest > 9000+14+8 || broken > 0 {
+				t.Errorf("frames of up to %d bytes, %d of %d with wrong checksums", longest, broken, len(came))
+			}
+		})
+	}
+}
+
+// No mirror takes its own tunnel's packets, whichever interface they pass.
+func TestAMirrorDoesNotFeedItself(t *testing.T) {
+	l, p := newLab(t), build(t)
+	for _, how := range []string{"forwarder", "kernel"} {
+		for _, c := range []struct{ name, interfaces, to string }{
+			{"on the way to the monitor", "mon0", labMonitor},
+			{"on both interfaces", "eth0 mon0", labMonitor},
+			{"to a port where nobody listens", "mon0", labMonitor + ":4790"},
+			{"on lo, to this machine", "lo", "127.0.0.1"},
+		} {
+			if how == "kernel" && c.interfaces == "lo" {
+				continue // its frames are too long for a tunnel device
+			}
+			t.Run(how+" "+c.name, func(t *testing.T) {
+				l := l
+				l.t = t
+				m := l.start(l.client, "Run ", append(strings.Fields(p.path+" mirror --json --how "+how+" --to "+c.to), strings.Fields(c.interfaces)...)...)
+				l.must(l.client, "ping", "-c", "3", "-i", "0.01", "-W", "2", labMonitor)
+				testenv.Inside(t, l.client, func() error {
+					c, err := net.Dial("udp", "127.0.0.1:4000")
+					if err == nil {
+						_, err = c.Write([]byte("once"))
+						c.Close()
+					}
+					return err
+				})
+				m.end()
+				var doc mirrorResult
+				if err := json.Unmarshal(m.stdout.Bytes(), &doc); err != nil {
+					t.Fatalf("%v: %s", err, m.said())
+				}
+				if n := doc.Report.Sent; n == 0 || n > 40 {
+					t.Errorf("%d packets were sent: %s", n, m.stdout.String())
+				}
+			})
+		}
+	}
 }

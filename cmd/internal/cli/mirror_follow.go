@@ -89,6 +89,9 @@ func (f *following) turn(next *stretch) *stretch {
 	return before
 }
 
+// errNoSensor says that the mirror ended while there was no sensor.
+var errNoSensor = errors.New("the sensor had gone")
+
 // await waits until s is over because of err, if that can be hoped for.
 func (f *following) await(ctx context.Context, s *stretch, err error) error {
 	now, changed := f.current()
@@ -106,7 +109,7 @@ func (f *following) await(ctx context.Context, s *stretch, err error) error {
 	case <-changed:
 		return nil
 	case <-ctx.Done():
-		return err
+		return fmt.Errorf("%w: %w", errNoSensor, err)
 	}
 }
 

@@ -113,6 +113,7 @@ func (m *mirror) compile(ctx context.Context, i afpacket.Interface) ([]bpf.RawIn
 type liveRun struct {
 	*mirror
 	capture liveCapture
+	begun   time.Time
 
 	// hope ends when the mirror is to end: then nothing more is captured and no
 	// sensor is waited for. hard ends some time later, and everything with it.
@@ -141,7 +142,7 @@ func (m *mirror) runForwarder(ctx context.Context) error {
 		return err
 	}
 	defer capture.Close()
-	r.capture = capture
+	r.capture, r.begun = capture, time.Now()
 	over := make(chan struct{})
 	var ending sync.WaitGroup
 	ending.Go(func() { r.endInTime(over) })

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/zeekdemo/zeekdemo/cmd/internal/ui"
 	"github.com/zeekdemo/zeekdemo/forward"
@@ -39,6 +40,7 @@ type outcome struct {
 // outcome sums up a run by the forwarder.
 func (r *liveRun) outcome(counts []afpacket.Counts, runErr error) outcome {
 	rep := joinReports(r.reports)
+	setTime(&rep, r.begun, time.Now()) // not only that from the first packet on
 	doc := r.document(rep)
 	doc.Interfaces = counts
 	if len(r.reports) > 0 {
@@ -64,12 +66,15 @@ func (m *mirror) document(rep forward.Report) mirrorDocument {
 // result is nil if everything that passed the interfaces has reached the sensor,
 // as far as that is known.
 func (r *liveRun) result(doc mirrorDocument, runErr error) error {
-	if runErr != nil {
-		return fmt.Errorf("mirror %s: %w", strings.Join(r.interfaces, ", "), runErr)
-	}
 	var lost uint64
 	for _, c := range doc.Interfaces {
 		lost += c.Lost()
+	}
+	switch {
+	case errors.Is(runErr, errNoSensor):
+		return lossError{fmt.Errorf("%s packets had nowhere to go: the sensor had gone", ui.Count(lost+doc.Report.DatagramsUnsent))}
+	case runErr != nil:
+		return fmt.Errorf("mirror %s: %w", strings.Join(r.interfaces, ", "), runErr)
 	}
 	switch frames := lostFrames(doc.Report); {
 	case lost > 0:
@@ -102,7 +107,10 @@ func (m *mirror) report(o outcome) error {
 	} else {
 		ui.Table(m.app.Out, m.rows(o.doc))
 	}
-	return errors.Join(o.result, err)
+	if err = errors.Join(o.result, err); err != nil {
+		return overError{err}
+	}
+	return nil
 }
 
 // rows are the report for a person.
@@ -172,23 +180,20 @@ func joinReports(list []forward.Report) forward.Report {
 	for _, r := range list[1:] {
 		joinReport(&sum, r)
 	}
-	if !sum.Start.IsZero() {
-		sum.ElapsedSeconds = sum.End.Sub(sum.Start).Seconds()
-	}
-	if s := sum.ElapsedSeconds; s > 0 {
-		sum.DatagramsPerSecond = float64(sum.DatagramsSent) / s
-		sum.InnerBitsPerSecond, sum.PayloadBitsPerSecond = 8*float64(sum.InnerBytes)/s, 8*float64(sum.PayloadBytes)/s
-	}
 	return sum
 }
 
+// setTime says from when to when a run was, and what rates follow from that.
+func setTime(rep *forward.Report, from, to time.Time) {
+	rep.Start, rep.End, rep.ElapsedSeconds = from.Round(0), to.Round(0), to.Sub(from).Seconds()
+	rep.DatagramsPerSecond, rep.InnerBitsPerSecond, rep.PayloadBitsPerSecond = 0, 0, 0
+	if s := rep.ElapsedSeconds; s > 0 {
+		rep.DatagramsPerSecond = float64(rep.DatagramsSent) / s
+		rep.InnerBitsPerSecond, rep.PayloadBitsPerSecond = 8*float64(rep.InnerBytes)/s, 8*float64(rep.PayloadBytes)/s
+	}
+}
+
 func joinReport(a *forward.Report, b forward.Report) {
-	if a.Start.IsZero() || !b.Start.IsZero() && b.Start.Before(a.Start) {
-		a.Start = b.Start
-	}
-	if b.End.After(a.End) {
-		a.End = b.End
-	}
 	if a.CaptureFirst.IsZero() || !b.CaptureFirst.IsZero() && b.CaptureFirst.Before(a.CaptureFirst) {
 		a.CaptureFirst = b.CaptureFirst
 	}
