@@ -352,7 +352,28 @@ func TestSidecarWhereNothingElseArrives(t *testing.T) {
 	if doc := replayed(t, many, "sidecar"); doc.Lossless.Ledger.Sent < 500_000 {
 		t.Errorf("%d packets were sent", doc.Lossless.Ledger.Sent)
 	}
-	if left := tool(t, "docker", "-H", address, "ps", "-aq", "--filter", "label=org.zeekdemo.sidecar"); left != "" {
-		t.Errorf("sidecars are left: %s", left)
+	verifyElsewhere(t, p, env)
+	for _, label := range []string{"org.zeekdemo.sidecar", "org.zeekdemo.verify"} {
+		if left := tool(t, "docker", "-H", address, "ps", "-aq", "--filter", "label="+label); left != "" {
+			t.Errorf("containers with %s are left: %s", label, left)
+		}
+	}
+}
+
+// verifyElsewhere verifies on that engine: it goes by sidecar by itself.
+func verifyElsewhere(t *testing.T, p program, env []string) {
+	t.Helper()
+	cmd := exec.Command(p.path, "verify", "--pull", "never", "--json", testenv.Shared(t, "pcaps", "bro.org.pcap"), testenv.Shared(t, "pcaps", "modbusBig.pcap"))
+	cmd.Env = append(os.Environ(), env...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	var doc verified
+	if err := errors.Join(err, json.Unmarshal(out, &doc)); err != nil || len(doc.Captures) != 2 {
+		t.Fatalf("%v\n%s%s", err, out, stderr.String())
+	}
+	checkProof(t, doc, "sidecar")
+	if why := doc.Captures[0].ViaReason; !strings.Contains(why, "not direct") {
+		t.Errorf("verify does not say why it goes by sidecar: %q", why)
 	}
 }
