@@ -31,11 +31,11 @@ func newLink(t *testing.T) link {
 	return l
 }
 
-// objects are the queueing disciplines and filters of the link, and all tunnels.
+// objects are the queueing disciplines and filters of the link, and its tunnels.
 func (l link) objects() string {
 	l.Helper()
 	text := ""
-	for _, line := range []string{"tc qdisc show dev NAME", "tc filter show dev NAME ingress", "tc filter show dev NAME egress", "ip -br link show type vxlan"} {
+	for _, line := range []string{"tc qdisc show dev NAME", "tc filter show dev NAME ingress", "tc filter show dev NAME egress"} {
 		args := strings.Fields(strings.ReplaceAll(line, "NAME", l.name))
 		out, err := exec.Command(args[0], args[1:]...).Output()
 		if err != nil {
@@ -43,7 +43,27 @@ func (l link) objects() string {
 		}
 		text += string(out)
 	}
+	tunnels, err := exec.Command("ip", "-o", "link", "show", "type", "vxlan").Output()
+	if err != nil {
+		l.Fatal(err)
+	}
+	for line := range strings.Lines(string(tunnels)) {
+		if strings.Contains(line, " if="+l.name+" ") { // their aliases tell
+			text += line
+		}
+	}
 	return text
+}
+
+// shown are the mirrors of the link that status shows.
+func (l link) shown(p program) (list []kernelMirror) {
+	l.Helper()
+	for _, m := range parseMirror(l.T, p.must(l.T, "status", "--json").stdout).Mirrors {
+		if m.Interface == l.name {
+			list = append(list, m)
+		}
+	}
+	return list
 }
 
 // fetch has the client fetch that many bytes from this machine by TCP.
@@ -129,8 +149,8 @@ func TestAMirrorStaysInTheKernel(t *testing.T) {
 	}
 	l.fetch(50_001)
 	seen(t, p, run.Run, 50_001)
-	shown := parseMirror(t, p.must(t, "status", "--json").stdout).Mirrors
-	if len(shown) != 1 || shown[0].Interface != l.name || shown[0].VNI != run.Run || shown[0].Sensor != run.Mirrors[0].Sensor {
+	shown := l.shown(p)
+	if len(shown) != 1 || shown[0].VNI != run.Run || shown[0].Sensor != run.Mirrors[0].Sensor {
 		t.Errorf("status shows %+v", shown)
 	}
 	p.fails(t, []string{"mirrored there already", "mirror --stop " + l.name}, "mirror", l.name, "--how", "kernel")
@@ -143,7 +163,7 @@ func TestAMirrorStaysInTheKernel(t *testing.T) {
 	squatter := docker(t, "run", "-d", "--network", network, "--entrypoint", "sleep", image, "300")
 	t.Cleanup(func() { _ = exec.Command("docker", "rm", "-f", squatter).Run() })
 	up := p.must(t, "up", "--pull", "never")
-	moved := parseMirror(t, p.must(t, "status", "--json").stdout).Mirrors
+	moved := l.shown(p)
 	if len(moved) != 1 || moved[0].Sensor == run.Mirrors[0].Sensor || !strings.Contains(up.stderr, "The mirror of "+l.name+" goes to zeek at "+moved[0].Sensor) {
 		t.Errorf("after the sensor moved: %+v\n%s", moved, up.stderr)
 	}
