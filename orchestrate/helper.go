@@ -3,6 +3,7 @@ package orchestrate
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -83,6 +84,7 @@ func StartHelper(ctx context.Context, engine HelperEngine, spec HelperSpec) (Sid
 	if err != nil {
 		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 		defer cancel()
+		err = WithHint(fmt.Errorf("run a helper container of %s: %w", spec.Image, err), "the image needs a shell, mount and nsenter, as Zeek's has")
 		return SidecarStreams{}, errors.Join(err, engine.RemoveSidecar(clean, id))
 	}
 	return streams, nil

@@ -103,5 +103,10 @@ func Down(ctx context.Context, engine Engine, volumes bool, progress Progress) e
 	if err := removeStackSidecars(ctx, engine, progress); err != nil {
 		return err
 	}
+	if helpers, ok := engine.(HelperEngine); ok {
+		if _, err := RemoveHelpers(ctx, helpers, ClientGone); err != nil {
+			return err
+		}
+	}
 	return engine.Down(ctx, ProjectName, volumes, progress)
 }

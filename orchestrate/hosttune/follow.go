@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -29,68 +30,108 @@ type Late struct {
 	Reason string `json:"reason"`
 }
 
-// SocketBuffer returns the receive buffer of a sensor's smallest socket, in the
-// bytes of kernel memory that it may hold. Where it cannot be told, ok is false.
-type SocketBuffer func(Place) (bytes int, ok bool)
+// SocketBuffer returns the receive buffer of a sensor's smallest socket, or, of
+// docker-proxy's on the port that is published for it, in the bytes of kernel
+// memory that it may hold. Where it cannot be told, known is false; where there
+// is no such socket, it is larger than any.
+type SocketBuffer func(p Place, proxy bool) (bytes int, known bool)
 
 // LocalSockets asks the kernel, which takes root on the sensor's machine.
-func LocalSockets(p Place) (bytes int, ok bool) {
-	w, err := sockets.Open(sockets.OfProcess(p.Namespace.PID), netip.AddrPortFrom(netip.IPv4Unspecified(), p.Port), sockets.AsksForMuch)
+func LocalSockets(p Place, proxy bool) (bytes int, known bool) {
+	place, at, asking := sockets.OfProcess(p.Namespace.PID), netip.AddrPortFrom(netip.IPv4Unspecified(), p.Port), sockets.AsksForMuch
+	if proxy {
+		place, at, asking = sockets.Place{}, p.Published, sockets.AsksForNothing
+	}
+	if !at.IsValid() {
+		return math.MaxInt, true // not published
+	}
+	w, err := sockets.Open(place, at, asking)
+	if errors.Is(err, sockets.ErrNoSocket) {
+		return math.MaxInt, true
+	}
 	if err != nil {
 		return 0, false
 	}
 	defer w.Close()
 	list, err := w.Read(nil)
-	if err != nil || len(list) == 0 || !w.Exact() {
+	if err != nil || !w.Exact() {
 		return 0, false
 	}
-	bytes = list[0].Buffer
+	bytes = math.MaxInt
 	for _, s := range list {
 		bytes = min(bytes, s.Buffer)
 	}
 	return bytes, true
 }
 
-// LateSensors returns those that have less of a receive buffer than they would
-// get if they were started now. What tells is the socket itself, where it can
-// be asked; else whether the sensor's process is older than our change of
-// rmem_max.
+// queue is a receive queue on the way to a sensor, whose size was settled when
+// its socket was opened.
+type queue struct {
+	whose   string
+	setting Item
+	granted int // what a socket gets that is opened now
+	proxy   bool
+}
+
+// LateSensors returns those that have less of a receive buffer, or their
+// docker-proxy has, than they would get if they were started now. What tells is
+// the socket itself, where it can be asked; else whether the sensor's process
+// is older than our change of the setting.
 func LateSensors(ctx context.Context, m Machine, r Record, sensors []Place, ask SocketBuffer) ([]Late, error) {
-	const setting = "net.core.rmem_max"
-	limit := Item{Setting: setting, Path: sysctlPath(setting), Where: Host, kind: number, place: Place{Name: Host}}
-	now, err := read(ctx, m, limit)
-	if err != nil {
-		return nil, err
+	queues := []queue{
+		{whose: "its socket", setting: Item{Setting: "net.core.rmem_max"}},
+		{whose: "docker-proxy's socket for it", setting: Item{Setting: "net.core.rmem_default"}, proxy: true},
 	}
-	most, err := strconv.Atoi(now)
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", setting, err)
-	}
-	granted := 2 * min(most, SensorBuffer) // the kernel doubles what is asked for (sock_setsockopt)
-	var late []Late
-	for _, s := range sensors {
-		if bytes, ok := ask(s); ok {
-			if bytes < granted {
-				late = append(late, Late{s, s.Name, fmt.Sprintf("its socket has a buffer of %s, a new one gets %s", mebibytes(bytes), mebibytes(granted))})
-			}
-			continue
-		}
-		e, recorded := r.find(limit)
-		if !recorded || !e.ours(now) {
-			continue
-		}
-		begun, err := processStart(ctx, m, s.Namespace.PID)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // it has just ended
+	for i := range queues {
+		q := &queues[i]
+		q.setting.Path, q.setting.Where, q.setting.kind = sysctlPath(q.setting.Setting), Host, number
+		now, err := read(ctx, m, q.setting)
+		if err == nil {
+			q.granted, err = strconv.Atoi(now)
 		}
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("read %s: %w", q.setting.Setting, err)
 		}
-		if begun < e.At {
-			late = append(late, Late{s, s.Name, "it was started before " + setting + " was raised"})
+		if q.setting.Now = now; !q.proxy {
+			q.granted = 2 * min(q.granted, SensorBuffer) // the kernel doubles what is asked for (sock_setsockopt)
+		}
+	}
+	var late []Late
+	for _, s := range sensors {
+		for _, q := range queues {
+			reason, err := q.late(ctx, m, r, s, ask)
+			if err != nil {
+				return nil, err
+			}
+			if reason != "" {
+				late = append(late, Late{s, s.Name, reason})
+				break
+			}
 		}
 	}
 	return late, nil
+}
+
+// late says why a sensor should be restarted for a queue; empty if it need not.
+func (q queue) late(ctx context.Context, m Machine, r Record, s Place, ask SocketBuffer) (string, error) {
+	if bytes, known := ask(s, q.proxy); known {
+		if bytes < q.granted {
+			return fmt.Sprintf("%s has a buffer of %s, a new one gets %s", q.whose, mebibytes(bytes), mebibytes(q.granted)), nil
+		}
+		return "", nil
+	}
+	e, recorded := r.find(q.setting)
+	if !recorded || !e.ours(q.setting.Now) {
+		return "", nil
+	}
+	begun, err := processStart(ctx, m, s.Namespace.PID)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil // it has just ended
+	}
+	if err == nil && begun < e.At {
+		return "it was started before " + q.setting.Setting + " was raised", nil
+	}
+	return "", err
 }
 
 func mebibytes(n int) string {

@@ -56,6 +56,7 @@ type Place struct {
 	Namespace nsenter.Namespace // how to get there
 	Address   netip.Addr        // of its interface on the monitoring network
 	Port      uint16            // on which the sensor listens
+	Published netip.AddrPort    // where the engine publishes that; not valid if it does not
 }
 
 // kind says how values of a setting compare.

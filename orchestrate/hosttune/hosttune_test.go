@@ -557,7 +557,14 @@ fe80000000000000001122fffe334455 17 40 20 80     eth2
 
 func TestLateSensors(t *testing.T) {
 	s := newSetup(t, untuned())
-	buffers := func(bytes int, ok bool) SocketBuffer { return func(Place) (int, bool) { return bytes, ok } }
+	buffers := func(bytes int, known bool) SocketBuffer {
+		return func(_ Place, proxy bool) (int, bool) {
+			if proxy && known {
+				return 32 << 20, true
+			}
+			return bytes, known
+		}
+	}
 	late := func(ask SocketBuffer) string {
 		t.Helper()
 		r, err := s.store.Load(testBoot)
@@ -587,6 +594,10 @@ func TestLateSensors(t *testing.T) {
 	}
 	if got := late(buffers(64<<20, true)); got != "" {
 		t.Errorf("its socket is large: %s", got)
+	}
+	proxied := func(_ Place, proxy bool) (int, bool) { return map[bool]int{false: 64 << 20, true: 212992}[proxy], true }
+	if got := late(proxied); got != "zeek: docker-proxy's socket for it has a buffer of 0.203 MiB, a new one gets 32 MiB" {
+		t.Errorf("got %s", got)
 	}
 	if got := late(buffers(0, false)); got != "zeek: it was started before net.core.rmem_max was raised" { // at 500 s; tuned at 1000 s
 		t.Errorf("got %s", got)

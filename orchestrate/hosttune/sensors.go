@@ -1,6 +1,8 @@
 package hosttune
 
 import (
+	"net/netip"
+
 	"github.com/zeekdemo/zeekdemo/orchestrate"
 	"github.com/zeekdemo/zeekdemo/orchestrate/nsenter"
 )
@@ -14,8 +16,14 @@ func Sensors(containers []orchestrate.Container) []Place {
 			if s.Encap == "" || c.Service != s.Name || !c.Running() || c.PID == 0 {
 				continue
 			}
-			places = append(places, Place{Name: s.Name, Container: c.ID, Started: c.StartedAt.UTC(),
-				Namespace: nsenter.Namespace{PID: c.PID}, Address: c.Addresses[orchestrate.MonitoringNetwork], Port: s.Port})
+			place := Place{Name: s.Name, Container: c.ID, Started: c.StartedAt.UTC(),
+				Namespace: nsenter.Namespace{PID: c.PID}, Address: c.Addresses[orchestrate.MonitoringNetwork], Port: s.Port}
+			for _, p := range c.Ports {
+				if p.ContainerPort == s.Port && p.Protocol == "udp" && p.HostPort != 0 && !place.Published.IsValid() {
+					place.Published = netip.AddrPortFrom(p.HostIP, p.HostPort)
+				}
+			}
+			places = append(places, place)
 		}
 	}
 	return places

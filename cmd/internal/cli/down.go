@@ -32,6 +32,7 @@ func runDown(ctx context.Context, app *App, o downOptions) error {
 	removeForgottenFiles()
 	return app.withEngine(func(e orchestrate.Engine) error {
 		removed := 0
+		_, tuned := tunedBefore(ctx, app, e)
 		err := app.progress(func(p orchestrate.Progress) error {
 			return orchestrate.Down(ctx, e, o.volumes, func(event orchestrate.Event) {
 				if event.State == orchestrate.Done {
@@ -47,6 +48,9 @@ func runDown(ctx context.Context, app *App, o downOptions) error {
 		}
 		if err != nil {
 			return interrupted(ctx, err, "`zeekdemo down` again removes the rest")
+		}
+		if len(tuned) > 0 {
+			fmt.Fprintln(app.Err, "The machine stays tuned; `zeekdemo tune-host --revert` takes that back.")
 		}
 		if removed == 0 {
 			fmt.Fprintln(app.Err, "Nothing to remove: no stack is here.")

@@ -161,9 +161,7 @@ func openTuner(ctx context.Context, app *App, e orchestrate.Engine, o tuneOption
 	info, infoErr := e.Info(ctx)
 	if infoErr == nil {
 		err = t.findSensors(ctx)
-	} else if o.via == string(nsenter.Direct) && ctx.Err() == nil {
-		fmt.Fprintf(app.Err, "Tuning this machine without its sensors: %v\n", infoErr)
-	} else {
+	} else if o.via != string(nsenter.Direct) || ctx.Err() != nil {
 		err = orchestrate.WithHint(infoErr, "start the engine")
 	}
 	if err != nil {
@@ -179,6 +177,9 @@ func openTuner(ctx context.Context, app *App, e orchestrate.Engine, o tuneOption
 	t.machine, t.way, err = nsenter.Open(ctx, e, options)
 	if err != nil {
 		return nil, err
+	}
+	if infoErr != nil {
+		fmt.Fprintf(app.Err, "note: this machine alone, without sensors: %v\n", infoErr)
 	}
 	return t, nil
 }

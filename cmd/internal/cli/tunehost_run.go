@@ -36,11 +36,11 @@ func (t *tuner) plan(ctx context.Context) (hosttune.Plan, error) {
 }
 
 // ask is how the buffers of sockets can be told here.
-func (t *tuner) ask(p hosttune.Place) (int, bool) {
+func (t *tuner) ask(p hosttune.Place, proxy bool) (int, bool) {
 	if t.way != nsenter.Direct {
 		return 0, false
 	}
-	return hosttune.LocalSockets(p)
+	return hosttune.LocalSockets(p, proxy)
 }
 
 func (t *tuner) document(p hosttune.Plan) tuneDocument {

@@ -70,18 +70,8 @@ func (t *tuner) tuneUp(ctx context.Context) error {
 // again tunes the sensors that are new since the machine was tuned. The stack
 // is up by then: what fails is told, and does not fail the command.
 func (u *upTuning) again(ctx context.Context) {
-	store, err := hosttune.UserStore(u.app.Getenv, os.Geteuid())
-	if err != nil || len(store.All()) == 0 {
-		return // nothing was ever tuned by anybody, so that nothing has to be asked
-	}
-	list, err := u.engine.Containers(ctx, orchestrate.ProjectName)
-	if err != nil {
-		return
-	}
-	sensors := hosttune.Sensors(list)
-	boot := u.boot(ctx, sensors)
-	records := slices.DeleteFunc(store.All(), func(r hosttune.Record) bool { return r.Boot != boot || len(r.Entries) == 0 })
-	if boot == "" || len(records) == 0 {
+	sensors, records := tunedBefore(ctx, u.app, u.engine)
+	if len(records) == 0 {
 		return
 	}
 	fresh := slices.DeleteFunc(slices.Clone(sensors), func(p hosttune.Place) bool {
@@ -95,11 +85,28 @@ func (u *upTuning) again(ctx context.Context) {
 	}
 }
 
-// boot asks a sensor for the boot ID of its machine; empty if none answers.
-func (u *upTuning) boot(ctx context.Context, sensors []hosttune.Place) string {
+// tunedBefore returns the sensors that run, and what anybody has recorded of
+// their machine since that was started. Where nothing was ever recorded, nothing
+// is asked.
+func tunedBefore(ctx context.Context, app *App, e orchestrate.Engine) ([]hosttune.Place, []hosttune.Record) {
+	store, err := hosttune.UserStore(app.Getenv, os.Geteuid())
+	if err != nil || len(store.All()) == 0 {
+		return nil, nil
+	}
+	list, err := e.Containers(ctx, orchestrate.ProjectName)
+	if err != nil {
+		return nil, nil
+	}
+	sensors := hosttune.Sensors(list)
+	boot := bootOf(ctx, e, sensors)
+	return sensors, slices.DeleteFunc(store.All(), func(r hosttune.Record) bool { return boot == "" || r.Boot != boot || len(r.Entries) == 0 })
+}
+
+// bootOf asks a sensor for the boot ID of its machine; empty if none answers.
+func bootOf(ctx context.Context, e orchestrate.Engine, sensors []hosttune.Place) string {
 	for _, s := range sensors {
 		var out bytes.Buffer
-		code, err := u.engine.Exec(ctx, s.Container, []string{"cat", "/proc/sys/kernel/random/boot_id"}, &out, &bytes.Buffer{})
+		code, err := e.Exec(ctx, s.Container, []string{"cat", "/proc/sys/kernel/random/boot_id"}, &out, &bytes.Buffer{})
 		if err == nil && code == 0 {
 			return strings.TrimSpace(out.String())
 		}
