@@ -7,7 +7,9 @@ import (
 	"testing"
 
 	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
+	"github.com/moby/moby/api/types/network"
 
 	"github.com/zeekdemo/zeekdemo/assets"
 	"github.com/zeekdemo/zeekdemo/orchestrate"
@@ -44,6 +46,26 @@ func TestOneShotIsMadeFromTheService(t *testing.T) {
 		}
 		if !host.RestartPolicy.IsNone() && host.RestartPolicy.Name != "" {
 			t.Errorf("%s: restarts %s", name, host.RestartPolicy.Name)
+		}
+	}
+}
+
+// Asked to publish, it has each of the service's ports on a free one of
+// loopback, and nowhere else.
+func TestOneShotThatPublishes(t *testing.T) {
+	for name, s := range sensors(t) {
+		config, host, err := oneShotConfig(s, orchestrate.OneShot{Run: "r", Name: "live", Service: name, Publish: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		port := network.MustParsePort(map[string]string{"zeek": "4789/udp", "zeek-geneve": "6081/udp"}[name])
+		bound := host.PortBindings[port]
+		if _, ok := config.ExposedPorts[port]; !ok || len(host.PortBindings) != 1 || len(bound) != 1 || bound[0].HostIP.String() != "127.0.0.1" || bound[0].HostPort != "" {
+			t.Errorf("%s: exposed %v, bound %v", name, config.ExposedPorts, host.PortBindings)
+		}
+		in := &container.NetworkSettings{Ports: network.PortMap{port: {{HostIP: bound[0].HostIP, HostPort: "32768"}}}}
+		if got := published(in); len(got) != 1 || got[0].PublicPort != 32768 || got[0].PrivatePort != port.Num() || got[0].Type != "udp" {
+			t.Errorf("%s: published %+v", name, got)
 		}
 	}
 }

@@ -196,11 +196,18 @@ func TestALostSidecarIsAnError(t *testing.T) {
 	}
 }
 
-func TestADamagedCaptureBySidecar(t *testing.T) {
+// cutSample is a capture that ends within a packet.
+func cutSample(t *testing.T) string {
+	t.Helper()
 	name := filepath.Join(t.TempDir(), "cut.pcap")
 	if err := os.WriteFile(name, samples.Sample()[:2000], 0o600); err != nil {
 		t.Fatal(err)
 	}
+	return name
+}
+
+func TestADamagedCaptureBySidecar(t *testing.T) {
+	name := cutSample(t)
 	to := newSink(t)
 	doc, err := sidecarRun(t, t.Context(), to, nil, func(o *replayOptions) { o.files = []string{name} })
 	if err == nil || !strings.Contains(err.Error(), "cut.pcap: packet") || doc.Verdict != "failed" {
