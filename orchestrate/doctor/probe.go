@@ -17,9 +17,9 @@ import (
 	"github.com/zeekdemo/zeekdemo/orchestrate/nsenter"
 )
 
-// Limit is how long each question may take. Questions that need an answer first
-// (nothing can be asked of an engine that does not answer) wait for it, so all
-// of them take three times as long at worst.
+// Limit is how long each question may take. Some wait for the answer to another
+// (an engine that does not answer is asked nothing more), so all of them take
+// five times as long at worst.
 const Limit = 5 * time.Second
 
 // Prober finds the facts. Its fields are where it looks; tests put other things

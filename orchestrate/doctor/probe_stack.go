@@ -17,7 +17,8 @@ import (
 func (p *Prober) probeStack(ctx context.Context, d Engine, f *Facts, wg *sync.WaitGroup) {
 	wg.Go(func() { f.Networks = look(ctx, p.Limit, d.Networks) })
 	wg.Go(func() {
-		f.Services = look(ctx, p.Limit, func(ctx context.Context) ([]orchestrate.ServiceStatus, error) {
+		// Services that do not answer are each waited for, some by two ways.
+		f.Services = look(ctx, 2*p.Limit, func(ctx context.Context) ([]orchestrate.ServiceStatus, error) {
 			list, err := orchestrate.Status(ctx, p.Engine)
 			if errors.Is(err, orchestrate.ErrNoStack) {
 				err = nil
@@ -148,32 +149,43 @@ func covers(bound, wanted netip.Addr) bool {
 	return !bound.IsValid() || bound.IsUnspecified() || wanted.IsUnspecified() || bound.Unmap() == wanted.Unmap()
 }
 
-// sensors looks at each sensor that runs.
+// sensors looks at each sensor that runs, at all of them at once.
 func (p *Prober) sensors(ctx context.Context, here bool) ([]Sensor, error) {
-	found := []Sensor{}
-	for _, service := range orchestrate.Services() {
-		if service.Encap == "" {
-			continue
+	services := orchestrate.Services()
+	found := make([]*Sensor, len(services))
+	var wg sync.WaitGroup
+	for i, service := range services {
+		if service.Encap != "" {
+			wg.Go(func() { found[i] = p.sensor(ctx, service, here) })
 		}
-		sensor, err := orchestrate.FindSensor(ctx, p.Engine, service.Encap)
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil, err
-			}
-			continue // `stack` says what is wrong with it
-		}
-		s := Sensor{Service: service.Name, Sockets: NotKnown[[]SensorSocket](elsewhere)}
-		if err := p.Reach(ctx, sensor); err != nil {
-			s.Reach = strings.TrimSpace(err.Error())
-		}
-		if here {
-			s.Sockets = look(ctx, p.Limit, func(context.Context) ([]SensorSocket, error) {
-				return p.Sockets(sensor.Container.PID, service.Port)
-			})
-		}
-		found = append(found, s)
 	}
-	return found, nil
+	wg.Wait()
+	list := []Sensor{}
+	for _, s := range found {
+		if s != nil {
+			list = append(list, *s)
+		}
+	}
+	return list, ctx.Err()
+}
+
+// sensor looks at one; nil if it does not run, of which the check of the stack
+// says why.
+func (p *Prober) sensor(ctx context.Context, service orchestrate.Service, here bool) *Sensor {
+	sensor, err := orchestrate.FindSensor(ctx, p.Engine, service.Encap)
+	if err != nil {
+		return nil
+	}
+	s := Sensor{Service: service.Name, Sockets: NotKnown[[]SensorSocket](elsewhere)}
+	if err := p.Reach(ctx, sensor); err != nil {
+		s.Reach = strings.TrimSpace(err.Error())
+	}
+	if here {
+		s.Sockets = look(ctx, p.Limit, func(context.Context) ([]SensorSocket, error) {
+			return p.Sockets(sensor.Container.PID, service.Port)
+		})
+	}
+	return &s
 }
 
 // sensorSockets asks the kernel. A buffer of 0 is one whose size it does not
