@@ -96,7 +96,7 @@ func Compare(a, b Picture) Report {
 		h := difference(before, after)
 		// lo and the bridge are older than the sensors: what they lost before them
 		// was not theirs.
-		h.Wide = h.Wide || a.origin && (h.Hop == HopLoopback || h.Hop == HopBridge)
+		h.Wide = h.Wide || (a.origin || slices.Contains(h.Notes, beganAnew)) && (h.Hop == HopLoopback || h.Hop == HopBridge)
 		r.Hops = append(r.Hops, h)
 	}
 	r.disentangle()

@@ -74,7 +74,7 @@ func (r *Reader) shared(_ context.Context, host *sight, queues map[string]Queuei
 	lo := State{Hop: HopLoopback, Name: "lo"}
 	lo.device("lo", host, queues, queuesErr, false)
 	states := []State{sender, conntrack(host), lo, udp}
-	bridge := State{Hop: HopBridge, Name: r.path.Bridge}
+	bridge := State{Hop: HopBridge, Name: r.path.Bridge, Identity: r.path.Bridge + " " + r.index}
 	if r.path.Bridge == "" {
 		bridge.Name = "bridge"
 		bridge.unknown("the monitoring network's device", errors.New("there is none"))

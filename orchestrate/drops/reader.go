@@ -20,6 +20,7 @@ type Reader struct {
 	path  Path
 	links map[string]link // by sensor's name
 	ports []string        // the bridge's
+	index string          // of the bridge: another one of the same name has another
 	owner map[uint64]owner
 	ask   *asker
 	begun time.Time
@@ -157,6 +158,8 @@ func (r *Reader) topology(ctx context.Context) {
 	byIndex := map[string]string{}
 	r.ports = nil
 	if r.path.Bridge != "" {
+		file := "/sys/class/net/" + r.path.Bridge + "/ifindex"
+		r.index = strings.TrimSpace(r.files.Read(ctx, 0, file)[file].Text)
 		for path := range r.files.Read(ctx, 0, "/sys/class/net/"+r.path.Bridge+"/brif/*/port_no") {
 			name := strings.Split(path, "/")[6]
 			r.ports = append(r.ports, name)
