@@ -46,9 +46,11 @@ type HelperSpec struct {
 	// Image has sh, cat, mkdir, mount, umount and nsenter; Zeek's has.
 	Image string
 	// Pull says whether Image is pulled; empty stands for never.
-	Pull   PullPolicy
-	Script string   // what its shell runs
-	Args   []string // the script's arguments, from $1 on
+	Pull PullPolicy
+	// Progress is told when it is. It may be nil.
+	Progress Progress
+	Script   string   // what its shell runs
+	Args     []string // the script's arguments, from $1 on
 	// Program is the path of this program, on this machine, built for the
 	// engine's platform; it becomes [SidecarProgram]. Empty for none.
 	Program string

@@ -136,9 +136,21 @@ func TestTuneHost(t *testing.T) {
 	t.Setenv("XDG_STATE_HOME", t.TempDir())
 	before := keepHost(t)
 	p.must(t, "up", "--pull", "never")
+	device := fmt.Sprintf("zt%dt", os.Getpid())
+	testenv.IP(t, "link add "+device+" type veth peer name "+device+"p")
+	t.Cleanup(func() { testenv.IP(t, "link del "+device) })
+	features := func() map[string]string {
+		t.Helper()
+		all, err := nsenter.Local().Read(t.Context(), nsenter.Namespace{}, nsenter.Feature(device, "*"))
+		if err != nil || len(all) < 10 {
+			t.Fatalf("features of %s: %v, %v", device, all, err)
+		}
+		return all
+	}
+	featuresBefore := features()
 	var plans []string
 	for _, way := range []string{"direct", "helper"} {
-		plan := p.must(t, "tune-host", "--dry-run", "--json", "--via", way).stdout
+		plan := p.must(t, "tune-host", "--dry-run", "--json", "--via", way, "--interface", device).stdout
 		if r := tuneJSON(t, plan); r.Way != way || r.Applied || len(r.Changes) < 6 {
 			t.Errorf("plan: %s", plan)
 		}
@@ -147,11 +159,14 @@ func TestTuneHost(t *testing.T) {
 			t.Fatalf("a plan has changed something: %v", now)
 		}
 
-		r := tuneJSON(t, p.must(t, "tune-host", "--json", "--via", way).stdout)
+		r := tuneJSON(t, p.must(t, "tune-host", "--json", "--via", way, "--interface", device).stdout)
 		if r.Way != way || !r.Applied || len(r.Late) != 2 {
 			t.Errorf("%s: %+v", way, r)
 		}
 		checkTuned(t, r)
+		if now := features(); now[nsenter.Feature(device, "rx-gro")] != nsenter.Off || now[nsenter.Feature(device, "tx-tcp-segmentation")] != nsenter.Off {
+			t.Errorf("%s: the features of %s are %v", way, device, now)
+		}
 		if again := tuneJSON(t, p.must(t, "tune-host", "--json", "--via", way).stdout); len(again.Changes) != 0 {
 			t.Errorf("%s: a second time changes %v", way, again.Changes)
 		}
@@ -163,6 +178,9 @@ func TestTuneHost(t *testing.T) {
 		after["/proc/sys/net/core/rmem_default"] = "300032\n"
 		if now := readHost(t); !maps.Equal(now, after) {
 			t.Errorf("%s: taken back: %v, want %v", way, now, after)
+		}
+		if now := features(); !maps.Equal(now, featuresBefore) {
+			t.Errorf("%s: taken back: %v, want %v", way, now, featuresBefore)
 		}
 		if mask := sensorMask(t, "zeek") + sensorMask(t, "zeek-geneve"); mask != "" {
 			t.Errorf("%s: a sensor's mask is %q still", way, mask)

@@ -38,7 +38,7 @@ const (
 //   - DAC_OVERRIDE, for the root of a container with a user namespace is not
 //     the owner of these files.
 func (e *Engine) CreateHelper(ctx context.Context, spec orchestrate.HelperSpec) (string, error) {
-	if err := e.haveImage(ctx, spec.Image, spec.Pull); err != nil {
+	if err := e.haveImage(ctx, spec.Image, spec.Pull, events(spec.Progress)); err != nil {
 		return "", err
 	}
 	pids := int64(helperPIDs)
@@ -81,7 +81,7 @@ func (e *Engine) CreateHelper(ctx context.Context, spec orchestrate.HelperSpec) 
 }
 
 // haveImage pulls an image where the policy says so.
-func (e *Engine) haveImage(ctx context.Context, image string, policy orchestrate.PullPolicy) error {
+func (e *Engine) haveImage(ctx context.Context, image string, policy orchestrate.PullPolicy, tell api.EventProcessor) error {
 	if policy != orchestrate.PullAlways {
 		_, err := e.client.ImageInspect(ctx, image)
 		if err == nil {
@@ -99,6 +99,7 @@ func (e *Engine) haveImage(ctx context.Context, image string, policy orchestrate
 	if err != nil {
 		return fmt.Errorf("pull image %s: %w", image, err)
 	}
+	tell.On(api.Resource{ID: "Image " + image, Text: "Pulling", Status: api.Working})
 	pulled, err := e.client.ImagePull(ctx, image, client.ImagePullOptions{RegistryAuth: token})
 	if err == nil {
 		defer pulled.Close()
@@ -107,6 +108,7 @@ func (e *Engine) haveImage(ctx context.Context, image string, policy orchestrate
 	if err != nil {
 		return orchestrate.WithHint(fmt.Errorf("pull image %s: %w", image, err), "see the network and the name")
 	}
+	tell.On(api.Resource{ID: "Image " + image, Text: "Pulled", Status: api.Done})
 	return nil
 }
 

@@ -44,8 +44,9 @@ show() {
 # features PID PATTERN: by this program, for no file has them.
 features() {
 	[ -n "$program" ] || return 0
-	inside "$1" "$program" kernel-file "$2" 2>/dev/null | while read -r line; do
-		printf '%s file %s\n%s\n%s end 0\n' "$mark" "${line%% *}" "${line#* }" "$mark"
+	found=$(inside "$1" "$program" kernel-file "$2" 2>&1) || { said=$found; return 1; }
+	printf '%s\n' "$found" | while read -r line; do
+		[ -z "$line" ] || printf '%s file %s\n%s\n%s end 0\n' "$mark" "${line%% *}" "${line#* }" "$mark"
 	done
 }
 
@@ -62,7 +63,7 @@ look() { # PID PATTERN...
 		/proc/*) show 0 /proc "$root/proc" "$pattern" ;;
 		/sys/*) show 0 /sys "$sys" "$pattern" ;;
 		/etc/sysctl.d/*) show 0 /etc "$root/proc/1/root/etc" "$pattern" ;;
-		/ethtool/*) features "$pid" "$pattern" ;;
+		/ethtool/*) features "$pid" "$pattern" || { detach "$pid"; return 1; } ;;
 		esac
 	done
 	detach "$pid"

@@ -76,6 +76,8 @@ type Options struct {
 	Image string
 	// Pull says whether the image may be pulled; empty for never.
 	Pull orchestrate.PullPolicy
+	// Progress is told when an image is pulled. It may be nil.
+	Progress orchestrate.Progress
 	// Program finds this program, built for the engine's platform. It is only
 	// needed for features of interfaces by way of a helper, see [Feature]; nil
 	// for none.

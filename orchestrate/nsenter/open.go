@@ -32,7 +32,7 @@ func Open(ctx context.Context, engine orchestrate.Engine, o Options) (Machine, W
 	if _, err := engine.Info(ctx); err != nil {
 		return nil, "", orchestrate.WithHint(err, "start the engine; or, as root on its machine: --via direct")
 	}
-	spec := orchestrate.HelperSpec{Image: o.Image, Pull: o.Pull}
+	spec := orchestrate.HelperSpec{Image: o.Image, Pull: o.Pull, Progress: o.Progress}
 	if o.Program != nil {
 		path, err := o.Program()
 		if err != nil {
@@ -113,7 +113,7 @@ func sameProcesses(ctx context.Context, engine orchestrate.Engine) error {
 		}
 		running = true
 		groups, err := os.ReadFile("/proc/" + strconv.Itoa(c.PID) + "/cgroup")
-		if err == nil && strings.Contains(string(groups), c.ID) {
+		if err == nil && strings.Contains(string(groups), c.ID) || c.RunsHere() {
 			return nil
 		}
 	}

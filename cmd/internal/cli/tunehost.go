@@ -167,7 +167,8 @@ func openTuner(ctx context.Context, app *App, e orchestrate.Engine, o tuneOption
 	if err != nil {
 		return nil, err
 	}
-	options := nsenter.Options{Way: nsenter.Way(o.via), Image: o.image, Pull: pull}
+	options := nsenter.Options{Way: nsenter.Way(o.via), Image: o.image, Pull: pull,
+		Progress: func(e orchestrate.Event) { fmt.Fprintf(app.Err, "%s: %s\n", e.ID, e.Text) }}
 	if options.Image == "" {
 		options.Image = t.helperImage(ctx)
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/zeekdemo/zeekdemo/orchestrate"
 	"github.com/zeekdemo/zeekdemo/orchestrate/hosttune"
@@ -154,6 +155,8 @@ type tuningDocument struct {
 
 // tuningStatus looks without any privilege; nil where it cannot be seen so.
 func tuningStatus(ctx context.Context, app *App, e orchestrate.Engine) *tuningDocument {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second) // it is a side issue
+	defer cancel()
 	store, err := hosttune.UserStore(app.Getenv, os.Geteuid())
 	if err != nil {
 		return nil
