@@ -376,4 +376,10 @@ func verifyElsewhere(t *testing.T, p program, env []string) {
 	if why := doc.Captures[0].ViaReason; !strings.Contains(why, "not direct") {
 		t.Errorf("verify does not say why it goes by sidecar: %q", why)
 	}
+	// Its published ports are not this machine's.
+	cmd = exec.Command(p.path, "verify", "--pull", "never", "--via", "published", testenv.Shared(t, "pcaps", "bro.org.pcap"))
+	cmd.Env = append(os.Environ(), env...)
+	if out, _ := cmd.Output(); cmd.ProcessState.ExitCode() != 1 || !bytes.Contains(out, []byte("nobody listens at 127.0.0.1:")) {
+		t.Errorf("published: exit code %d\n%s", cmd.ProcessState.ExitCode(), out)
+	}
 }

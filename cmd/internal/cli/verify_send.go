@@ -101,13 +101,17 @@ func (x sending) check() error {
 	case x.way.via != viaPublished:
 		return nil
 	case x.remote:
-		reasons := append(x.way.reasons, "the engine's machine is not this one, so its published ports are out of reach")
-		return orchestrate.WithHint(fmt.Errorf("reach sensor %s: %s", x.sensor.Service.Name, strings.Join(reasons, "; ")),
-			"--via sidecar sends from beside the sensor, wherever the engine is")
+		return x.unreached("the engine's machine is not this one, so its published ports are out of reach")
 	case !x.to.IsValid():
 		return errUnpublished
 	}
 	return nil
+}
+
+// unreached says that no way leads to the sensor.
+func (x sending) unreached(why string) error {
+	return orchestrate.WithHint(fmt.Errorf("reach sensor %s: %s", x.sensor.Service.Name, strings.Join(append(x.way.reasons, why), "; ")),
+		"--via sidecar sends from beside the sensor, wherever the engine is")
 }
 
 // fromHere sends from this process and records on the way.
@@ -149,6 +153,9 @@ func (x sending) fromHere(ctx context.Context, source forward.Source) error {
 	x.row.Path.Sent, x.row.Path.SentBytes = recorder.Sent()
 	x.row.Path.Refused = tx.Stats().Refused
 	x.row.Report, x.row.Lossless = stats.Snapshot(), &account
+	if x.way.via == viaPublished && x.row.Path.Refused > 0 {
+		err = errors.Join(err, x.unreached(fmt.Sprintf("nobody listens at %s of this machine", x.to)))
+	}
 	return errors.Join(x.untilDamage(err), recorder.Close(), file.Close())
 }
 
