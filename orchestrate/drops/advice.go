@@ -29,7 +29,7 @@ func advice(r *Report, h *HopReport) (reason, cure string) {
 	case HopZeek:
 		return "Zeek itself counts packets that its source dropped", "zeekdemo logs " + h.Sensor
 	case HopCollector:
-		return "the collector could not deliver lines and gave them up: Loki refuses them, or the disk of its queue is full", "zeekdemo logs collector --tail 20"
+		return "Loki refuses lines for good, and the collector gave them up", "zeekdemo logs collector --tail 20"
 	case HopLoki:
 		return "Loki discards lines: " + grownNames(h, RolePart), "zeekdemo logs loki --tail 20"
 	}
@@ -131,6 +131,17 @@ func adviseSocket(r *Report, h *HopReport) (string, string) {
 			"zeekdemo tune-host --restart-sensors"
 	}
 	return "packets come faster than Zeek reads, for longer than its receive buffer can hold" + sizes(h), "zeekdemo replay --lossless require"
+}
+
+// adviseHeld is about a collector that cannot go on.
+func adviseHeld(h *HopReport) (string, string) {
+	switch {
+	case h.grew("otelcol_exporter_enqueue_failed_log_records") > 0:
+		return "its queue cannot take more: the disk is full", "df -h; docker system df"
+	case h.Held > 0:
+		return "it is short of memory", "zeekdemo logs collector --tail 20"
+	}
+	return "Loki does not answer, or refuses for now", "zeekdemo up"
 }
 
 // adviseHost is about hops whose counters other traffic shares.

@@ -9,11 +9,12 @@ import (
 // Verdict is what the arithmetic says of a hop or of the whole way.
 type Verdict string
 
-// The verdicts. The first five are also those of a hop.
+// The verdicts. The first six are also those of a hop.
 const (
 	VerdictClean     Verdict = "clean"     // something came, and nothing was lost
 	VerdictIdle      Verdict = "idle"      // nothing came
 	VerdictLost      Verdict = "lost"      // packets (or log lines) of ours died here
+	VerdictHeld      Verdict = "held up"   // log lines wait, for the next hop does not take them
 	VerdictSuspect   Verdict = "suspect"   // something died here, but other traffic is counted too
 	VerdictUnknown   Verdict = "not known" // what would tell cannot be read
 	VerdictReordered Verdict = "reordered" // nothing was lost, and yet bytes are missed
@@ -45,8 +46,9 @@ type Culprit struct {
 	Sensor string `json:"sensor,omitempty"`
 	Name   string `json:"name"`
 	Lost   uint64 `json:"lost"`
-	Reason string `json:"reason"` // why this usually happens here
-	Cure   string `json:"cure"`   // the command that mends it
+	Held   uint64 `json:"held,omitempty"` // log lines, each time they were refused
+	Reason string `json:"reason"`         // why this usually happens here
+	Cure   string `json:"cure"`           // the command that mends it
 }
 
 // HopReport is what became of packets at one hop.
@@ -58,6 +60,7 @@ type HopReport struct {
 	In      *uint64  `json:"in"`   // null if not known
 	Lost    *uint64  `json:"lost"` // null if not known
 	PerSec  *float64 `json:"lost_per_second"`
+	Held    uint64   `json:"held,omitempty"`         // log lines that were refused for now, each time
 	Wide    bool     `json:"machine_wide,omitempty"` // other traffic is counted too
 	Verdict Verdict  `json:"verdict"`
 	// Notes say what else is to be known: wrapped, began anew, which CPU.
@@ -291,6 +294,8 @@ func (h *HopReport) total() {
 			h.In = plus(h.In, d.Grown)
 		case RoleLost:
 			h.Lost = plus(h.Lost, d.Grown)
+		case RoleHeld:
+			h.Held += d.Grown
 		case RoleVain:
 			h.In, h.Lost = plus(h.In, d.Grown), plus(h.Lost, d.Grown)
 		}

@@ -63,14 +63,24 @@ func (h *HopReport) verdict() Verdict {
 		return VerdictSuspect
 	case *h.Lost > 0:
 		return VerdictLost
+	case h.Held > 0 || h.waits():
+		return VerdictHeld
 	case h.In != nil && *h.In == 0:
 		return VerdictIdle
 	}
 	return VerdictClean
 }
 
+// waits reports whether batches of lines wait at the collector, and none was
+// delivered.
+func (h *HopReport) waits() bool {
+	sent := h.counter(collectorSent)
+	return sent != nil && sent.Grown == 0 && len(h.Queues) > 0 && h.Queues[0].Used > 1
+}
+
 // evidence is what the hops say, gathered.
 type evidence struct {
+	held                    *HopReport // the hop where lines wait
 	suspects, unknown, anew []string
 	traffic                 bool // something came for a sensor
 }
@@ -83,6 +93,8 @@ func (r *Report) evidence() (e evidence) {
 		case h.Verdict == VerdictLost && r.Culprit == nil:
 			reason, cure := advice(r, h)
 			r.Culprit = &Culprit{Hop: h.Hop, Sensor: h.Sensor, Name: h.Name, Lost: *h.Lost, Reason: reason, Cure: cure}
+		case h.Verdict == VerdictHeld:
+			e.held = h
 		case h.Verdict == VerdictSuspect:
 			e.suspects = append(e.suspects, fmt.Sprintf("%s (%d)", h.Name, *h.Lost))
 		case h.Verdict == VerdictUnknown && decisive(h.Hop):
@@ -101,6 +113,10 @@ func (r *Report) evidence() (e evidence) {
 // judge finds the culprit and the verdict of the whole.
 func (r *Report) judge(b Picture) {
 	e := r.evidence()
+	if h := e.held; h != nil && r.Culprit == nil {
+		reason, cure := adviseHeld(h)
+		r.Culprit = &Culprit{Hop: h.Hop, Name: h.Name, Held: h.Held, Reason: reason, Cure: cure}
+	}
 	r.Verdict = r.weigh(e, b)
 	parts := []string{r.sentence(e.unknown)}
 	if len(e.suspects) > 0 {
@@ -119,6 +135,8 @@ func (r *Report) weigh(e evidence, b Picture) Verdict {
 		return VerdictReordered
 	case missed:
 		return VerdictMissed
+	case e.held != nil:
+		return VerdictHeld
 	case len(e.unknown) > 0:
 		return VerdictUnknown
 	case len(e.suspects) > 0:
@@ -154,6 +172,11 @@ func (r *Report) sentence(unknown []string) string {
 			why = fmt.Sprintf("nothing was lost in that time, but %s before, which may have been theirs", count(r.LostBefore, "packet"))
 		}
 		return fmt.Sprintf("%s %s that were logged %s; %s", missing(r.Missed), byteCount(r.Missed.Bytes), during, why)
+	case VerdictHeld:
+		if r.Culprit.Held == 0 {
+			return fmt.Sprintf("nothing was lost %s, but log lines wait at the %s: it delivered none", during, r.Culprit.Name)
+		}
+		return fmt.Sprintf("nothing was lost %s, but log lines do not arrive: the %s refused %s and will be offered them again", during, r.Culprit.Name, count(r.Culprit.Held, "line"))
 	case VerdictUnknown:
 		return fmt.Sprintf("no loss was seen %s, but not all was: not known: %s", during, strings.Join(unknown, ", "))
 	case VerdictSuspect:

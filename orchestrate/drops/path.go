@@ -136,6 +136,7 @@ const (
 	RoleIn   Role = "in"   // packets (or log lines) that came to the hop
 	RoleLost Role = "lost" // some of them died here
 	RoleVain Role = "vain" // came and died here: in and lost
+	RoleHeld Role = "held" // was refused for now, and will be offered again
 	RolePart Role = "part" // of those that are counted as lost elsewhere in the hop: it tells the reason
 	RoleSign Role = "sign" // worth knowing, no loss
 )

@@ -124,6 +124,9 @@ func (a *asker) rest(base string) {
 	}
 }
 
+// collectorSent counts the lines that the collector delivered.
+const collectorSent = "otelcol_exporter_sent_log_records"
+
 // The metrics that are read.
 func zeekNames() []string {
 	return []string{"zeek_net_received_packets_total", "zeek_net_dropped_packets_total", "zeek_net_packet_lag_seconds", "process_start_time_seconds"}
@@ -131,7 +134,7 @@ func zeekNames() []string {
 
 func collectorNames() []string {
 	return []string{"otelcol_receiver_accepted_log_records", "otelcol_receiver_refused_log_records", "otelcol_receiver_failed_log_records",
-		"otelcol_exporter_sent_log_records", "otelcol_exporter_send_failed_log_records", "otelcol_exporter_enqueue_failed_log_records",
+		collectorSent, "otelcol_exporter_send_failed_log_records", "otelcol_exporter_enqueue_failed_log_records",
 		"otelcol_exporter_queue_size", "otelcol_exporter_queue_capacity"}
 }
 
@@ -422,8 +425,9 @@ func logsState(sensor string, m missedAnswer) State {
 	return s
 }
 
-// collectorState counts what the collector gave up. What its receiver refuses it
-// reads again from the file, and what waits for Loki is on disk: neither is lost.
+// collectorState counts what the collector gave up. What it refuses because it
+// lacks memory, or its queue disk space, it reads again from the file, each time
+// counted; and what waits for Loki is on disk: none of that is lost.
 func collectorState(a answer) State {
 	s := State{Hop: HopCollector, Name: "collector", Lines: true}
 	if !s.take(a) {
@@ -431,9 +435,10 @@ func collectorState(a answer) State {
 	}
 	s.sum(RoleIn, a, "otelcol_receiver_accepted_log_records")
 	s.sum(RoleLost, a, "otelcol_exporter_send_failed_log_records")
-	s.sum(RoleLost, a, "otelcol_exporter_enqueue_failed_log_records")
-	s.sum(RoleSign, a, "otelcol_receiver_refused_log_records")
-	s.sum(RoleSign, a, "otelcol_receiver_failed_log_records")
+	s.sum(RoleSign, a, collectorSent)
+	s.sum(RoleHeld, a, "otelcol_exporter_enqueue_failed_log_records")
+	s.sum(RoleHeld, a, "otelcol_receiver_refused_log_records")
+	s.sum(RoleHeld, a, "otelcol_receiver_failed_log_records")
 	if size := a.gauge("otelcol_exporter_queue_capacity"); size > 0 {
 		s.Queues = append(s.Queues, Queue{Used: int64(a.gauge("otelcol_exporter_queue_size")), Size: int64(size), Unit: "batches", Exact: true})
 	}

@@ -113,7 +113,7 @@ func TestRealMetrics(t *testing.T) {
 	for hop, want := range map[Hop]map[string]uint64{
 		HopZeek: {"zeek_net_received_packets_total": 17557, "zeek_net_dropped_packets_total": 0},
 		HopCollector: {"otelcol_receiver_accepted_log_records": 62, "otelcol_exporter_send_failed_log_records": 0,
-			"otelcol_exporter_enqueue_failed_log_records": 0, "otelcol_receiver_refused_log_records": 0, "otelcol_receiver_failed_log_records": 0},
+			"otelcol_exporter_enqueue_failed_log_records": 0, "otelcol_exporter_sent_log_records": 62, "otelcol_receiver_refused_log_records": 0, "otelcol_receiver_failed_log_records": 0},
 		HopLoki: {"loki_distributor_lines_received_total": 62, "loki_discarded_samples_total": 0},
 		HopLogs: {"connections with missed bytes": 3, "missed bytes": 14713, "connections with missed bytes, begun since the first look": 3},
 	} {
@@ -132,7 +132,7 @@ func TestRealMetrics(t *testing.T) {
 }
 
 // Lines that Loki refuses for good cannot be delivered: the same lines, lost
-// once. A queue on a full disk takes nothing.
+// once.
 func TestLostLines(t *testing.T) {
 	s := newStack(t)
 	s.collector, s.loki = readText(t, "testdata/collector.metrics"), readText(t, "testdata/loki.metrics")
@@ -146,9 +146,9 @@ func TestLostLines(t *testing.T) {
 		!strings.HasPrefix(r.Sentence, "5 log lines lost") {
 		t.Errorf("%s\n%+v", r.Sentence, r.Culprit)
 	}
-	s.collector += `otelcol_exporter_enqueue_failed_log_records{exporter="otlp_http"} 40` + "\n"
+	s.collector += `otelcol_exporter_send_failed_log_records{exporter="otlp_grpc"} 7` + "\n"
 	r = Compare(refused, s.states(t))
-	if r.LostLines != 40 || r.Culprit.Hop != HopCollector || !strings.Contains(r.Culprit.Reason, "disk") || r.Culprit.Cure != "zeekdemo logs collector --tail 20" {
+	if r.LostLines != 7 || r.Culprit.Hop != HopCollector || r.Culprit.Cure != "zeekdemo logs collector --tail 20" {
 		t.Errorf("%s\n%+v", r.Sentence, r.Culprit)
 	}
 	// One that was restarted counts anew.
@@ -156,6 +156,25 @@ func TestLostLines(t *testing.T) {
 	r = Compare(refused, s.states(t))
 	if h := r.hop(HopLoki, ""); *h.Lost != 5 || len(h.Notes) != 1 {
 		t.Errorf("%+v", h)
+	}
+}
+
+// A collector whose disk is full, or whose Loki is away, loses nothing: it reads
+// the files again. That nothing arrives is named.
+func TestLinesThatWait(t *testing.T) {
+	s := newStack(t)
+	s.loki, s.collector = readText(t, "testdata/loki.metrics"), readText(t, "testdata/collector_full.metrics")
+	full := s.states(t)
+	s.collector = strings.Replace(s.collector, `enqueue_failed_log_records{exporter="otlp_http"} 1000`, `enqueue_failed_log_records{exporter="otlp_http"} 1200`, 1)
+	r := Compare(full, s.states(t))
+	if r.Verdict != VerdictHeld || r.LostLines != 0 || r.Culprit.Hop != HopCollector || r.Culprit.Held != 200 || !strings.Contains(r.Culprit.Reason, "disk is full") ||
+		!strings.Contains(r.Sentence, "the collector refused 200 lines") {
+		t.Errorf("%s: %s\n%+v", r.Verdict, r.Sentence, r.Culprit)
+	}
+	full = s.states(t)
+	r = Compare(full, s.states(t)) // fifteen batches wait, and nothing is sent
+	if r.Verdict != VerdictHeld || r.Culprit.Held != 0 || !strings.Contains(r.Culprit.Reason, "Loki does not answer") {
+		t.Errorf("%s: %s\n%+v", r.Verdict, r.Sentence, r.Culprit)
 	}
 }
 

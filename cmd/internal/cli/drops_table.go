@@ -141,6 +141,8 @@ func hopVerdict(r drops.Report, h drops.HopReport) string {
 		if r.Culprit != nil && r.Culprit.Hop == h.Hop && r.Culprit.Sensor == h.Sensor {
 			text = "LOST HERE FIRST"
 		}
+	case drops.VerdictHeld:
+		text = "lines wait"
 	case drops.VerdictSuspect:
 		text = "lost on this machine, ours or not"
 	case drops.VerdictMissed:
