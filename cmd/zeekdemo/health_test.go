@@ -25,6 +25,9 @@ func TestPathHealth(t *testing.T) {
 		}
 		return nil
 	})
+	if got := firing(t); len(got) > 0 {
+		t.Errorf("on a stack that was just started: %q", got)
+	}
 
 	docker(t, "restart", "zeekdemo-zeek-geneve-1") // its exporter stays in the network namespace of before
 	docker(t, "stop", "zeekdemo-loki-1")
@@ -37,8 +40,11 @@ func TestPathHealth(t *testing.T) {
 	broken := []string{"CollectorCannotDeliver", "HostSocketDrops host", "PathNotWatched zeek-geneve", "SensorDown zeek",
 		"SensorQueueFull zeek", "SensorReadsNothing zeek", "SensorSocketDrops zeek", "ServiceDown loki"}
 	eventually(t, 45*time.Second, "alerts fire", func() error {
-		if got := firing(t); !slices.Equal(got, broken) {
-			return fmt.Errorf("%q, want %q", got, broken)
+		got := firing(t) // a flood may overflow a CPU's backlog as well
+		for _, name := range broken {
+			if !slices.Contains(got, name) {
+				return fmt.Errorf("%q without %s", got, name)
+			}
 		}
 		return nil
 	})
