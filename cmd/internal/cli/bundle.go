@@ -102,18 +102,33 @@ func mayCreate(path string) error {
 	if _, err := os.Lstat(path); err == nil {
 		return orchestrate.WithHint(fmt.Errorf("write the bundle %s: %w", path, fs.ErrExist), "remove it, or choose another name")
 	}
-	if info, err := os.Stat(filepath.Dir(path)); err != nil || !info.IsDir() {
-		return fmt.Errorf("write the bundle %s: there is no folder %s", path, filepath.Dir(path))
+	f, err := createBeside(path)
+	if err != nil {
+		return err
 	}
-	return nil
+	f.Close()
+	return os.Remove(f.Name())
+}
+
+// createBeside makes a file of its owner only, mode 0600, in the folder of path.
+func createBeside(path string) (*os.File, error) {
+	f, err := os.CreateTemp(filepath.Dir(path), ".zeekdemo-bundle-*")
+	var cause *fs.PathError
+	if errors.As(err, &cause) {
+		err = cause.Err // its own name means nothing to anybody
+	}
+	if err != nil {
+		return nil, fmt.Errorf("write the bundle %s: create a file in its folder: %w", path, err)
+	}
+	return f, nil
 }
 
 // writeBundle writes a file that is there as a whole or not at all, for its
 // owner only, and returns its size.
 func writeBundle(path string, b doctor.Bundle, now time.Time) (size int64, err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), ".zeekdemo-bundle-*") // mode 0600
+	f, err := createBeside(path)
 	if err != nil {
-		return 0, fmt.Errorf("write the bundle: %w", err)
+		return 0, err
 	}
 	defer func() {
 		f.Close()

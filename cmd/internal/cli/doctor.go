@@ -21,8 +21,9 @@ import (
 )
 
 type doctorOptions struct {
-	json   bool
-	bundle string
+	json    bool
+	bundles bool   // a bundle was asked for,
+	bundle  string // in this file
 }
 
 func newDoctor(app *App) *cobra.Command {
@@ -41,16 +42,19 @@ versions, configuration, the ends of the logs, counters, and what the doctor
 says. Passwords and tokens are removed, and logs of your traffic are left out.
 The file is for your eyes first: what is in it is listed.`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return runDoctor(cmd.Context(), app, o) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.bundles = cmd.Flags().Changed("bundle")
+			return runDoctor(cmd.Context(), app, o)
+		},
 	}
 	f := cmd.Flags()
 	f.BoolVar(&o.json, "json", false, "print one JSON document")
-	f.StringVar(&o.bundle, "bundle", "", "write a bundle for a bug report into this file, *.tar.gz")
+	f.StringVar(&o.bundle, "bundle", "", "write a bundle for a bug report into this `FILE`.tar.gz")
 	return cmd
 }
 
 func (o doctorOptions) validate() error {
-	if o.bundle != "" && !strings.HasSuffix(o.bundle, ".tar.gz") && !strings.HasSuffix(o.bundle, ".tgz") {
+	if o.bundles && !strings.HasSuffix(o.bundle, ".tar.gz") && !strings.HasSuffix(o.bundle, ".tgz") {
 		return usagef("--bundle %q: want a name that ends in .tar.gz", o.bundle)
 	}
 	return nil
@@ -60,7 +64,7 @@ func runDoctor(ctx context.Context, app *App, o doctorOptions) error {
 	if err := o.validate(); err != nil {
 		return err
 	}
-	if o.bundle != "" {
+	if o.bundles {
 		return runBundle(ctx, app, o)
 	}
 	engine, connectErr := app.Connect(app.Err)
