@@ -235,7 +235,7 @@ func kernelRows(k tcmirror.Mirror) [][]string {
 
 // reportKernel prints what the mirrors did.
 func (m *mirror) reportKernel(running []tcmirror.Mirror, begun time.Time, accounts []losslessDocument, runErr error) error {
-	rep := forward.Report{Finished: !m.o.detach, Start: begun, End: time.Now(), ElapsedSeconds: time.Since(begun).Seconds(), Refused: []forward.RefusedCount{}}
+	rep := forward.Report{Finished: !m.o.detach, Refused: []forward.RefusedCount{}}
 	var lost uint64
 	for _, k := range running {
 		rep.DatagramsSent += k.Stats.Tunnel.Packets
@@ -243,6 +243,7 @@ func (m *mirror) reportKernel(running []tcmirror.Mirror, begun time.Time, accoun
 		rep.InnerBytes += k.Stats.Received.Bytes + k.Stats.Sent.Bytes
 		lost += k.Stats.Lost()
 	}
+	setTime(&rep, begun, time.Now())
 	doc := m.document(rep)
 	doc.Mirrors = running
 	result := runErr
