@@ -88,10 +88,13 @@ func (s *Session) Apply(ctx context.Context, p Plan) ([]Item, error) {
 func (s *Session) Rollback(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
 	var failed []error
-	for _, i := range slices.Backward(s.done) {
-		err := set(ctx, s.m, i, i.Now)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			failed = append(failed, fmt.Errorf("take back %s: %w", i, err))
+	for range 2 { // a feature may need another one first
+		failed = nil
+		for _, i := range slices.Backward(s.done) {
+			err := set(ctx, s.m, i, i.Now)
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				failed = append(failed, fmt.Errorf("take back %s: %w", i, err))
+			}
 		}
 	}
 	s.done = nil

@@ -50,19 +50,21 @@ func sysctls() []sysctl {
 func sysctlPath(name string) string { return "/proc/sys/" + strings.ReplaceAll(name, ".", "/") }
 
 // offloads are the features that are to be off on an interface that is captured
-// from, where the driver lets us: their names in the kernel, and why.
+// from, where the driver lets us: their names in the kernel, and why. One that
+// needs another one comes before it (netdev_fix_features in net/core/dev.c), for
+// they are restored in the other direction.
 func offloads() []struct{ name, why string } {
 	const joins = ": joins received packets into ones that never were on the wire"
 	const splits = ": sent packets are captured before they are split for the wire"
 	return []struct{ name, why string }{
-		{"rx-gro", "gro" + joins},
-		{"rx-gro-hw", "gro" + joins},
 		{"rx-lro", "lro" + joins},
-		{"tx-generic-segmentation", "gso" + splits},
-		{"tx-tcp-segmentation", "tso" + splits},
-		{"tx-tcp6-segmentation", "tso" + splits},
-		{"tx-tcp-ecn-segmentation", "tso" + splits},
+		{"rx-gro-hw", "gro" + joins},
+		{"rx-gro", "gro" + joins},
 		{"tx-tcp-mangleid-segmentation", "tso" + splits},
+		{"tx-tcp-ecn-segmentation", "tso" + splits},
+		{"tx-tcp6-segmentation", "tso" + splits},
+		{"tx-tcp-segmentation", "tso" + splits},
+		{"tx-generic-segmentation", "gso" + splits},
 	}
 }
 

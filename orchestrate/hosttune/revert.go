@@ -74,20 +74,24 @@ func (e Entry) fate(now string) Fate {
 // the rest where ctx is done; what was done is forgotten only at the end, so
 // that it can be interrupted anywhere and repeated.
 func Revert(ctx context.Context, m Machine, store Records, r Record, list []Undo) error {
+	todo := slices.DeleteFunc(slices.Clone(list), func(u Undo) bool { return u.Fate != Restore })
 	var failed []error
-	var left []Entry
-	for _, u := range list {
-		if u.Fate != Restore {
-			continue
-		}
-		if err := set(ctx, m, u.item, u.Before); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	for range 2 { // a feature may need another one first
+		failed = nil
+		todo = slices.DeleteFunc(todo, func(u Undo) bool {
+			err := set(ctx, m, u.item, u.Before)
+			if err == nil || errors.Is(err, fs.ErrNotExist) {
+				return true
+			}
 			failed = append(failed, fmt.Errorf("restore %s: %w", u.item, err))
-			left = append(left, u.entry)
-		}
+			return false
+		})
 	}
-	slices.Reverse(left) // as they were recorded
-	r.Entries = left
-	if len(left) == 0 {
+	r.Entries = nil
+	for _, u := range slices.Backward(todo) { // as they were recorded
+		r.Entries = append(r.Entries, u.entry)
+	}
+	if len(todo) == 0 {
 		r.Interfaces = nil
 	}
 	return errors.Join(append(failed, store.Save(r))...)
