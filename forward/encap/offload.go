@@ -34,7 +34,7 @@ func (x *Splitter) Split(frame []byte, size int, rawIP bool) bool {
 		x.udp = true
 	}
 	s := &x.super
-	if !ok || size <= 0 || s.end > len(frame) || s.end-s.payload <= size {
+	if !ok || size <= 0 || s.ip+ipLength(frame[s.ip:]) > len(frame) || s.end-s.payload <= size {
 		return false
 	}
 	x.headers = append(append(x.headers[:0], frame[:s.ip+s.fixed()]...), frame[s.ip+s.fixed()+s.jumbo:s.payload]...)

@@ -1,0 +1,189 @@
+package encap
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"testing"
+)
+
+// merged is an Ethernet frame as an offload leaves it: a transport header in front
+// of n bytes that count up, in IPv4 or IPv6, behind a VLAN tag or none.
+func merged(v6, tagged, udp bool, n int) []byte {
+	frame := []byte("\x02\x00\x00\x00\x00\x02\x02\x00\x00\x00\x00\x01")
+	if tagged {
+		frame = append(frame, 0x81, 0, 0, 100)
+	}
+	head, proto := make([]byte, 32), byte(protoTCP) // with options
+	binary.BigEndian.PutUint32(head, 0x00500401)
+	if udp {
+		head, proto = head[:8], protoUDP
+		binary.BigEndian.PutUint16(head[4:], uint16(8+n))
+	} else {
+		binary.BigEndian.PutUint32(head[4:], 0xffffff00) // wraps around
+		head[12], head[13] = 8<<4, tcpPSH|0x10
+	}
+	total := len(head) + n
+	if v6 {
+		ip := make([]byte, ipv6Len)
+		ip[0], ip[6], ip[7], ip[8], ip[24] = 0x60, proto, 64, 0xfd, 0xfd
+		binary.BigEndian.PutUint16(ip[4:], uint16(total))
+		frame = append(append(frame, 0x86, 0xdd), ip...)
+	} else {
+		ip := make([]byte, ipv4Len)
+		copy(ip, []byte{0x45, 0, 0, 0, 0xff, 0xfe, 0x40, 0, 64, proto, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2})
+		binary.BigEndian.PutUint16(ip[2:], uint16(ipv4Len+total))
+		frame = append(append(frame, 0x08, 0), ip...)
+	}
+	frame = append(frame, head...)
+	for i := range n {
+		frame = append(frame, byte(i)^byte(i>>8))
+	}
+	return frame
+}
+
+// Segments carry the payload once and in order, in packets of the given size, and
+// every one is right in itself.
+func TestSplitMakesWholePackets(t *testing.T) {
+	var x Splitter
+	for _, v6 := range []bool{false, true} {
+		for _, tagged := range []bool{false, true} {
+			for _, udp := range []bool{false, true} {
+				t.Run(fmt.Sprintf("IPv6 %v, tagged %v, UDP %v", v6, tagged, udp), func(t *testing.T) {
+					frame := merged(v6, tagged, udp, 10_000)
+					whole := bytes.Clone(frame)
+					if !x.Split(frame, 1448, false) {
+						t.Fatal("it is not split")
+					}
+					var payload []byte
+					n := 0
+					for segment, ok := x.Next(); ok; segment, ok = x.Next() {
+						at, proto, ok := locateTransport(segment, false)
+						if !ok || (proto == protoUDP) != udp {
+							t.Fatalf("segment %d is protocol %d", n, proto)
+						}
+						if length := ipLength(segment[at.ip:]); length != len(segment)-at.ip {
+							t.Errorf("segment %d: length field %d of %d", n, length, len(segment)-at.ip)
+						}
+						before := bytes.Clone(segment)
+						if !FillChecksum(segment, false) || !bytes.Equal(before, segment) {
+							t.Errorf("segment %d: wrong checksum", n)
+						}
+						if !v6 && binary.BigEndian.Uint16(segment[at.ip+4:]) != uint16(0xfffe+n) {
+							t.Errorf("segment %d: identification %#x", n, segment[at.ip+4:at.ip+6])
+						}
+						head := 8
+						if !udp {
+							head = 32
+							if seq := binary.BigEndian.Uint32(segment[at.transport+4:]); seq != uint32(0xffffff00+n*1448) {
+								t.Errorf("segment %d: sequence number %#x", n, seq)
+							}
+						}
+						payload = append(payload, segment[at.transport+head:]...)
+						n++
+					}
+					at, _, _ := locateTransport(whole, false)
+					if n != 7 || !bytes.HasSuffix(whole[at.transport:], payload) || len(payload) != 10_000 {
+						t.Errorf("%d segments with %d bytes", n, len(payload))
+					}
+					if !bytes.Equal(frame, whole) {
+						t.Error("the frame was changed")
+					}
+				})
+			}
+		}
+	}
+}
+
+func TestWhatIsNotMergedIsNotSplit(t *testing.T) {
+	var x Splitter
+	fragment := merged(false, false, true, 5000)
+	fragment[20] = 0x20 // more fragments
+	tunnel := merged(false, false, true, 5000)
+	tunnel[23] = 47 // GRE
+	for name, c := range map[string]struct {
+		frame []byte
+		size  int
+	}{
+		"small enough":     {merged(false, false, false, 1000), 1448},
+		"size 0":           {merged(false, false, false, 5000), 0},
+		"a fragment":       {fragment, 1448},
+		"another protocol": {tunnel, 1448},
+		"cut":              {merged(false, false, false, 5000)[:3000], 1448},
+		"nothing":          {nil, 1448},
+	} {
+		if x.Split(c.frame, c.size, false) {
+			t.Errorf("%s: it is split", name)
+		}
+	}
+}
+
+// The two ways to complete a checksum agree: from the pseudo-header's sum, and
+// from nothing.
+func TestOpenChecksumsAreCompleted(t *testing.T) {
+	for _, v6 := range []bool{false, true} {
+		for _, udp := range []bool{false, true} {
+			for _, n := range []int{0, 1, 100, 1001} {
+				frame := merged(v6, false, udp, n)
+				at, proto, _ := locateTransport(frame, false)
+				field := map[byte]int{protoTCP: 16, protoUDP: 6}[proto]
+				addresses := frame[at.ip+12 : at.ip+20]
+				if v6 {
+					addresses = frame[at.ip+8 : at.ip+40]
+				}
+				open := bytes.Clone(frame)
+				pseudo := fold(sum(0, addresses) + uint64(proto) + uint64(len(frame)-at.transport))
+				binary.BigEndian.PutUint16(open[at.transport+field:], pseudo)
+				if !PartialChecksum(open, at.transport, field) || !FillChecksum(frame, false) || !bytes.Equal(open, frame) {
+					t.Errorf("IPv6 %v, UDP %v, %d bytes: %x and %x", v6, udp, n, open[at.transport:at.transport+20], frame[at.transport:][:8])
+				}
+				if padded := append(bytes.Clone(frame), 1, 2, 3); !FillChecksum(padded, false) || !bytes.HasPrefix(padded, frame) {
+					t.Error("padding counts")
+				}
+			}
+		}
+	}
+	if PartialChecksum(make([]byte, 20), 10, 16) || PartialChecksum(make([]byte, 60), 34, 8) || FillChecksum(make([]byte, 10), false) {
+		t.Error("something was written that is not there")
+	}
+}
+
+func TestATagIsPutBack(t *testing.T) {
+	frame := []byte("....\x02\x00\x00\x00\x00\x02\x02\x00\x00\x00\x00\x01\x08\x00rest")
+	InsertTag(frame, 0x88a8, 0xe123)
+	if want := "\x02\x00\x00\x00\x00\x02\x02\x00\x00\x00\x00\x01\x88\xa8\xe1\x23\x08\x00rest"; string(frame) != want {
+		t.Errorf("%x", frame)
+	}
+}
+
+func TestSplittingDoesNotAllocate(t *testing.T) {
+	var x Splitter
+	frame := merged(false, false, false, 60_000)
+	if n := testing.AllocsPerRun(100, func() {
+		x.Split(frame, 1448, false)
+		for _, ok := x.Next(); ok; _, ok = x.Next() {
+		}
+	}); n != 0 {
+		t.Errorf("%.1f allocations", n)
+	}
+}
+
+func FuzzSplit(f *testing.F) {
+	f.Add(merged(false, true, false, 5000), 1448)
+	f.Add(merged(true, false, true, 5000), 100)
+	f.Fuzz(func(t *testing.T, frame []byte, size int) {
+		var x Splitter
+		if !x.Split(frame, size, false) {
+			return
+		}
+		for i := 0; ; i++ {
+			segment, ok := x.Next()
+			if !ok {
+				return
+			}
+			if len(segment) > len(frame) || i > len(frame) {
+				t.Fatalf("segment %d of %d bytes, of a frame of %d", i, len(segment), len(frame))
+			}
+		}
+	})
+}
