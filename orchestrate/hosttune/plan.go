@@ -62,6 +62,7 @@ func offloads() []struct{ name, why string } {
 		{"rx-gro", "gro" + joins},
 		{"tx-tcp-mangleid-segmentation", "tso" + splits},
 		{"tx-tcp-ecn-segmentation", "tso" + splits},
+		{"tx-tcp-accecn-segmentation", "tso" + splits},
 		{"tx-tcp6-segmentation", "tso" + splits},
 		{"tx-tcp-segmentation", "tso" + splits},
 		{"tx-generic-segmentation", "gso" + splits},
