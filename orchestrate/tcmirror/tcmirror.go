@@ -25,7 +25,12 @@
 //
 // A sensor on a network of this machine is bound to that network's device: when it
 // is gone, so is the way, and copies of the traffic do not leave by the default
-// route.
+// route. (That holds for vxlan; a geneve device cannot be bound.)
+//
+// A frame waits for the receiving end of a veth pair in the queue of the CPU that
+// sends it. So the frames of one flow stay in order on their way into a container
+// as long as one CPU handles the flow, as with a network card's own queues, or
+// receive packet steering is on where they arrive.
 //
 // Every function works in the network namespace of the calling thread, and needs
 // CAP_NET_ADMIN there.

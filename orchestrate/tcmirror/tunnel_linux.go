@@ -94,15 +94,19 @@ func (t *tunnel) vxlan(data *nl.RtAttr) {
 	}
 }
 
-// geneve has its destination in the device, with the port that it listens on.
+// geneve has its destination in the device, with the port that it listens on; the
+// kernel allows one device of a VNI to a destination.
 func (t *tunnel) geneve(data *nl.RtAttr) {
 	data.AddRtAttr(nl.IFLA_GENEVE_ID, nl.Uint32Attr(t.vni))
 	data.AddRtAttr(nl.IFLA_GENEVE_PORT, networkPort(t.sensor.Port()))
 	if t.single {
 		data.AddRtAttr(nl.IFLA_GENEVE_PORT_RANGE, append(networkPort(onePort), networkPort(onePort+1)...))
 	}
-	data.AddRtAttr(nl.IFLA_GENEVE_UDP_CSUM, []byte{0})
-	data.AddRtAttr(nl.IFLA_GENEVE_UDP_ZERO_CSUM6_TX, []byte{0})
+	checksum := byte(0)
+	if t.sensor.Addr().Is6() {
+		checksum = 1 // receivers want one over IPv6
+	}
+	data.AddRtAttr(nl.IFLA_GENEVE_UDP_CSUM, []byte{checksum})
 	geneveRemote(data, t.sensor.Addr())
 }
 

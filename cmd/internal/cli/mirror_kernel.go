@@ -56,6 +56,9 @@ func (k kernelRequest) specs(ctx context.Context) ([]tcmirror.Spec, error) {
 // possible says why the kernel cannot mirror so; errors.ErrUnsupported is in it
 // where the forwarder may be able to. It leaves nothing behind.
 func (k kernelRequest) possible(ctx context.Context) error {
+	if k.Encap == tcmirror.GENEVE && len(k.Interfaces) > 1 {
+		return fmt.Errorf("the kernel has one geneve device for a VNI and a sensor, so one interface: %w", errors.ErrUnsupported)
+	}
 	specs, err := k.specs(ctx)
 	for _, s := range specs {
 		if err == nil {
