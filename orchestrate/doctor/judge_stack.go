@@ -157,7 +157,7 @@ func judgeBuffers(f Facts) Line {
 		case least < bufferWant:
 			small = append(small, s.Service)
 		}
-		words = append(words, fmt.Sprintf("%s %s", s.Service, size(least)))
+		words = append(words, fmt.Sprintf("%s %s", s.Service, kernelSize(least)))
 	}
 	fact := strings.Join(words, ", ") + dropped(drops)
 	switch {
@@ -169,6 +169,14 @@ func judgeBuffers(f Facts) Line {
 		return warning(fact, "zeekdemo replay waits for the sensor; other senders have to be slower")
 	}
 	return ok(fact)
+}
+
+// kernelSize writes a size that the kernel chose, which is one of binary units.
+func kernelSize(n int) string {
+	if n < 1<<20 {
+		return fmt.Sprintf("%d KiB", n>>10)
+	}
+	return fmt.Sprintf("%d MiB", n>>20)
 }
 
 func dropped(n uint64) string {

@@ -208,12 +208,12 @@ func TestChecks(t *testing.T) {
 			f.Tuning = Fact[hosttune.Status]{Why: elsewhere, Remedy: "zeekdemo tune-host --status"}
 		}, Unknown, "machine is another one", "tune-host --status"},
 
-		{"buffers", "large", nil, OK, "zeek 67 MB", ""},
+		{"buffers", "large", nil, OK, "zeek 64 MiB", ""},
 		{"buffers", "untuned", func(f *Facts) {
 			f.Tuning = Known(tuning(hosttune.Wants))
 			f.Sensors.Value[0].Sockets = buffersOf(425984)
-		}, Warning, "zeek 426 kB; a burst of 387 packets fills it", "tune-host --restart-sensors"},
-		{"buffers", "tuned later", func(f *Facts) { f.Sensors.Value[0].Sockets = buffersOf(64<<20, 425984) }, Warning, "zeek 426 kB; opened before the tuning", "--restart-sensors"},
+		}, Warning, "zeek 416 KiB; a burst of 387 packets fills it", "tune-host --restart-sensors"},
+		{"buffers", "tuned later", func(f *Facts) { f.Sensors.Value[0].Sockets = buffersOf(64<<20, 425984) }, Warning, "zeek 416 KiB; opened before the tuning", "--restart-sensors"},
 		{"buffers", "large, and yet", func(f *Facts) { f.Sensors.Value[0].Sockets.Value[0].Drops = 17 }, Warning, "17 datagrams dropped", "slower"},
 		{"buffers", "without root", func(f *Facts) { f.Sensors.Value[0].Sockets = buffersOf(0) }, Unknown, "only root", "sudo zeekdemo doctor"},
 		{"buffers", "no socket", func(f *Facts) { f.Sensors.Value[0].Sockets = buffersOf() }, Warning, "has no socket", "zeekdemo logs zeek"},
