@@ -2,6 +2,7 @@ package tcmirror
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -12,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/vishvananda/netlink/nl"
 
 	"github.com/zeekdemo/zeekdemo/testdata/testenv"
 )
@@ -230,5 +233,28 @@ func TestWithoutPrivilege(t *testing.T) {
 	fmt.Println("lists", all[0].Device, "\n", err, "\n", Supports(other), "\n", all[0].Stop())
 	if !errors.Is(err, os.ErrPermission) {
 		t.Error(err)
+	}
+}
+
+// This machine's kernel may have no geneve devices; what one is asked for is
+// checked all the same.
+func TestGeneveAttributes(t *testing.T) {
+	for _, test := range []struct {
+		sensor   string
+		remote   uint16
+		checksum byte
+	}{{"10.2.0.2:6081", nl.IFLA_GENEVE_REMOTE, 0}, {"[fd02::2]:6082", nl.IFLA_GENEVE_REMOTE6, 1}} {
+		tun := tunnel{encap: GENEVE, vni: labVNI, sensor: netip.MustParseAddrPort(test.sensor)}
+		data := nl.NewRtAttr(nl.IFLA_INFO_DATA, nil)
+		tun.geneve(data)
+		got, err := attributes(data.Serialize()[4:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		addr, _ := netip.AddrFromSlice(got[test.remote])
+		port := binary.BigEndian.Uint16(got[nl.IFLA_GENEVE_PORT])
+		if netip.AddrPortFrom(addr, port) != tun.sensor || binary.NativeEndian.Uint32(got[nl.IFLA_GENEVE_ID]) != labVNI || got[nl.IFLA_GENEVE_UDP_CSUM][0] != test.checksum || len(got) != 4 {
+			t.Errorf("%s: %v", test.sensor, got)
+		}
 	}
 }

@@ -172,25 +172,26 @@ func stopKernelMirrors(app *App, interfaces []string) ([]tcmirror.Mirror, error)
 }
 
 // followDetached points the mirrors that no process watches to where the stack's
-// sensors are now, and tells of each that it moved.
-func followDetached(app *App, services []orchestrate.ServiceStatus) (moved []string, err error) {
+// sensors are now, and says of each what came of it.
+func followDetached(app *App, services []orchestrate.ServiceStatus) {
 	all, err := app.kernelMirrors()
+	if err != nil {
+		fmt.Fprintln(app.Err, "warning:", err)
+	}
 	at, exclude := sensorAddresses(services)
 	for _, m := range all {
 		to, ok := at[m.Service]
 		if !m.Detached || !m.Alive || !ok {
 			continue
 		}
-		changed, e := m.Follow(to, exclude)
-		if e != nil {
-			err = errors.Join(err, fmt.Errorf("point the mirror of %s to %s: %w", m.Interface, to, e))
+		changed, err := m.Follow(to, exclude)
+		if err != nil {
+			fmt.Fprintf(app.Err, "warning: point the mirror of %s to %s: %v; run `zeekdemo up` again as root\n", m.Interface, to, err)
 		}
-		if !changed {
-			continue
+		if changed {
+			fmt.Fprintf(app.Err, "The mirror of %s goes to %s at %s now.\n", m.Interface, m.Service, to)
 		}
-		moved = append(moved, fmt.Sprintf("The mirror of %s goes to %s at %s now.", m.Interface, m.Service, to))
 	}
-	return moved, err
 }
 
 // tellMirrors says which mirrors to the stack remain, when the stack has gone.

@@ -122,11 +122,8 @@ func runUp(ctx context.Context, app *App, o upOptions) error {
 		return interrupted(ctx, err, "`zeekdemo up` again completes the stack, `zeekdemo down` removes what is there of it")
 	}
 	printWelcome(app, services, settings)
-	moved, err := followDetached(app, services)
-	for _, line := range moved {
-		fmt.Fprintln(app.Err, line)
-	}
-	return err
+	followDetached(app, services)
+	return nil
 }
 
 // printWelcome tells where to look and what to type next.
