@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"os/exec"
 	"strings"
@@ -25,7 +26,7 @@ type dropsReport struct {
 	Missed            *struct{ Connections, Bytes uint64 }
 	Culprit           *struct {
 		Hop, Name, Reason, Cure string
-		Lost                    uint64
+		Lost, Held              uint64
 	}
 	Hops []struct {
 		Hop, Sensor, Verdict string
@@ -239,6 +240,55 @@ func refusedByLoki(t *testing.T, p program) {
 	if r.LostLines != 1 || r.Lost != 0 || r.Culprit.Hop != "loki" && r.Culprit.Hop != "collector" {
 		t.Errorf("%s\n%+v", r.Sentence, r.Culprit)
 	}
+}
+
+// A collector whose disk is full cannot deliver: that is named. When Loki is back
+// lines arrive again, and those that the full queue lost are counted.
+func TestTheCollectorsDiskIsFull(t *testing.T) {
+	p := stackTest(t)
+	testenv.NeedRoot(t)
+	const volume = "zeekdemo_collector-state"
+	docker(t, "volume", "create", "--label", "com.docker.compose.project=zeekdemo", "--label", "com.docker.compose.volume=collector-state",
+		"--opt", "type=tmpfs", "--opt", "device=tmpfs", "--opt", "o=size=1m", volume)
+	t.Cleanup(func() { _ = exec.Command("docker", "volume", "rm", "-f", volume).Run() })
+	p.must(t, "up", "--pull", "never")
+	docker(t, "stop", "-t", "3", "zeekdemo-loki-1")
+	w := watchDrops(t, p)
+	defer w.end(t)
+	w.until(t, "a first report", time.Minute, func(dropsReport) bool { return true })
+	const lines = 6000
+	cmd := exec.Command("docker", "exec", "-i", "zeekdemo-zeek-1", "sh", "-c", "cat >> /logs/zeek/weird.log")
+	var text strings.Builder
+	for i := range lines {
+		fmt.Fprintf(&text, `{"ts":%d.%06d,"uid":"full","name":"%s"}`+"\n", time.Now().Unix(), i, strings.Repeat(fmt.Sprintf("%x", i*7919), 100))
+	}
+	cmd.Stdin = strings.NewReader(text.String())
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	r := w.until(t, "a disk that is full", time.Minute, func(r dropsReport) bool { return r.Culprit != nil && r.Culprit.Held > 0 })
+	if r.Verdict != "held up" || r.LostLines != 0 || r.Culprit.Hop != "collector" || r.Culprit.Held%100 != 0 || !strings.Contains(r.Culprit.Reason, "disk is full") {
+		t.Errorf("%s: %s\n%+v", r.Verdict, r.Sentence, r.Culprit)
+	}
+	docker(t, "start", "zeekdemo-loki-1")
+	r = w.until(t, "lines that vanished", time.Minute, func(r dropsReport) bool { return r.LostLines > 0 })
+	lost := r.LostLines
+	if r.Culprit.Hop != "collector" || !strings.Contains(r.Culprit.Reason, "disk was full") {
+		t.Errorf("%s\n%+v", r.Sentence, r.Culprit)
+	}
+	eventually(t, time.Minute, "every other line in Loki", func() error {
+		var answer struct {
+			Data struct{ Result []struct{ Value [2]any } }
+		}
+		query := url.Values{"query": {`sum(count_over_time({service_name="zeek",log="weird"} |= "\"uid\":\"full\"" [1h]))`}}
+		if err := fetch("http://127.0.0.1:13100/loki/api/v1/query?"+query.Encode(), &answer); err != nil {
+			return err
+		}
+		if len(answer.Data.Result) != 1 || answer.Data.Result[0].Value[1] != fmt.Sprint(lines-lost) {
+			return fmt.Errorf("%v, want %d", answer.Data.Result, lines-lost)
+		}
+		return nil
+	})
 }
 
 // restartedMeanwhile restarts the sensor while it is watched.

@@ -29,6 +29,9 @@ func advice(r *Report, h *HopReport) (reason, cure string) {
 	case HopZeek:
 		return "Zeek itself counts packets that its source dropped", "zeekdemo logs " + h.Sensor
 	case HopCollector:
+		if h.grew(vanishedLines) > 0 {
+			return "its queue lost lines that it had accepted: the disk was full", "docker system df"
+		}
 		return "Loki refuses lines for good, and the collector gave them up", "zeekdemo logs collector --tail 20"
 	case HopLoki:
 		return "Loki discards lines: " + grownNames(h, RolePart), "zeekdemo logs loki --tail 20"
@@ -137,7 +140,7 @@ func adviseSocket(r *Report, h *HopReport) (string, string) {
 func adviseHeld(h *HopReport) (string, string) {
 	switch {
 	case h.grew("otelcol_exporter_enqueue_failed_log_records") > 0:
-		return "its queue cannot take more: the disk is full", "df -h; docker system df"
+		return "its queue cannot take more: the disk is full", "docker system df"
 	case h.Held > 0:
 		return "it is short of memory", "zeekdemo logs collector --tail 20"
 	}

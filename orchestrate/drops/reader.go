@@ -26,6 +26,8 @@ type Reader struct {
 	begun time.Time
 	first *Picture
 	whole bool
+
+	balance balance
 }
 
 // lookBack is how long before the first picture a connection may have begun

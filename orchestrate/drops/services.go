@@ -347,7 +347,9 @@ func (r *Reader) services(p *Picture, all answers) {
 	for _, s := range r.path.Sensors {
 		p.States = append(p.States, zeekState(s.Name, all.zeek[s.Name]), logsState(s.Name, all.missed[s.Name]))
 	}
-	p.States = append(p.States, collectorState(all.collector), lokiState(all.loki))
+	collector := collectorState(all.collector)
+	r.balance.add(&collector, all.collector, p.At)
+	p.States = append(p.States, collector, lokiState(all.loki))
 }
 
 // take starts a state with a service's answer, and reports whether there is one.
@@ -427,7 +429,7 @@ func logsState(sensor string, m missedAnswer) State {
 
 // collectorState counts what the collector gave up. What it refuses because it
 // lacks memory, or its queue disk space, it reads again from the file, each time
-// counted; and what waits for Loki is on disk: none of that is lost.
+// counted; and what waits for Loki is on disk.
 func collectorState(a answer) State {
 	s := State{Hop: HopCollector, Name: "collector", Lines: true}
 	if !s.take(a) {
@@ -443,6 +445,51 @@ func collectorState(a answer) State {
 		s.Queues = append(s.Queues, Queue{Used: int64(a.gauge("otelcol_exporter_queue_size")), Size: int64(size), Unit: "batches", Exact: true})
 	}
 	return s
+}
+
+// balance is the collector's account of lines: what it accepted it has delivered,
+// given up, or still holds. What is missing when it holds nothing has vanished:
+// a queue on a full disk loses entries without counting them.
+type balance struct {
+	accepted, delivered uint64 // delivered or given up
+	changed             time.Time
+	vanished            uint64
+	known               bool
+}
+
+// atRest is how long nothing must have moved until lines count as vanished:
+// longer than batches are kept together.
+const atRest = 2 * time.Second
+
+// vanishedLines is the name of the value.
+const vanishedLines = "lines accepted, but neither delivered nor waiting"
+
+// add looks at the account and adds the value, as far as it is known.
+func (b *balance) add(s *State, a answer, now time.Time) {
+	if a.err != nil {
+		return
+	}
+	var accepted, delivered uint64
+	for _, v := range s.Values {
+		switch {
+		case v.Role == RoleIn:
+			accepted += v.N
+		case v.Name == collectorSent || v.Role == RoleLost:
+			delivered += v.N
+		}
+	}
+	waiting := a.gauge("otelcol_exporter_queue_size") > 0
+	moved := accepted != b.accepted || delivered != b.delivered
+	first := b.changed.IsZero()
+	if moved || waiting {
+		b.accepted, b.delivered, b.changed = accepted, delivered, now
+	}
+	if !waiting && (first && accepted <= delivered || now.Sub(b.changed) >= atRest) {
+		b.vanished, b.known = max(b.vanished, accepted-min(accepted, delivered)), true
+	}
+	if b.known {
+		s.Values = append(s.Values, Value{Name: vanishedLines, Role: RoleLost, N: b.vanished, bits: 64})
+	}
 }
 
 // lokiState counts what Loki discarded, by its reasons.

@@ -113,7 +113,7 @@ func TestRealMetrics(t *testing.T) {
 	for hop, want := range map[Hop]map[string]uint64{
 		HopZeek: {"zeek_net_received_packets_total": 17557, "zeek_net_dropped_packets_total": 0},
 		HopCollector: {"otelcol_receiver_accepted_log_records": 62, "otelcol_exporter_send_failed_log_records": 0,
-			"otelcol_exporter_enqueue_failed_log_records": 0, "otelcol_exporter_sent_log_records": 62, "otelcol_receiver_refused_log_records": 0, "otelcol_receiver_failed_log_records": 0},
+			"otelcol_exporter_enqueue_failed_log_records": 0, "otelcol_exporter_sent_log_records": 62, vanishedLines: 0, "otelcol_receiver_refused_log_records": 0, "otelcol_receiver_failed_log_records": 0},
 		HopLoki: {"loki_distributor_lines_received_total": 62, "loki_discarded_samples_total": 0},
 		HopLogs: {"connections with missed bytes": 3, "missed bytes": 14713, "connections with missed bytes, begun since the first look": 3},
 	} {
@@ -175,6 +175,29 @@ func TestLinesThatWait(t *testing.T) {
 	r = Compare(full, s.states(t)) // fifteen batches wait, and nothing is sent
 	if r.Verdict != VerdictHeld || r.Culprit.Held != 0 || !strings.Contains(r.Culprit.Reason, "Loki does not answer") {
 		t.Errorf("%s: %s\n%+v", r.Verdict, r.Sentence, r.Culprit)
+	}
+}
+
+// A queue that loses what it had accepted does not say so; the account does, when
+// nothing has moved for a while.
+func TestLinesThatVanish(t *testing.T) {
+	const page = "otelcol_receiver_accepted_log_records %d\notelcol_exporter_sent_log_records %d\notelcol_exporter_send_failed_log_records 5\notelcol_exporter_queue_size %d\n"
+	b, start := balance{}, time.Unix(1000, 0)
+	for _, look := range []struct {
+		second, accepted, sent, waiting, vanished int // -1: not known
+	}{
+		{0, 100, 90, 2, -1}, {1, 100, 95, 0, -1}, {2, 200, 150, 1, -1}, {3, 200, 195, 0, -1}, {6, 200, 195, 0, 0},
+		{7, 500, 200, 3, 0}, {8, 500, 450, 0, 0}, {9, 500, 450, 0, 0}, {10, 500, 450, 0, 45}, {11, 600, 450, 0, 45}, {12, 600, 550, 0, 45}, {20, 600, 550, 0, 45},
+	} {
+		list, err := parseMetrics(strings.NewReader(fmt.Sprintf(page, look.accepted, look.sent, look.waiting)), collectorNames())
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := collectorState(answer{metrics: list})
+		b.add(&s, answer{metrics: list}, start.Add(time.Duration(look.second)*time.Second))
+		if v := s.value(vanishedLines); (v == nil) != (look.vanished < 0) || v != nil && v.N != uint64(look.vanished) {
+			t.Errorf("%+v: %+v", look, v)
+		}
 	}
 }
 
