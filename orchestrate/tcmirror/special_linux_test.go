@@ -455,3 +455,28 @@ func TestU32(t *testing.T) {
 		return err
 	})
 }
+
+// A frame that goes out with its tag beside it arrives with the tag among its
+// bytes, and an expression finds it there.
+func TestTagBesideOnTheWayOut(t *testing.T) {
+	l := newLab(t, 1500, false)
+	for _, line := range []string{"ip link add d0 type veth peer name d1 netns " + l.client, "ip link set d0 up", "tc qdisc add dev d0 clsact",
+		"tc filter add dev d0 ingress protocol all u32 match u32 0 0 action mirred egress redirect dev c0"} {
+		l.run(l.host, strings.Fields(line)...)
+	}
+	l.run(l.client, "ip", "link", "set", "d1", "up")
+	stop := l.capture(l.host, "c0", "vlan")
+	s := l.spec()
+	s.Expression = "vlan 5 and udp dst port 99"
+	s.Filter = compile(t, s.Expression)
+	l.mirror(s)
+	want := tagged(etherVLAN, 0x6005, udp4(netip.MustParseAddrPort("10.1.0.9:99"), 0, 30))
+	l.send(l.client, "d1", tagged(etherVLAN, 6, udp4(netip.MustParseAddrPort("10.1.0.9:99"), 0, 30)), want)
+	l.eventually("the frame arrives", func() bool { return len(l.received()) > 0 })
+	if saw := stop(); len(saw) != 2 || !bytes.Equal(saw[1], want) {
+		t.Errorf("tcpdump saw %x", saw)
+	}
+	if got := l.received(); len(got) != 1 || !bytes.Equal(got[0].frame, want) {
+		t.Errorf("got %x, want %x", inner(got), want)
+	}
+}
