@@ -27,7 +27,8 @@
 //
 // # What is never captured
 //
-// The tunnel's own packets ([Options.Exclude]), or each would beget another. On a
+// The tunnel's own packets ([Options.Exclude], [Options.Streams]), or each would beget
+// another. On a
 // loopback device the outgoing half, since everything comes in there again.
 //
 // # Filters
@@ -82,6 +83,9 @@ type Options struct {
 	// Exclude lists tunnels whose packets are not captured, nor the ICMP errors
 	// that they cause.
 	Exclude []Tunnel
+	// Streams lists addresses and ports, connections with which are not captured:
+	// by one of them the frames may leave this machine.
+	Streams []netip.AddrPort
 }
 
 // Sizes and times of rings.

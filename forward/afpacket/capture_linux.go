@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"strconv"
@@ -104,6 +105,7 @@ type Capture struct {
 	faces   []*watched
 	virtio  bool
 	news    chan News
+	streams []netip.AddrPort
 
 	mu          sync.Mutex // guards what follows, and the rings' filters
 	tunnels     []Tunnel
@@ -119,7 +121,7 @@ func open(o Options) (*Capture, error) {
 	if o.Buffer <= 0 {
 		o.Buffer = DefaultBuffer
 	}
-	c := &Capture{virtio: knowsVirtio(sys.KernelRelease()), news: make(chan News, 64), tunnels: slices.Clone(o.Exclude)}
+	c := &Capture{virtio: knowsVirtio(sys.KernelRelease()), news: make(chan News, 64), tunnels: slices.Clone(o.Exclude), streams: slices.Clone(o.Streams)}
 	for _, i := range o.Interfaces {
 		c.faces = append(c.faces, &watched{Interface: i, down: !i.Up})
 	}
@@ -201,7 +203,7 @@ func (c *Capture) refilter() error {
 		for _, r := range w.rings {
 			p := nothing()
 			if !c.stopped.Load() {
-				p = program(r.face.LinkType, c.tunnels, r.face.Filter)
+				p = program(r.face.LinkType, c.tunnels, c.streams, r.face.Filter)
 			}
 			if err := r.Filter(p); err != nil {
 				return fmt.Errorf("capture on %s: %w", r.face.Name, err)

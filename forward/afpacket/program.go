@@ -2,6 +2,7 @@ package afpacket
 
 import (
 	"encoding/binary"
+	"net/netip"
 
 	"golang.org/x/net/bpf"
 
@@ -26,31 +27,27 @@ func raw(code ...bpf.Instruction) []bpf.RawInstruction {
 	return out
 }
 
-// program refuses what belongs to the tunnels, and leaves the rest to filter.
-func program(lt forward.LinkType, tunnels []Tunnel, filter []bpf.RawInstruction) []bpf.RawInstruction {
+// program refuses what belongs to the tunnels and to connections with the streams'
+// addresses, and leaves the rest to filter.
+func program(lt forward.LinkType, tunnels []Tunnel, streams []netip.AddrPort, filter []bpf.RawInstruction) []bpf.RawInstruction {
 	if len(filter) == 0 {
 		filter = raw(bpf.RetConstant{Val: takeAll})
 	}
-	return append(exclusion(lt, tunnels), filter...)
-}
-
-// exclusion returns 0 for packets that belong to tunnels, and falls through
-// behind its end for all others. The network packet of an Ethernet frame may lie
-// behind up to two VLAN tags.
-func exclusion(lt forward.LinkType, tunnels []Tunnel) []bpf.RawInstruction {
 	var e emitter
 	for _, t := range tunnels {
-		switch {
-		case !t.To.IsValid():
-		case lt == forward.LinkRaw:
-			e.tunnel(0, t)
-		case lt == forward.LinkEthernet:
-			for _, at := range []uint32{14, 18, 22} {
-				e.tunnel(at, t)
+		to := t.To.Addr().Unmap()
+		e.packets(lt, to, func(e *emitter, ip uint32) {
+			if to.Is4() {
+				tunnel4(e, ip, t)
+			} else {
+				tunnel6(e, ip, t)
 			}
-		}
+		})
 	}
-	return raw(e...)
+	for _, s := range streams {
+		e.packets(lt, s.Addr().Unmap(), func(e *emitter, ip uint32) { stream(e, ip, s) })
+	}
+	return append(raw(e...), filter...)
 }
 
 // emitter collects instructions.
@@ -81,31 +78,59 @@ func behindX(off uint32, size int) bpf.Instruction { return bpf.LoadIndirect{Off
 // Values of headers: EtherTypes, protocols, and the types of ICMP messages that
 // quote a packet which could not be delivered.
 const (
-	etherIPv4, etherIPv6      = 0x0800, 0x86dd
-	protoICMP, protoICMPv6    = 1, 58
-	protoUDP, protoFragment   = 17, 44
-	unreachable, unreachable6 = 3, 1
+	etherIPv4, etherIPv6              = 0x0800, 0x86dd
+	protoICMP, protoICMPv6            = 1, 58
+	protoTCP, protoUDP, protoFragment = 6, 17, 44
+	unreachable, unreachable6         = 3, 1
 )
 
-// tunnel refuses what belongs to t in an IP packet at the offset ip. The packet
-// is there as far as the headers that are looked at: a load beyond the frame's
-// end would refuse the frame.
-func (e *emitter) tunnel(ip uint32, t Tunnel) {
-	v4 := t.To.Addr().Unmap().Is4()
-	version, etherType, least, body := uint32(4), uint32(etherIPv4), uint32(28), tunnel4
-	if !v4 {
-		version, etherType, least, body = 6, etherIPv6, 48, tunnel6
+// packets emits what body emits for IP packets of the version of addr, at every
+// offset at which there may be one: in Ethernet frames behind up to two VLAN tags.
+// Such a packet is there as far as the headers that are looked at: a load beyond
+// the frame's end would refuse the frame.
+func (e *emitter) packets(lt forward.LinkType, addr netip.Addr, body func(e *emitter, ip uint32)) {
+	version, etherType, least := uint32(4), uint32(etherIPv4), uint32(28)
+	if !addr.Is4() {
+		version, etherType, least = 6, etherIPv6, 48
 	}
-	is, load := etherType, []bpf.Instruction{at(ip-2, 2)}
-	if ip == 0 {
-		is, load = version, []bpf.Instruction{at(0, 1), bpf.ALUOpConstant{Op: bpf.ALUOpShiftRight, Val: 4}}
+	offsets := []uint32{14, 18, 22}
+	switch {
+	case !addr.IsValid() || lt != forward.LinkEthernet && lt != forward.LinkRaw:
+		return
+	case lt == forward.LinkRaw:
+		offsets = []uint32{0}
 	}
-	e.test(bpf.JumpGreaterOrEqual, ip+least, func(e *emitter) {
-		e.equal(is, func(e *emitter) { body(e, ip, t) }, load...)
-	}, bpf.LoadExtension{Num: bpf.ExtLen})
+	for _, ip := range offsets {
+		is, load := etherType, []bpf.Instruction{at(ip-2, 2)}
+		if ip == 0 {
+			is, load = version, []bpf.Instruction{at(0, 1), bpf.ALUOpConstant{Op: bpf.ALUOpShiftRight, Val: 4}}
+		}
+		e.test(bpf.JumpGreaterOrEqual, ip+least, func(e *emitter) {
+			e.equal(is, func(e *emitter) { body(e, ip) }, load...)
+		}, bpf.LoadExtension{Num: bpf.ExtLen})
+	}
 }
 
-// tunnel4 is tunnel for IPv4 (RFC 791).
+// stream refuses TCP segments to and from an address and port.
+func stream(e *emitter, ip uint32, s netip.AddrPort) {
+	port, addr := uint32(s.Port()), s.Addr().Unmap()
+	if addr.Is6() {
+		e.equal(protoTCP, func(e *emitter) {
+			e.address6(ip+24, addr.As16(), func(e *emitter) { e.equal(port, (*emitter).refuse, at(ip+42, 2)) })
+			e.address6(ip+8, addr.As16(), func(e *emitter) { e.equal(port, (*emitter).refuse, at(ip+40, 2)) })
+		}, at(ip+6, 1))
+		return
+	}
+	b := addr.As4()
+	word, header := binary.BigEndian.Uint32(b[:]), bpf.LoadMemShift{Off: ip}
+	e.equal(protoTCP, func(e *emitter) {
+		e.equal(word, func(e *emitter) { e.equal(port, (*emitter).refuse, header, behindX(ip+2, 2)) }, at(ip+16, 4))
+		e.equal(word, func(e *emitter) { e.equal(port, (*emitter).refuse, header, behindX(ip, 2)) }, at(ip+12, 4))
+	}, at(ip+9, 1))
+}
+
+// tunnel4 refuses what belongs to a tunnel over IPv4 (RFC 791): the datagrams to its
+// receiver, and ICMP errors about them.
 func tunnel4(e *emitter, ip uint32, t Tunnel) {
 	to := t.To.Addr().Unmap().As4()
 	port, address := uint32(t.To.Port()), binary.BigEndian.Uint32(to[:])
@@ -133,7 +158,7 @@ func tunnel4(e *emitter, ip uint32, t Tunnel) {
 	}, at(ip+9, 1))
 }
 
-// tunnel6 is tunnel for IPv6 (RFC 8200).
+// tunnel6 is tunnel4 for IPv6 (RFC 8200).
 func tunnel6(e *emitter, ip uint32, t Tunnel) {
 	to, port := t.To.Addr().As16(), uint32(t.To.Port())
 	e.equal(protoUDP, func(e *emitter) {

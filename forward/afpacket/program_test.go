@@ -65,6 +65,7 @@ func TestOnlyTheTunnelIsExcluded(t *testing.T) {
 		{To: netip.MustParseAddrPort("10.0.0.9:4789"), From: netip.MustParseAddr(me)},
 		{To: netip.MustParseAddrPort("[fd00::9]:6081"), From: netip.MustParseAddr(me6)},
 	}
+	streams := []netip.AddrPort{netip.MustParseAddrPort("10.0.0.7:2376"), netip.MustParseAddrPort("[fd00::7]:22")}
 	own4, own6 := padded(udpTo(4789), 40), padded(udpTo(6081), 40)
 	about4, about6 := ip4(17, me, sensor4, 0, padded(udpTo(4789), 8)), ip6(17, me6, sensor6, padded(udpTo(6081), 8))
 	fragment := func(next byte) []byte { return append([]byte{next, 0, 0, 8, 0, 0, 0, 1}, own6...) }
@@ -95,6 +96,13 @@ func TestOnlyTheTunnelIsExcluded(t *testing.T) {
 		"a neighbour solicitation":          {ip6(58, sensor6, me6, icmpAbout(about6, 135)), true, false},
 		"a packet that ends in its header":  {ip4(17, me, sensor4, 0, nil)[:18], false, false},
 		"a packet that ends in its header6": {ip6(17, me6, sensor6, nil)[:30], true, false},
+		"to the engine":                     {ip4(6, me, "10.0.0.7", 0, padded(udpTo(2376), 20)), false, true},
+		"from the engine":                   {options4(ip4(6, "10.0.0.7", me, 0, padded([]byte{9, 0x48, 1, 2}, 20))), false, true},
+		"to the engine's other ports":       {ip4(6, me, "10.0.0.7", 0, padded(udpTo(80), 20)), false, false},
+		"to the engine by UDP":              {ip4(17, me, "10.0.0.7", 0, padded(udpTo(2376), 20)), false, false},
+		"to the engine over IPv6":           {ip6(6, me6, "fd00::7", padded(udpTo(22), 20)), true, true},
+		"from the engine over IPv6":         {ip6(6, "fd00::7", me6, padded([]byte{0, 22, 1, 2}, 20)), true, true},
+		"IPv6 to another engine":            {ip6(6, me6, other6, padded(udpTo(22), 20)), true, false},
 		"nothing":                           {nil, false, false},
 	} {
 		etherType := "\x08\x00"
@@ -103,23 +111,23 @@ func TestOnlyTheTunnelIsExcluded(t *testing.T) {
 		}
 		for _, tags := range []string{"", "\x81\x00\x00\x64", "\x88\xa8\x00\x01\x81\x00\x00\x64"} {
 			frame := append([]byte("\x02\x00\x00\x00\x00\x02\x02\x00\x00\x00\x00\x01"+tags+etherType), c.packet...)
-			if passes(t, program(forward.LinkEthernet, tunnels, nil), frame) == c.own {
+			if passes(t, program(forward.LinkEthernet, tunnels, streams, nil), frame) == c.own {
 				t.Errorf("%s, tags %x: excluded: %v", name, tags, !c.own)
 			}
 		}
-		if len(c.packet) > 0 && passes(t, program(forward.LinkRaw, tunnels, nil), c.packet) == c.own {
+		if len(c.packet) > 0 && passes(t, program(forward.LinkRaw, tunnels, streams, nil), c.packet) == c.own {
 			t.Errorf("%s, no link layer: excluded: %v", name, !c.own)
 		}
 	}
 	none := []bpf.RawInstruction{{Op: 6, K: 0}} // ret 0
-	if frame := []byte("no frame at all, but longer than one's header"); passes(t, program(forward.LinkEthernet, tunnels, none), frame) {
+	if frame := []byte("no frame at all, but longer than one's header"); passes(t, program(forward.LinkEthernet, tunnels, streams, none), frame) {
 		t.Error("the filter behind is not run")
 	}
 }
 
 func FuzzExclusionNeverReadsBeyond(f *testing.F) {
 	f.Add([]byte("\x02\x00\x00\x00\x00\x02\x02\x00\x00\x00\x00\x01\x08\x00\x45"))
-	p := program(forward.LinkEthernet, []Tunnel{{To: sensorAddress(4)}, {To: sensorAddress(6)}}, nil)
+	p := program(forward.LinkEthernet, []Tunnel{{To: sensorAddress(4)}, {To: sensorAddress(6)}}, []netip.AddrPort{sensorAddress(4), sensorAddress(6)}, nil)
 	f.Fuzz(func(t *testing.T, frame []byte) {
 		// A load beyond the end refuses the frame: only UDP and ICMP to or about
 		// the sensors may be refused at all.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"slices"
 	"strconv"
@@ -317,7 +318,7 @@ func (m *mirror) feedbackOf(t target) (*feedback, error) {
 	}
 	proxy := t.Address
 	if t.Via != viaPublished {
-		proxy = noAddress()
+		proxy = netip.AddrPort{}
 	}
 	rt, err := containerRoute(t.Sensor.Container, t.Sensor.Service.Port, proxy)
 	if err != nil {

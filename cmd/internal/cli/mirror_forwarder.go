@@ -1,11 +1,15 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
+	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -52,12 +56,12 @@ var _ liveCapture = ringCapture{}
 
 // openCapture begins to capture, by packet rings where there are any.
 func (m *mirror) openCapture(ctx context.Context, say func(string)) (liveCapture, error) {
-	o := afpacket.Options{Workers: m.o.workers, Exclude: m.tunnels()}
+	o := afpacket.Options{Workers: m.o.workers, Exclude: m.tunnels(), Streams: m.streams(ctx)}
 	mtu := 0
 	for _, name := range m.interfaces {
 		i, err := afpacket.Find(name)
 		if errors.Is(err, errors.ErrUnsupported) {
-			return openTcpdump(ctx, m.interfaces, m.o.filter, m.tunnels(), say)
+			return openTcpdump(m.interfaces, tcpdumpFilter(m.o.filter, o.Exclude, o.Streams), say)
 		}
 		if err != nil {
 			return nil, err
@@ -87,6 +91,34 @@ func (m *mirror) openCapture(ctx context.Context, say func(string)) (liveCapture
 		}
 	}()
 	return ringCapture{c}, nil
+}
+
+// streams are the engine's addresses, where it is elsewhere: the frames go there if
+// they go by sidecar.
+func (m *mirror) streams(ctx context.Context) (list []netip.AddrPort) {
+	if m.target.Via != viaSidecar || m.engine == nil {
+		return nil
+	}
+	info, err := m.engine.Info(ctx)
+	if err != nil || !info.Remote {
+		return nil
+	}
+	at, err := url.Parse(info.Address)
+	if err != nil {
+		return nil
+	}
+	port, err := strconv.ParseUint(cmp.Or(at.Port(), map[string]string{"ssh": "22", "https": "443"}[at.Scheme], "2375"), 10, 16)
+	if err != nil {
+		return nil
+	}
+	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", at.Hostname())
+	if err != nil { // an alias of ssh's configuration
+		m.warn(fmt.Errorf("the engine's address is not known (%w): leave its connection out with --filter, if it passes %s", err, strings.Join(m.interfaces, ", ")))
+	}
+	for _, addr := range addrs {
+		list = append(list, netip.AddrPortFrom(addr.Unmap(), uint16(port)))
+	}
+	return list
 }
 
 func programPath() string {
@@ -132,25 +164,32 @@ type liveRun struct {
 var errPatience = fmt.Errorf("the sensor has taken nothing for %s", patience)
 
 func (m *mirror) runForwarder(ctx context.Context) error {
-	hope, end := m.untilEnd(ctx)
-	defer end()
-	r := &liveRun{mirror: m, hope: hope}
-	r.hard, r.giveUp = context.WithCancelCause(context.WithoutCancel(ctx))
-	defer r.giveUp(nil)
-	capture, err := m.openCapture(hope, func(line string) { r.say(line) })
+	r := &liveRun{mirror: m}
+	capture, err := m.openCapture(ctx, r.say)
 	if err != nil {
 		return err
 	}
+	return r.from(ctx, capture)
+}
+
+// from forwards what is captured until the mirror is to end, closes the capture,
+// and reports.
+func (r *liveRun) from(ctx context.Context, capture liveCapture) error {
 	defer capture.Close()
+	var end context.CancelFunc
+	r.hope, end = r.untilEnd(ctx)
+	defer end()
+	r.hard, r.giveUp = context.WithCancelCause(context.WithoutCancel(ctx))
+	defer r.giveUp(nil)
 	r.capture, r.begun = capture, time.Now()
 	over := make(chan struct{})
 	var ending sync.WaitGroup
 	ending.Go(func() { r.endInTime(over) })
-	err = r.forward()
+	err := r.forward()
 	close(over)
 	ending.Wait()
 	counts, countErr := r.capture.Counts()
-	return m.report(r.outcome(counts, errors.Join(err, countErr)))
+	return r.report(r.outcome(counts, errors.Join(err, countErr)))
 }
 
 // untilEnd is a context that ends when the mirror is to end.
@@ -435,5 +474,3 @@ func countsLine(now, last afpacket.Counts, gap float64) string {
 	return fmt.Sprintf("%s: %s packets, %s, %s, %s, %s dropped", now.Interface, ui.Count(now.Packets), ui.Bytes(int64(now.Bytes)),
 		ui.PacketRate(pps), ui.BitRate(bits), ui.Count(now.Dropped))
 }
-
-func noAddress() netip.AddrPort { return netip.AddrPort{} }

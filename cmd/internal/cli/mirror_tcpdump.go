@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"os/exec"
 	"regexp"
@@ -78,10 +79,10 @@ var _ liveCapture = (*tcpdumpCapture)(nil)
 const ahead = 4096
 
 // openTcpdump starts to capture with tcpdump.
-func openTcpdump(_ context.Context, names []string, expression string, tunnels []afpacket.Tunnel, say func(string)) (liveCapture, error) {
+func openTcpdump(names []string, expression string, say func(string)) (liveCapture, error) {
 	c := &tcpdumpCapture{frames: make(chan copiedFrame, ahead), woken: make(chan struct{}, 1)}
 	for _, name := range names {
-		d, err := startTcpdump(name, tcpdumpFilter(expression, tunnels))
+		d, err := startTcpdump(name, expression)
 		if err != nil {
 			return nil, errors.Join(err, c.Close())
 		}
@@ -96,14 +97,18 @@ func openTcpdump(_ context.Context, names []string, expression string, tunnels [
 	return c, nil
 }
 
-// tcpdumpFilter adds to an expression what keeps the tunnel's packets out.
-func tcpdumpFilter(expression string, tunnels []afpacket.Tunnel) string {
+// tcpdumpFilter adds to an expression what keeps the tunnel's packets out, and those
+// of the streams by which frames leave.
+func tcpdumpFilter(expression string, tunnels []afpacket.Tunnel, streams []netip.AddrPort) string {
 	var parts []string
 	if expression != "" {
 		parts = append(parts, "("+expression+")")
 	}
 	for _, t := range tunnels {
 		parts = append(parts, fmt.Sprintf("not (udp and dst host %s and dst port %d)", t.To.Addr().Unmap().WithZone(""), t.To.Port()))
+	}
+	for _, s := range streams {
+		parts = append(parts, fmt.Sprintf("not (tcp and host %s and port %d)", s.Addr().Unmap().WithZone(""), s.Port()))
 	}
 	return strings.Join(parts, " and ")
 }
