@@ -125,7 +125,7 @@ func (r *ring) ready() bool {
 	if r.held {
 		next = (next + 1) % r.Blocks()
 	}
-	return r.Ring.Ready(next)
+	return r.Ready(next)
 }
 
 // open makes sure that there is a frame in hand, if there is a block. A block
@@ -137,7 +137,7 @@ func (r *ring) open() bool {
 			r.index, r.held = (r.index+1)%r.Blocks(), false
 			r.publish()
 		}
-		if !r.Ring.Ready(r.index) {
+		if !r.Ready(r.index) {
 			return false
 		}
 		r.block, r.held = r.Block(r.index), true

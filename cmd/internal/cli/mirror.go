@@ -130,7 +130,6 @@ type mirror struct {
 	others     []orchestrate.Sensor // of the stack: two mirrors must not mirror each other's tunnels
 	how        string
 	howReason  string // why not the kernel
-	notes      []string
 	cleanup    []func()
 }
 
@@ -159,9 +158,8 @@ func (o *mirrorOptions) validate() (*mirror, error) {
 	return m, o.validateChoices()
 }
 
-// validateChoices looks at what flags want of each other.
+// validateChoices looks at values, and at what flags want of each other.
 func (o *mirrorOptions) validateChoices() error {
-	forwarder := o.how == howForwarder || o.workers > 1 || o.encap.given("tx")
 	switch {
 	case !slices.Contains([]string{howAuto, howKernel, howForwarder}, o.how):
 		return usagef("--how %q: want kernel, forwarder or auto", o.how)
@@ -171,20 +169,24 @@ func (o *mirrorOptions) validateChoices() error {
 		return usagef("--workers %d: want 1 to %d", o.workers, maxWorkers)
 	case o.duration < 0:
 		return usagef("--duration %s: want a time above zero", o.duration)
-	case o.out.to != "" && o.out.via.given():
-		return usagef("--to and --via (or --direct) exclude each other")
-	case o.how == howKernel && forwarder:
-		return usagef("--how kernel has no --workers and no --tx: no packet crosses user space")
-	case o.how == howKernel && (o.out.via.via == viaPublished || o.out.via.via == viaSidecar):
-		return usagef("--how kernel and --via %s exclude each other: a tunnel device needs the sensor's own address", o.out.via.via)
-	case o.detach && forwarder:
-		return usagef("--detach needs --how kernel: the forwarder is this program")
-	case o.detach && o.duration > 0:
-		return usagef("--detach and --duration exclude each other")
-	case o.stop && (o.detach || o.duration > 0 || len(o.containers) > 0):
-		return usagef("--stop takes interfaces only")
-	case !o.stop && len(o.interfaces)+len(o.containers) == 0:
-		return usagef("name an interface, or a container with --container")
+	}
+	forwarder := o.how == howForwarder || o.workers > 1 || o.encap.given("tx")
+	for _, c := range []struct {
+		wrong bool
+		text  string
+	}{
+		{o.out.to != "" && o.out.via.given(), "--to and --via (or --direct) exclude each other"},
+		{o.how == howKernel && forwarder, "--how kernel has no --workers and no --tx: no packet crosses user space"},
+		{o.how == howKernel && (o.out.via.via == viaPublished || o.out.via.via == viaSidecar),
+			"--how kernel and --via " + o.out.via.via + " exclude each other: a tunnel device needs the sensor's own address"},
+		{o.detach && forwarder, "--detach needs --how kernel: the forwarder is this program"},
+		{o.detach && o.duration > 0, "--detach and --duration exclude each other"},
+		{o.stop && (o.detach || o.duration > 0 || len(o.containers) > 0), "--stop takes interfaces only"},
+		{!o.stop && len(o.interfaces)+len(o.containers) == 0, "name an interface, or a container with --container"},
+	} {
+		if c.wrong {
+			return usageError{errors.New(c.text)}
+		}
 	}
 	return nil
 }

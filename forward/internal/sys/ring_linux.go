@@ -236,7 +236,7 @@ func NewWaiter(rings []*Ring) (*Waiter, error) {
 func (w *Waiter) Wait(limit time.Duration, failed func(i int)) error {
 	n, err := unix.Poll(w.fds, int(limit.Milliseconds()))
 	switch {
-	case err == unix.EINTR || n == 0: //nolint:errorlint // a system call returns an Errno as it is
+	case err == unix.EINTR || n == 0:
 		return nil
 	case err != nil:
 		return fmt.Errorf("wait for frames: %w", err)

@@ -1,0 +1,99 @@
+#!/usr/bin/env bash
+# How much a mirror keeps up with: its two ways against `tcpdump -w /dev/null` as
+# the floor, on one interface that a packet-socket generator floods from another
+# network namespace. Each way in turn at each rate; a row for each way: the highest
+# rate at which no run lost anything, what it lost at the generator's highest, and
+# what all processes took together (interrupts are served in theirs). Needs root, Go, iproute2, tcpdump, time. Whatever it
+# made is gone afterwards.
+#
+# Usage: mirror.sh [-n RUNS] [-p PACKETS] CAPTURE
+set -euo pipefail
+runs=3 packets=400000
+while getopts n:p: o; do case $o in n) runs=$OPTARG ;; p) packets=$OPTARG ;; *) exit 2 ;; esac; done
+shift $((OPTIND - 1))
+file=$(realpath "${1:?usage: mirror.sh [-n RUNS] [-p PACKETS] CAPTURE}")
+root=$(cd "$(dirname "$0")/../.." && pwd) tmp=$(mktemp -d) id=$(($$ % 100000))
+gen=zmg$id tap=zmt$id mon=zmm$id
+cleanup() {
+  kill $(jobs -p) 2>/dev/null || :
+  for ns in $gen $tap $mon; do ip netns del "$ns" 2>/dev/null || :; done
+  rm -rf "$tmp"
+}
+trap cleanup EXIT
+(cd "$root" && CGO_ENABLED=0 go build -trimpath -o "$tmp/zeekdemo" ./cmd/zeekdemo && go build -o "$tmp/" ./testdata/bench/receive ./testdata/bench/flood)
+for ns in $gen $tap $mon; do
+  ip netns add "$ns"
+  ip netns exec "$ns" sh -c 'for f in /proc/sys/net/ipv6/conf/*/disable_ipv6; do echo 1 >$f; done'
+  ip -n "$ns" link set lo up
+done
+ip -n "$gen" link add eth0 type veth peer name eth0 netns "$tap"
+ip -n "$tap" link add mon0 mtu 9216 type veth peer name eth0 mtu 9216 netns "$mon"
+for ns in $gen $tap $mon; do ip -n "$ns" link set eth0 up; done
+ip -n "$tap" link set mon0 up
+ip -n "$tap" addr add 10.79.0.1/24 dev mon0
+ip -n "$mon" addr add 10.79.0.2/24 dev eth0
+timed() { # NAMESPACE NAME COMMAND...: the command in place of this shell; what it takes goes to a file
+  exec /usr/bin/time -q -f '%U %S' -o "$tmp/cpu.$2" ip netns exec "$1" "${@:3}"
+}
+interrupt() { # PID of a timed command: time itself ignores it
+  pkill -INT -P "$1" || :
+  wait "$1" || :
+}
+
+one() { # WAY PPS: one run; appends "way pps-asked kpps lost cpu-seconds-per-million"
+  local way=$1 pps=$2 pid='' rx='' sent kpps lost behind=0
+  rm -f "$tmp"/cpu.* "$tmp/log" "$tmp/rx"
+  case $way in
+  nothing) ;;
+  tcpdump) (timed "$tap" tap tcpdump -i eth0 -Z root -s 0 -w /dev/null 2>"$tmp/log") & pid=$! ;;
+  *)
+    (timed "$mon" mon "$tmp/receive" 4789 >"$tmp/rx") & rx=$!
+    until ip netns exec "$mon" grep -q ':12B5 ' /proc/net/udp; do sleep 0.05; done
+    (timed "$tap" tap "$tmp/zeekdemo" mirror eth0 --how "$way" --to 10.79.0.2 --json >"$tmp/doc" 2>"$tmp/log") & pid=$!
+    ;;
+  esac
+  [ -z "$pid" ] || until grep -qsE '^Run |listening' "$tmp/log"; do sleep 0.05; done
+  read -r sent _ kpps < <(timed "$gen" gen "$tmp/flood" eth0 "$file" "$packets" "$pps")
+  if [ -n "$rx" ]; then wait "$rx"; else sleep 0.3; fi
+  [ -z "$pid" ] || interrupt "$pid"
+  case $way in
+  nothing) lost=0 ;;
+  tcpdump) lost=$(awk '/dropped by (kernel|interface)/ { n += $1 } END { print n + 0 }' "$tmp/log") ;;
+  forwarder) # what found no room in the ring, was left in it, or could not be sent
+    lost=$(awk -F'[:,]' '/"(dropped|abandoned|datagrams_unsent)":/ { n += $2 } END { print n + 0 }' "$tmp/doc") ;;
+  kernel) # what did not leave the tunnel
+    lost=$(awk -v sent="$sent" -F'[:,]' '/"datagrams_sent":/ { print sent - $2 }' "$tmp/doc") ;;
+  esac
+  [ ! -s "$tmp/rx" ] || behind=$((sent - lost - $(cut -d' ' -f1 "$tmp/rx")))
+  echo "$way $pps $kpps $lost $(awk -v n="$sent" '{ t += $1 + $2 } END { printf "%.2f", t / n * 1e6 }' "$tmp"/cpu.*) $behind" >>"$tmp/all"
+}
+
+one nothing 0
+top=$(awk '{ print int($3 * 1000) }' "$tmp/all")
+for ((i = 0; i < runs; i++)); do
+  for way in nothing tcpdump forwarder kernel; do
+    for part in 100 90 80 70 60 50 40 30 20; do
+      [ "$way" = nothing ] && [ $part != 40 ] && continue
+      if [ $part = 100 ]; then one $way 0; else one $way $((top * part / 100)); fi
+    done
+  done
+done
+echo "The generator alone: $((top / 1000)) kpps, $packets frames a run, $runs runs each."
+echo
+echo "| way | no loss up to, kpps | lost at the highest rate | at, kpps | CPU seconds per million packets, less the generator's alone |"
+echo "|---|---|---|---|---|"
+awk -v top="$top" '
+  function median(s,   a, n, i, j, t) { n = split(s, a, " "); for (i = 1; i <= n; i++) for (j = i + 1; j <= n; j++) if (a[j] + 0 < a[i] + 0) { t = a[i]; a[i] = a[j]; a[j] = t } return a[int((n + 1) / 2)] }
+  $1 == "nothing" { if ($2) alone = alone " " $5; next }
+  { key = $1 " " $2; if (!($1 in seen)) { order[++n] = $1; seen[$1] = 1 } rates[$2] = 1; if ($4 > 0) lossy[key] = 1; speed[key] = speed[key] " " $3 }
+  $2 == 0 { lost[$1] = lost[$1] " " $4; at[$1] = at[$1] " " $3; count = 1 }
+  $2 == int(top * 40 / 100) { cpu[$1] = cpu[$1] " " $5 }
+  END {
+    for (i = 1; i <= n; i++) {
+      w = order[i]; best = 0; least = 1e18
+      for (r in rates) if (lossy[w " " r]) { v = median(speed[w " " r]); if (v < least) least = v }
+      for (r in rates) if (!lossy[w " " r]) { v = median(speed[w " " r]); if (v > best && v < least) best = v }
+      printf "| %s | %.0f | %d | %.0f | %.2f |\n", w, best, median(lost[w]), median(at[w]), median(cpu[w]) - median(alone)
+    }
+  }' "$tmp/all"
+[ -z "${KEEP:-}" ] || cp "$tmp/all" "$KEEP"
