@@ -1,0 +1,149 @@
+package nsenter_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/zeekdemo/zeekdemo/orchestrate"
+	"github.com/zeekdemo/zeekdemo/orchestrate/nsenter"
+	"github.com/zeekdemo/zeekdemo/testdata/testenv"
+	"github.com/zeekdemo/zeekdemo/testdata/testenv/fakehelper"
+)
+
+// engine is one with a stack, on the machine that it says.
+type engine struct {
+	*fakehelper.Engine
+	host       orchestrate.EngineHost
+	containers []orchestrate.Container
+	gone       error
+	inside     string // what is printed in a container
+}
+
+func (e engine) Info(context.Context) (orchestrate.EngineInfo, error) {
+	return orchestrate.EngineInfo{}, e.gone
+}
+
+func (e engine) Host(context.Context) (orchestrate.EngineHost, error) { return e.host, e.gone }
+
+func (e engine) Containers(context.Context, string) ([]orchestrate.Container, error) {
+	return e.containers, e.gone
+}
+
+func (e engine) Exec(_ context.Context, id string, cmd []string, stdout, _ io.Writer) (int, error) {
+	if e.inside == "" {
+		return 127, nil
+	}
+	_, err := fmt.Fprintf(stdout, e.inside, cmd[4], id)
+	return 0, err
+}
+
+func (engine) Up(context.Context, orchestrate.Project, orchestrate.Progress) error { return nil }
+
+func (engine) Down(context.Context, string, bool, orchestrate.Progress) error { return nil }
+
+func (engine) Logs(context.Context, orchestrate.LogRequest) error { return nil }
+
+// thisHost describes this machine as an engine on it does.
+func thisHost(t *testing.T) orchestrate.EngineHost {
+	t.Helper()
+	var uts unix.Utsname
+	var info unix.Sysinfo_t
+	if err := errors.Join(unix.Uname(&uts), unix.Sysinfo(&info)); err != nil {
+		t.Fatal(err)
+	}
+	return orchestrate.EngineHost{ID: "here", Name: unix.ByteSliceToString(uts.Nodename[:]), Kernel: unix.ByteSliceToString(uts.Release[:]),
+		Memory: int64(info.Totalram) * int64(info.Unit)}
+}
+
+// The machine is reached directly only by root, and only where all that is
+// known says that the engine's machine is this one; else by a helper.
+func TestWhichWay(t *testing.T) {
+	testenv.NeedRoot(t)
+	here := thisHost(t)
+	elsewhere, larger := here, here
+	elsewhere.Name, larger.Memory = "elsewhere", here.Memory*2
+	sensor := orchestrate.Container{ID: "0123456789abcdef", Service: "zeek", State: "running", Image: "zeek:1", PID: os.Getpid(),
+		Addresses: map[string]netip.Addr{"monitoring": netip.MustParseAddr("203.0.113.77")}}
+	mine := sensor // whose process has an address of the container
+	mine.Addresses = map[string]netip.Addr{"monitoring": netip.MustParseAddr("127.0.0.1")}
+	stopped := sensor
+	stopped.State = "exited"
+	for _, tt := range []struct {
+		name       string
+		host       orchestrate.EngineHost
+		containers []orchestrate.Container
+		gone       error
+		asked      nsenter.Way
+		image      string
+		want       nsenter.Way
+		err        string
+	}{
+		{name: "this machine, without a stack", host: here, want: nsenter.Direct},
+		{name: "this machine, its sensor seen", host: here, containers: []orchestrate.Container{stopped, mine}, want: nsenter.Direct},
+		{name: "its sensor not running", host: here, containers: []orchestrate.Container{stopped}, want: nsenter.Direct},
+		{name: "its sensor's number is another process's", host: here, containers: []orchestrate.Container{sensor}, want: nsenter.Helper},
+		{name: "the same, but directly", host: here, containers: []orchestrate.Container{sensor}, asked: nsenter.Direct, err: "processes are not seen from here"},
+		{name: "another machine", host: elsewhere, containers: []orchestrate.Container{mine}, want: nsenter.Helper},
+		{name: "a virtual machine with its name", host: larger, containers: []orchestrate.Container{mine}, want: nsenter.Helper},
+		{name: "another machine, but directly", host: elsewhere, asked: nsenter.Direct, err: "has the host name elsewhere"},
+		{name: "another machine without a stack or an image", host: elsewhere, err: "no stack is here"},
+		{name: "with an image", host: elsewhere, image: "zeek:1", want: nsenter.Helper},
+		{name: "by a helper though it is here", host: here, image: "zeek:1", asked: nsenter.Helper, want: nsenter.Helper},
+		{name: "no engine", gone: errors.New("no engine answers"), err: "no engine answers"},
+		{name: "no engine, but directly", gone: errors.New("no engine answers"), asked: nsenter.Direct, want: nsenter.Direct},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			e := engine{Engine: &fakehelper.Engine{Root: tree(t), Work: t.TempDir()}, host: tt.host, containers: tt.containers, gone: tt.gone}
+			m, way, err := nsenter.Open(t.Context(), e, nsenter.Options{Way: tt.asked, Image: tt.image})
+			if tt.err != "" {
+				if err == nil || !strings.Contains(err.Error(), tt.err) {
+					t.Errorf("got %v, %v", way, err)
+				}
+				return
+			}
+			if err != nil || way != tt.want {
+				t.Fatalf("got %q, %v, want %q", way, err, tt.want)
+			}
+			if err := m.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// Without a privilege a container's files are read in it, the machine's where
+// they can be seen.
+func TestPeek(t *testing.T) {
+	sensor := orchestrate.Container{ID: "c1", Service: "zeek", State: "running", PID: 1 << 30}
+	e := engine{Engine: &fakehelper.Engine{}, host: orchestrate.EngineHost{Name: "elsewhere"}, containers: []orchestrate.Container{sensor},
+		inside: "%[1]s /sys/a\nin %[2]s\n\n%[1]s /proc/b\n\n"}
+	m, err := nsenter.Peek(t.Context(), e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := m.Read(t.Context(), nsenter.Namespace{PID: sensor.PID}, "/sys/*")
+	if err != nil || len(got) != 2 || got["/sys/a"] != "in c1\n" || got["/proc/b"] != "" {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if _, err := m.Read(t.Context(), nsenter.Namespace{PID: 7}, "/sys/*"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("another process: %v", err)
+	}
+	if err := m.Write(t.Context(), nsenter.Namespace{}, "/proc/x", "1"); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("wrote: %v", err)
+	}
+	e.host = thisHost(t)
+	if m, err = nsenter.Peek(t.Context(), e); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := m.Read(t.Context(), nsenter.Namespace{}, "/proc/uptime"); err != nil || got["/proc/uptime"] == "" {
+		t.Errorf("this machine: %q, %v", got, err)
+	}
+}
