@@ -35,7 +35,8 @@ every one of them answers.
 
 It can be repeated: what is right is left alone, what differs from the flags is
 changed, and a half-started stack is completed. The flags are the whole
-configuration; those of an earlier "up" are not remembered.
+configuration; those of an earlier "up" are not remembered. Sensors that are new
+on a machine that tune-host has tuned are tuned as the others were.
 
 An image can also be replaced by a variable: ZEEKDEMO_IMAGE_ZEEK=REF, and
 likewise for collector, exporter, grafana, loki and prometheus.
