@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # How much a mirror keeps up with: its two ways against `tcpdump -w /dev/null` as
 # the floor, on one interface that a packet-socket generator floods from another
-# network namespace. Each way in turn at each rate; a row for each way: the highest
-# rate at which no run lost anything, what it lost at the generator's highest, and
-# what all processes took together (interrupts are served in theirs). Needs root, Go, iproute2, tcpdump, time. Whatever it
-# made is gone afterwards.
+# network namespace. Each way in turn at each rate: what was lost, and what all
+# processes took together (interrupts are served in theirs), as a Markdown table.
+# Needs root, Go, iproute2, tcpdump, time, and a machine that does nothing else.
+# Whatever it made is gone afterwards.
 #
 # Usage: mirror.sh [-n RUNS] [-p PACKETS] CAPTURE
 set -euo pipefail
@@ -71,29 +71,36 @@ one() { # WAY PPS: one run; appends "way pps-asked kpps lost cpu-seconds-per-mil
 one nothing 0
 top=$(awk '{ print int($3 * 1000) }' "$tmp/all")
 for ((i = 0; i < runs; i++)); do
-  for way in nothing tcpdump forwarder kernel; do
-    for part in 100 90 80 70 60 50 40 30 20; do
-      [ "$way" = nothing ] && [ $part != 40 ] && continue
-      if [ $part = 100 ]; then one $way 0; else one $way $((top * part / 100)); fi
-    done
+  one nothing $((top * 40 / 100))
+  for part in 0 80 60 50 40 30; do
+    for way in tcpdump forwarder kernel; do one $way $((top * part / 100)); done
   done
 done
-echo "The generator alone: $((top / 1000)) kpps, $packets frames a run, $runs runs each."
+echo "The generator alone: $((top / 1000)) kpps; $packets frames a run, medians of $runs. A cell is the share lost, at the kpps that the generator reached, and behind a +"
+echo "what the receiver, on the same processors, lost of what was sent to it."
 echo
-echo "| way | no loss up to, kpps | lost at the highest rate | at, kpps | CPU seconds per million packets, less the generator's alone |"
-echo "|---|---|---|---|---|"
 awk -v top="$top" '
   function median(s,   a, n, i, j, t) { n = split(s, a, " "); for (i = 1; i <= n; i++) for (j = i + 1; j <= n; j++) if (a[j] + 0 < a[i] + 0) { t = a[i]; a[i] = a[j]; a[j] = t } return a[int((n + 1) / 2)] }
+  function percent(n) { return n == 0 ? "0" : sprintf("%.2f %%", n / '"$packets"' * 100) }
   $1 == "nothing" { if ($2) alone = alone " " $5; next }
-  { key = $1 " " $2; if (!($1 in seen)) { order[++n] = $1; seen[$1] = 1 } rates[$2] = 1; if ($4 > 0) lossy[key] = 1; speed[key] = speed[key] " " $3 }
-  $2 == 0 { lost[$1] = lost[$1] " " $4; at[$1] = at[$1] " " $3; count = 1 }
+  { key = $1 " " $2; lost[key] = lost[key] " " $4; speed[key] = speed[key] " " $3; behind[key] = behind[key] " " $6; if (!($2 in known)) { known[$2] = 1; rates[++r] = $2 } }
   $2 == int(top * 40 / 100) { cpu[$1] = cpu[$1] " " $5 }
   END {
-    for (i = 1; i <= n; i++) {
-      w = order[i]; best = 0; least = 1e18
-      for (r in rates) if (lossy[w " " r]) { v = median(speed[w " " r]); if (v < least) least = v }
-      for (r in rates) if (!lossy[w " " r]) { v = median(speed[w " " r]); if (v > best && v < least) best = v }
-      printf "| %s | %.0f | %d | %.0f | %.2f |\n", w, best, median(lost[w]), median(at[w]), median(cpu[w]) - median(alone)
+    n = split("tcpdump forwarder kernel", ways, " ")
+    print "| rate asked, kpps | tcpdump | forwarder | kernel |"
+    print "|---|---|---|---|"
+    for (i = 1; i <= r; i++) {
+      printf "| %s |", rates[i] ? sprintf("%.0f", rates[i] / 1000) : "as fast as it goes"
+      for (w = 1; w <= n; w++) {
+        key = ways[w] " " rates[i]
+        printf " %s at %.0f", percent(median(lost[key])), median(speed[key])
+        if (median(behind[key]) > 0) printf " + %s", percent(median(behind[key]))
+        printf " |"
+      }
+      print ""
     }
+    printf "| CPU seconds per million packets, less the generator alone |"
+    for (w = 1; w <= n; w++) printf " %.2f |", median(cpu[ways[w]]) - median(alone)
+    print ""
   }' "$tmp/all"
 [ -z "${KEEP:-}" ] || cp "$tmp/all" "$KEEP"

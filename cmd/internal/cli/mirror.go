@@ -103,7 +103,7 @@ func (o *mirrorOptions) flags(cmd *cobra.Command) {
 	f.IntVar(&o.workers, "workers", 1, "threads of the forwarder, which share each interface's traffic by flow")
 	f.StringVar(&o.offloads, "offloads", offloadsKeep, "keep, or off: switch the interfaces' merging of packets off, and on again at the end")
 	f.StringVar(&o.lossless, "lossless", string(losslessAuto), "wait rather than overrun the sensor: auto (where its queue can be seen), require or off")
-	f.BoolVar(&o.detach, "detach", false, "leave the mirror running in the kernel, and end; `zeekdemo status` shows it, --stop ends it")
+	f.BoolVar(&o.detach, "detach", false, "leave the mirror running in the kernel, and end; \"zeekdemo status\" shows it, --stop ends it")
 	f.BoolVar(&o.stop, "stop", false, "end mirrors in the kernel (of the given interfaces, or all), and take back what killed ones left")
 	f.BoolVar(&o.json, "json", false, "print the report as one JSON document")
 }

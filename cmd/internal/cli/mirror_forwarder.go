@@ -56,6 +56,10 @@ var _ liveCapture = ringCapture{}
 
 // openCapture begins to capture, by packet rings where there are any.
 func (m *mirror) openCapture(ctx context.Context, say func(string)) (liveCapture, error) {
+	if m.target.Via == viaSidecar && m.o.workers > 1 {
+		m.warn(errors.New("a sidecar takes its frames one after the other: --workers is of no use"))
+		m.o.workers = 1
+	}
 	o := afpacket.Options{Workers: m.o.workers, Exclude: m.tunnels(), Streams: m.streams(ctx)}
 	mtu := 0
 	for _, name := range m.interfaces {
