@@ -73,12 +73,13 @@ stage untuned
 stage tuned
 
 median() { sort -g | awk '{ a[NR] = $1 } END { print a[int((NR + 1) / 2)] }'; }
-echo "| machine | way | sent, kpps | lost | most at | out of order | out of order in their flow |"
+echo "| limits | way | sent, kpps | lost | most at | out of order | out of order in their flow |"
 echo "|---|---|---|---|---|---|---|"
+declare -A title=([old]="208 KiB" [untuned]="as it is" [tuned]="tune-host")
 for name in old untuned tuned; do
   for way in published direct; do
     rows=$(grep -P "^$name $way\t" "$tmp/loss" | cut -f 2-) orders=$(grep -P "^$name $way\t" "$tmp/order.tsv" | cut -f 2-)
-    printf '| %s | %s | %.0f | %.1f %% | %s | %.2f %% | %.2f %% |\n' "$name" "$way" \
+    printf '| %s | %s | %.0f | %.1f %% | %s | %.2f %% | %.2f %% |\n' "${title[$name]}" "$way" \
       "$(cut -f 3 <<<"$rows" | median)" \
       "$(awk -F '\t' '{ print ($1 - $2) * 100 / $1 }' <<<"$rows" | median)" \
       "$(cut -f 4 <<<"$rows" | sort | uniq -c | sort -rn | awk 'NR == 1 { $1 = ""; print substr($0, 2) }')" \
