@@ -55,7 +55,7 @@ func (e *Engine) CreateHelper(ctx context.Context, spec orchestrate.HelperSpec) 
 	if spec.Program != "" {
 		host.Mounts = []mount.Mount{{Type: mount.TypeVolume, Target: path.Dir(orchestrate.SidecarProgram)}}
 	}
-	created, err := e.client.ContainerCreate(ctx, client.ContainerCreateOptions{
+	id, err := e.create(ctx, client.ContainerCreateOptions{
 		Name: "zeekdemo-helper-" + strings.ToLower(rand.Text()[:8]),
 		Config: &container.Config{
 			Image: spec.Image, User: "0:0", WorkingDir: "/",
@@ -68,16 +68,16 @@ func (e *Engine) CreateHelper(ctx context.Context, spec orchestrate.HelperSpec) 
 		HostConfig: host,
 	})
 	if err != nil {
-		return "", fmt.Errorf("make a helper container: %w", err)
+		err = fmt.Errorf("make a helper container: %w", err)
+	} else if spec.Program != "" {
+		err = e.copyProgram(ctx, id, spec.Program)
 	}
-	if spec.Program != "" {
-		if err := e.copyProgram(ctx, created.ID, spec.Program); err != nil {
-			clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-			defer cancel()
-			return "", errors.Join(err, e.RemoveSidecar(clean, created.ID))
-		}
+	if err != nil && id != "" {
+		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer cancel()
+		return "", errors.Join(err, e.RemoveSidecar(clean, id))
 	}
-	return created.ID, nil
+	return id, err
 }
 
 // haveImage pulls an image where the policy says so.
