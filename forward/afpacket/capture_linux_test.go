@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -438,4 +439,39 @@ func onesSum(b []byte) uint32 {
 		s = s>>16 + s&0xffff
 	}
 	return s
+}
+
+// An interface without a link layer yields its IP packets, the tunnel's own left
+// out there as well.
+func TestAnInterfaceWithoutALinkLayer(t *testing.T) {
+	ns := testenv.Namespace(t)
+	testenv.Inside(t, ns, quiet)
+	var tun int
+	if _, err := os.Stat("/dev/net/tun"); err != nil {
+		t.Skipf("SKIPPED: this kernel has no tun devices: %v", err)
+	}
+	testenv.Inside(t, ns, func() (err error) {
+		if tun, err = unix.Open("/dev/net/tun", unix.O_RDWR, 0); err != nil {
+			return err
+		}
+		request, err := unix.NewIfreq("tun0")
+		if err != nil {
+			return err
+		}
+		request.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
+		return unix.IoctlIfreq(tun, unix.TUNSETIFF, request)
+	})
+	defer unix.Close(tun)
+	testenv.IP(t, "-n "+ns+" link set tun0 up")
+	packets := [][]byte{udp4("", alice, bob, "one")[14:], udp4("", alice, sensor, "own")[14:], udp4("", bob, alice, "two")[14:]}
+	got, counts := capture(t, ns, Options{Exclude: []Tunnel{{To: sensor}}}, "tun0", func(*Capture, *taken) {
+		for _, p := range packets {
+			if _, err := unix.Write(tun, p); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	if want := text([][]byte{packets[0], packets[2]}); !slices.Equal(got.all(), want) || counts[0].Packets != 2 {
+		t.Errorf("%q, %+v", got.all(), counts)
+	}
 }

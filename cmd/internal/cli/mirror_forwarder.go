@@ -159,6 +159,8 @@ type liveRun struct {
 	mu       sync.Mutex
 	accounts []losslessDocument
 	reports  []forward.Report
+	stalls   uint64 // how often and how long sensors were waited for, but by sidecars
+	stalled  time.Duration
 	kernel   transmit.Stats
 	about    transmit.Description
 	shown    *ui.Ticker // nil before and after the run
@@ -323,6 +325,7 @@ func (r *liveRun) settle(s *stretch, runErr error) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.accounts = append(r.accounts, doc)
+	r.stalls, r.stalled = r.stalls+s.held.Load(), r.stalled+time.Duration(s.took.Load())
 	var gone *pace.GoneError
 	if errors.As(err, &gone) {
 		return nil // what it did not take is in the ledger

@@ -41,6 +41,7 @@ type outcome struct {
 func (r *liveRun) outcome(counts []afpacket.Counts, runErr error) outcome {
 	rep := joinReports(r.reports)
 	setTime(&rep, r.begun, time.Now()) // not only that from the first packet on
+	rep.Stalls, rep.StalledSeconds = rep.Stalls+r.stalls, rep.StalledSeconds+r.stalled.Seconds()
 	doc := r.document(rep)
 	doc.Interfaces = counts
 	if len(r.reports) > 0 {
