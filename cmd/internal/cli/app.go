@@ -136,6 +136,7 @@ captures into it, encapsulated in VXLAN or GENEVE.
   zeekdemo up                  start the stack and wait until it answers
   zeekdemo replay              replay the embedded sample
   zeekdemo replay big.pcap     replay a capture of your own
+  sudo zeekdemo mirror eth0    mirror live traffic
   zeekdemo down --volumes      remove everything again`,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
