@@ -475,3 +475,27 @@ func TestAnInterfaceWithoutALinkLayer(t *testing.T) {
 		t.Errorf("%q, %+v", got.all(), counts)
 	}
 }
+
+func TestReadingDoesNotAllocate(t *testing.T) {
+	l := newLink(t)
+	send := sender(t, l.west, "eth0")
+	var c *Capture
+	testenv.Inside(t, l.east, func() error {
+		i, err := Find("eth0")
+		if err != nil {
+			return err
+		}
+		c, err = Open(Options{Interfaces: []Interface{i}})
+		return err
+	})
+	defer c.Close()
+	send(many(2100)...)
+	var f forward.Frame
+	if n := testing.AllocsPerRun(2000, func() {
+		if err := c.Workers()[0].Next(&f); err != nil {
+			t.Fatal(err)
+		}
+	}); n != 0 {
+		t.Errorf("%.2f allocations a frame", n)
+	}
+}
