@@ -6,13 +6,17 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/zeekdemo/zeekdemo/testdata/testenv"
 )
@@ -171,6 +175,7 @@ func TestWherePacketsDie(t *testing.T) {
 	}
 	docker(t, "update", "--cpus", "0", "zeekdemo-zeek-1")
 
+	watchedOnATerminal(t, p)
 	refusedByLoki(t, p)
 	restartedMeanwhile(t, p)
 	dropsWithoutRoot(t, p)
@@ -221,6 +226,62 @@ func swapping(t *testing.T, to string) string {
 		}
 	}()
 	return in.LocalAddr().String()
+}
+
+// watchedOnATerminal looks at the live screen, makes it smaller, and quits.
+func watchedOnATerminal(t *testing.T, p program) {
+	t.Helper()
+	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer terminal.Close()
+	number, err := unix.IoctlGetInt(int(terminal.Fd()), unix.TIOCGPTN)
+	if err == nil {
+		err = unix.IoctlSetPointerInt(int(terminal.Fd()), unix.TIOCSPTLCK, 0)
+	}
+	resize := func(columns, rows uint16) error {
+		return unix.IoctlSetWinsize(int(terminal.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Col: columns, Row: rows})
+	}
+	screen, openErr := os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err = errors.Join(err, openErr, resize(80, 24)); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), p.path, "drops", "--watch", "--interval", "300ms", "--all")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = screen, screen, screen
+	cmd.Env = append(os.Environ(), "TERM=xterm", "NO_COLOR=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	err = cmd.Start()
+	if err = errors.Join(err, screen.Close()); err != nil { // so that reading ends with the command
+		t.Fatal(err)
+	}
+	stuck := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
+	defer stuck.Stop()
+	var seen strings.Builder
+	shows := func(what string) {
+		t.Helper()
+		buf := make([]byte, 1<<16)
+		for !strings.Contains(seen.String(), what) {
+			n, err := terminal.Read(buf)
+			seen.Write(buf[:n])
+			if err != nil {
+				t.Fatalf("no %q on the screen (%v):\n%q", what, err, seen.String())
+			}
+		}
+		seen.Reset()
+	}
+	shows("LATELY")
+	if err := resize(60, 12); err != nil {
+		t.Fatal(err)
+	}
+	shows("the window is too small for")
+	if _, err := terminal.WriteString("q"); err != nil {
+		t.Fatal(err)
+	}
+	shows("LOST/S") // of the whole time, on the ordinary screen
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("drops --watch, quit: %v", err)
+	}
 }
 
 // refusedByLoki lets Loki refuse a line for good, for it comes with more than

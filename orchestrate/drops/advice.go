@@ -105,7 +105,7 @@ func adviseUDP(r *Report, h *HopReport) (string, string) {
 	socket := r.hop(HopSocket, h.Sensor)
 	switch {
 	case h.grew(noPorts, noPorts6) > 0 && socket != nil && socket.facts.Listens:
-		return "packets came for a port on which the sensor does not listen", "zeekdemo replay --port 0"
+		return "packets came for a port on which the sensor does not listen", "zeekdemo status"
 	case h.grew(noPorts, noPorts6) > 0:
 		return "nobody listens on the sensor's port: Zeek has not opened its socket, or has closed it", "docker restart zeekdemo-" + h.Sensor + "-1"
 	case h.grew("UdpInCsumErrors", "Udp6InCsumErrors") > 0:

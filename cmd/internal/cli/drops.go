@@ -50,8 +50,10 @@ lost, for it may be somebody else's.
   zeekdemo drops --since-start      since the sensors started
   zeekdemo drops --watch --count 60 --interval 1s --json
 
-The exit code is 3 if anything was lost. Bytes that Zeek misses though nothing
-was lost, because packets came in another order, are reported as that.`,
+The exit code is 3 if anything was lost, with --watch in any interval; without a
+terminal Ctrl-C ends a watch with 130. Log lines that only wait are not lost, and
+bytes that Zeek misses though nothing was lost, because packets came in another
+order, are reported as that.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runDrops(cmd.Context(), app, o) },
 	}
