@@ -175,12 +175,17 @@ func TestAMirrorFollowsTheSensor(t *testing.T) {
 	}
 }
 
-// A container's traffic is found by its name.
+// A container's traffic is found by its name, again and again.
 func TestAContainerIsMirroredByItsName(t *testing.T) {
 	p := stackTest(t)
 	p.must(t, "up", "--pull", "never")
 	m := startMirror(t, p, "--how", "forwarder", "--container", "zeekdemo-grafana-1")
 	p.must(t, "replay", "--limit", "10") // which leaves an annotation in Grafana
+	m.says("packets")
+	docker(t, "restart", "-t", "0", "zeekdemo-grafana-1") // which gives it another interface
+	m.says("The container's interface has gone")
+	m.says("Run ")
+	p.must(t, "up", "--pull", "never") // which asks Grafana how it is
 	m.says("packets")
 	code, doc := m.end()
 	if code != 0 || doc.Report.Sent == 0 || doc.Verdict != "complete" || doc.Lossless.Ledger.Taken < doc.Report.Sent {

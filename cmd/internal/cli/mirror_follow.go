@@ -351,9 +351,9 @@ func joinAccounts(list []losslessDocument) losslessDocument {
 		last.Seen.WrittenOff, last.Seen.Looks = last.Seen.WrittenOff+seen.WrittenOff, last.Seen.Looks+seen.Looks
 	}
 	if l := last.Ledger; l != nil {
-		l.Verdict = fmt.Sprintf("all %d packets were taken, by %d sensors in turn", l.Sent, len(list))
+		l.Verdict = fmt.Sprintf("all %d packets were taken, in %d stretches between which a container was replaced", l.Sent, len(list))
 		if l.Lost > 0 {
-			l.Verdict = fmt.Sprintf("%d of %d packets lost: the sensor was replaced %d times", l.Lost, l.Sent, len(list)-1)
+			l.Verdict = fmt.Sprintf("%d of %d packets lost, in %d stretches between which a container was replaced", l.Lost, l.Sent, len(list))
 		}
 	}
 	return last

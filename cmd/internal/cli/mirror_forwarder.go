@@ -157,6 +157,7 @@ type liveRun struct {
 	giveUp     context.CancelCauseFunc
 
 	mu       sync.Mutex
+	counts   []afpacket.Counts // of captures that are over
 	accounts []losslessDocument
 	reports  []forward.Report
 	stalls   uint64 // how often and how long sensors were waited for, but by sidecars
@@ -179,15 +180,31 @@ func (m *mirror) runForwarder(ctx context.Context) error {
 }
 
 // from forwards what is captured until the mirror is to end, closes the capture,
-// and reports.
+// and reports. A container that is started again has other interfaces: where only
+// containers are mirrored, those are captured on as soon as they are there.
 func (r *liveRun) from(ctx context.Context, capture liveCapture) error {
-	defer capture.Close()
 	var end context.CancelFunc
 	r.hope, end = r.untilEnd(ctx)
 	defer end()
 	r.hard, r.giveUp = context.WithCancelCause(context.WithoutCancel(ctx))
 	defer r.giveUp(nil)
-	r.capture, r.begun = capture, time.Now()
+	r.begun = time.Now()
+	for {
+		r.capture = capture
+		counts, err := r.through()
+		r.counts = append(r.counts, counts...)
+		if errors.Is(err, afpacket.ErrGone) && len(r.o.interfaces) == 0 {
+			r.say("The container's interface has gone; waiting until it is back")
+			if capture, err = r.captureAgain(); err == nil && capture != nil {
+				continue
+			}
+		}
+		return r.report(r.outcome(r.counts, err))
+	}
+}
+
+// through forwards all of one capture, closes it, and returns its counts.
+func (r *liveRun) through() ([]afpacket.Counts, error) {
 	over := make(chan struct{})
 	var ending sync.WaitGroup
 	ending.Go(func() { r.endInTime(over) })
@@ -195,8 +212,32 @@ func (r *liveRun) from(ctx context.Context, capture liveCapture) error {
 	close(over)
 	ending.Wait()
 	counts, countErr := r.capture.Counts()
-	return r.report(r.outcome(counts, errors.Join(err, countErr)))
+	return counts, errors.Join(err, countErr, r.capture.Close())
 }
+
+// captureAgain waits for the containers' interfaces and captures on them. It is nil
+// where the mirror ends before.
+func (r *liveRun) captureAgain() (liveCapture, error) {
+	for {
+		select {
+		case <-r.hope.Done():
+			return nil, nil
+		case <-time.After(comesBack):
+		}
+		if r.findInterfaces(r.hope) != nil {
+			continue // not there yet
+		}
+		switch c, err := r.openCapture(r.hope, r.say); {
+		case err == nil:
+			return c, nil
+		case errors.Is(err, os.ErrPermission):
+			return nil, err
+		}
+	}
+}
+
+// comesBack is the pause between two looks for a container's interfaces.
+const comesBack = 300 * time.Millisecond
 
 // untilEnd is a context that ends when the mirror is to end.
 func (m *mirror) untilEnd(ctx context.Context) (context.Context, context.CancelFunc) {
@@ -302,7 +343,7 @@ func (r *liveRun) work(workers []*worker) error {
 			errs[i] = transmit.Pinned(w.cpu, func() error {
 				return errors.Join(w.pipeline.Run(r.hard), w.out.Close())
 			})
-			if errs[i] != nil { // the others cannot do its work
+			if errs[i] != nil && !errors.Is(errs[i], afpacket.ErrGone) { // the others cannot do its work
 				r.giveUp(errs[i])
 				r.capture.Interrupt(true)
 			}
@@ -389,7 +430,10 @@ func (r *liveRun) healthy(ctx context.Context, t target) bool {
 // is replaced.
 func (r *liveRun) feedSidecars() error {
 	source := r.capture.Sources()[0]
-	streams := r.way.sidecar
+	streams, err := r.firstSidecar()
+	if err != nil {
+		return err
+	}
 	defer r.show()()
 	for {
 		s := newSidecarClient(r.engine, r.target.Address, streams)
@@ -403,8 +447,8 @@ func (r *liveRun) feedSidecars() error {
 		if last.Account != nil {
 			r.accounts = append(r.accounts, *last.Account)
 		}
-		if err == nil || r.hope.Err() != nil || r.hard.Err() != nil {
-			return err
+		if _, final := s.newest(); err == nil || final && last.Error == "" || r.hope.Err() != nil || r.hard.Err() != nil {
+			return err // if there is one it is the capture's
 		}
 		r.say("The sidecar has ended: " + err.Error())
 		trouble := make(chan struct{}, 1)
@@ -420,6 +464,17 @@ func (r *liveRun) feedSidecars() error {
 			return err
 		}
 	}
+}
+
+// firstSidecar is the one that was started to try the way, or another one if that
+// has been used.
+func (r *liveRun) firstSidecar() (orchestrate.SidecarStreams, error) {
+	streams := r.way.sidecar
+	if streams.Stdin == nil {
+		return r.o.out.via.startSidecar(r.hope, r.engine, r.target.Sensor, r.mode)
+	}
+	r.way.sidecar = orchestrate.SidecarStreams{}
+	return streams, nil
 }
 
 // job describes the run to a sidecar.

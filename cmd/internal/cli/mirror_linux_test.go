@@ -104,8 +104,21 @@ func TestTcpdumpsTroubleIsTold(t *testing.T) {
 	}
 }
 
-// What tcpdump captures goes to the sensor by a sidecar, as on macOS.
+// What tcpdump captures goes to the sensor by a sidecar, as on macOS. Where tcpdump
+// dies, the mirror says so.
 func TestTcpdumpFeedsASidecar(t *testing.T) {
+	for name, c := range map[string]struct {
+		end  func(stop func(), dump *tcpdump)
+		want string
+	}{
+		"interrupted": {func(stop func(), _ *tcpdump) { stop() }, ""},
+		"killed":      {func(_ func(), dump *tcpdump) { _ = dump.cmd.Process.Kill() }, "capture on lo: tcpdump: "},
+	} {
+		t.Run(name, func(t *testing.T) { mirrorByTcpdump(t, c.end, c.want) })
+	}
+}
+
+func mirrorByTcpdump(t *testing.T, stop func(func(), *tcpdump), want string) {
 	testenv.NeedTool(t, "tcpdump")
 	ns, to := testenv.Namespace(t), newSink(t)
 	var out bytes.Buffer
@@ -124,11 +137,12 @@ func TestTcpdumpFeedsASidecar(t *testing.T) {
 	const n = 300
 	talk(t, ns, n)
 	to.awaits(t, n)
-	end()
+	stop(end, c.(*tcpdumpCapture).dumps[0])
+	defer end()
 	select {
 	case err := <-done:
-		if err := notLoss(err); err != nil {
-			t.Error(err)
+		if err := notLoss(err); want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("it ended with %v", err)
 		}
 	case <-time.After(20 * time.Second):
 		t.Fatal("it does not end")

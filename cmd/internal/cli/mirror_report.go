@@ -74,8 +74,6 @@ func (r *liveRun) result(doc mirrorDocument, runErr error) error {
 	switch {
 	case errors.Is(runErr, errNoSensor):
 		return lossError{fmt.Errorf("%s packets had nowhere to go: the sensor had gone", ui.Count(lost+doc.Report.DatagramsUnsent))}
-	case errors.Is(runErr, afpacket.ErrGone) && len(r.o.containers) > 0:
-		return orchestrate.WithHint(runErr, "a container that is started again has another interface: mirror it anew")
 	case runErr != nil:
 		return fmt.Errorf("mirror %s: %w", strings.Join(r.interfaces, ", "), runErr)
 	}
