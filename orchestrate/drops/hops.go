@@ -64,6 +64,7 @@ func (r *Reader) shared(_ context.Context, host *sight, queues map[string]Queuei
 		sender.add(RoleSign, host.snmp, "IpOutNoRoutes", "Ip6OutNoRoutes", "Ip6OutDiscards", "IpFragFails")
 	}
 	sender.neighbours(host)
+	r.captures(&sender)
 	udp := State{Hop: HopHostUDP, Name: "IP and UDP of the host", Wide: true}
 	if udp.protocols(host) {
 		udp.add(RoleIn, host.snmp, inDatagrams, inDatagrams6)
@@ -97,6 +98,36 @@ func (s *State) neighbours(host *sight) {
 		s.Values = append(s.Values, Value{Name: "unresolved_discards", Role: RoleLost, N: v, bits: 32})
 	}
 }
+
+// captures adds what packet sockets could not take: a mirror's among them are on
+// the way of packets, somebody's tcpdump is not.
+func (r *Reader) captures(s *State) {
+	if r.host.Captures == nil {
+		s.unknown("packet sockets", errors.New("only known on the engine's own machine"))
+		return
+	}
+	list, err := r.host.Captures()
+	if err != nil {
+		s.unknown("packet sockets", err)
+		return
+	}
+	for _, c := range list {
+		if c.Drops == 0 {
+			continue // not worth the search for whose it is
+		}
+		role, name := RoleSign, "a process that is not known"
+		if o := r.ownerOf(c.Inode, netip.AddrPort{}); o.err == nil {
+			name = fmt.Sprintf("%s (PID %d)", o.name, o.pid)
+			if o.name == ownName {
+				role = RoleLost
+			}
+		}
+		s.Values = append(s.Values, Value{Name: fmt.Sprintf("packet socket of %s drops #%d", name, c.ID), Role: role, N: c.Drops, bits: 32})
+	}
+}
+
+// ownName is the name of this program's processes.
+const ownName = "zeekdemo"
 
 // receive adds what UDP counts of datagrams that came in vain. InErrors contains
 // what fell out of sockets' queues (RcvbufErrors), what the limit of memory for

@@ -485,6 +485,47 @@ func TestProxyIsStopped(t *testing.T) {
 	}
 }
 
+// A capture that nobody reads loses packets. A mirror's is on the way, somebody
+// else's is not.
+func TestCaptureIsFull(t *testing.T) {
+	s := newStage(t, 1500)
+	s.listen(t, 1<<20)
+	port, err := net.InterfaceByName(s.Port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const everything = 0x0300 // ETH_P_ALL as it is sent
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := errors.Join(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1),
+		unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: everything, Ifindex: port.Index})); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		owner   string
+		verdict Verdict
+	}{{"tcpdump", VerdictClean}, {ownName, VerdictSuspect}} {
+		clear(s.reader.owner)
+		s.reader.host.Owner = func(uint64, netip.AddrPort) (int, string, error) { return 4711, tt.owner, nil }
+		before := s.look(t)
+		send(t, s.to, 80, 500)
+		r := Compare(before, s.look(t))
+		h := r.hop(HopSender, "")
+		grown := uint64(0)
+		for _, d := range h.Counters {
+			if strings.HasPrefix(d.Name, "packet socket of "+tt.owner+" (PID 4711) drops") {
+				grown += d.Grown
+			}
+		}
+		if r.Verdict != tt.verdict || r.Lost != 0 || grown < 70 || grown > 82 {
+			t.Errorf("%s: %d dropped\n%s", tt.owner, grown, describe(r))
+		}
+	}
+}
+
 // What dies elsewhere on the machine is named, but not blamed.
 func TestOthersLosses(t *testing.T) {
 	s := newStage(t, 1500)

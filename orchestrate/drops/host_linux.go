@@ -1,6 +1,7 @@
 package drops
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -12,6 +13,8 @@ import (
 	"sync"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
 
 	"github.com/zeekdemo/zeekdemo/orchestrate/sockets"
 )
@@ -27,7 +30,7 @@ type local struct {
 // Local returns what is to be known of this machine, and what closes it.
 func Local() (Host, func() error) {
 	l := &local{watches: map[string]*sockets.Watch{}}
-	return Host{Sockets: l.sockets, Queues: l.queueing, Owner: socketOwner}, l.close
+	return Host{Sockets: l.sockets, Queues: l.queueing, Captures: captures, Owner: socketOwner}, l.close
 }
 
 func (l *local) close() error {
@@ -93,6 +96,45 @@ func (l *local) queueing() (map[string]Queueing, error) {
 			Drops: uint64(a.Statistics.Queue.Drops), Backlog: uint64(a.Statistics.Queue.Qlen)}
 	}
 	return m, nil
+}
+
+// Sizes, offsets and numbers of include/uapi/linux/packet_diag.h and sock_diag.h.
+const (
+	packetMessageLen  = 16   // struct packet_diag_msg: inode at 4, cookie at 8
+	packetShowMemory  = 0x10 // PACKET_SHOW_MEMINFO
+	packetMemory      = 6    // PACKET_DIAG_MEMINFO
+	memoryDropsOffset = 32   // SK_MEMINFO_DROPS, the ninth number
+)
+
+// captures asks for the packet sockets by sock_diag(7).
+func captures() ([]Capture, error) {
+	request := nl.NewNetlinkRequest(unix.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP)
+	query := make([]byte, 20) // struct packet_diag_req
+	query[0] = unix.AF_PACKET
+	binary.NativeEndian.PutUint32(query[8:], packetShowMemory)
+	request.AddRawData(query)
+	answers, err := request.Execute(unix.NETLINK_SOCK_DIAG, 0)
+	if err != nil {
+		return nil, fmt.Errorf("list the packet sockets: %w", err)
+	}
+	var list []Capture
+	for _, m := range answers {
+		if len(m) < packetMessageLen {
+			continue
+		}
+		c := Capture{Inode: uint64(binary.NativeEndian.Uint32(m[4:])), ID: binary.NativeEndian.Uint64(m[8:])}
+		attributes, err := nl.ParseRouteAttr(m[packetMessageLen:])
+		if err != nil {
+			return nil, fmt.Errorf("list the packet sockets: %w", err)
+		}
+		for _, a := range attributes {
+			if a.Attr.Type == packetMemory && len(a.Value) >= memoryDropsOffset+4 {
+				c.Drops = uint64(binary.NativeEndian.Uint32(a.Value[memoryDropsOffset:]))
+			}
+		}
+		list = append(list, c)
+	}
+	return list, nil
 }
 
 // deviceName returns a device's name. They are listed again when an index is

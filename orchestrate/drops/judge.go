@@ -65,10 +65,16 @@ func (h *HopReport) verdict() Verdict {
 		return VerdictLost
 	case h.Held > 0 || h.waits():
 		return VerdictHeld
-	case h.In != nil && *h.In == 0:
+	case h.In != nil && *h.In == 0 && !h.Waiting():
 		return VerdictIdle
 	}
 	return VerdictClean
+}
+
+// Waiting reports whether something is in the hop's queues now. A socket counts
+// what came only when it is read.
+func (h *HopReport) Waiting() bool {
+	return slices.ContainsFunc(h.Queues, func(q Queue) bool { return q.Used > 0 && q.Unit != "connections" })
 }
 
 // waits reports whether batches of lines wait at the collector, and none was
@@ -100,8 +106,8 @@ func (r *Report) evidence() (e evidence) {
 		case h.Verdict == VerdictUnknown && decisive(h.Hop):
 			e.unknown = append(e.unknown, h.Name)
 		}
-		if h.Hop == HopUDP || h.Hop == HopProxy {
-			e.traffic = e.traffic || h.In != nil && *h.In > 0
+		if h.Hop == HopUDP || h.Hop == HopProxy || h.Hop == HopSocket {
+			e.traffic = e.traffic || h.In != nil && *h.In > 0 || h.Waiting()
 		}
 		if h.Hop == HopUDP && slices.Contains(h.Notes, beganAnew) {
 			e.anew = append(e.anew, h.Sensor+" "+beganAnew)

@@ -85,6 +85,8 @@ type Host struct {
 	// Queues returns the queueing disciplines of the machine's devices by the
 	// device's name.
 	Queues func() (map[string]Queueing, error)
+	// Captures lists the machine's packet sockets.
+	Captures func() ([]Capture, error)
 	// Owner finds the process that holds a socket, by the socket's inode and
 	// the address at which it listens.
 	Owner func(inode uint64, at netip.AddrPort) (pid int, name string, err error)
@@ -99,6 +101,13 @@ type QueueState struct {
 	Buffer int  // what may be queued
 	Exact  bool // Buffer is known, not assumed
 	Drops  uint64
+}
+
+// Capture is a packet socket, such as that of a mirror or of tcpdump.
+type Capture struct {
+	ID    uint64 // the same as long as the socket lives
+	Inode uint64
+	Drops uint64 // of packets that found no room in its buffer or ring; 32 bits wide
 }
 
 // Queueing is a device's root queueing discipline.

@@ -58,7 +58,7 @@ func idleSensor(r drops.Report, sensor string) bool {
 		if h.Sensor != sensor {
 			continue
 		}
-		if h.Verdict == drops.VerdictLost || h.Verdict == drops.VerdictMissed || len(h.Notes) > 0 {
+		if h.Verdict == drops.VerdictLost || h.Verdict == drops.VerdictMissed || len(h.Notes) > 0 || h.Waiting() {
 			return false
 		}
 		if h.Hop == drops.HopUDP {
