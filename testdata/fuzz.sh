@@ -8,6 +8,9 @@ one() { # PACKAGE TARGET
   local out
   if out=$(go test -run '^$' -fuzz "^$2\$" -fuzztime "$FUZZTIME" -fuzzminimizetime 20x -parallel 1 "$1" 2>&1); then
     printf '%s %s: ok (%s)\n' "$1" "$2" "$(grep -o 'execs: [0-9]*' <<<"$out" | tail -n 1)"
+  elif grep -q '^    context deadline exceeded$' <<<"$out" && ! grep -q 'Failing input' <<<"$out"; then
+    # The end of the time caught a worker between two inputs: none has failed.
+    printf '%s %s: ok (time was up)\n' "$1" "$2"
   else
     printf '%s %s: FAILED\n%s\n' "$1" "$2" "$out"
     return 1
