@@ -60,7 +60,8 @@ func (m *mirror) openCapture(ctx context.Context, say func(string)) (liveCapture
 		m.warn(errors.New("a sidecar takes its frames one after the other: --workers is of no use"))
 		m.o.workers = 1
 	}
-	o := afpacket.Options{Workers: m.o.workers, Exclude: m.tunnels(), Streams: m.streams(ctx)}
+	o := afpacket.Options{Workers: m.o.workers, Exclude: m.tunnels(), Streams: m.streams(ctx),
+		Buffer: min(afpacket.DefaultBuffer, max(ringMemory/len(m.interfaces), leastRing))}
 	mtu := 0
 	for _, name := range m.interfaces {
 		i, err := afpacket.Find(name)
@@ -124,6 +125,11 @@ func (m *mirror) streams(ctx context.Context) (list []netip.AddrPort) {
 	}
 	return list
 }
+
+// The rings are memory of the kernel's that cannot be swapped out: all of them
+// together take no more than the first, unless that leaves less than the second for
+// an interface.
+const ringMemory, leastRing = 256 << 20, 8 << 20
 
 func programPath() string {
 	path, err := orchestrate.RunningProgram()
