@@ -78,16 +78,19 @@ func claim(dir, name string) (h *Hold, fresh bool, err error) {
 	if err != nil {
 		return nil, false, err
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, false, err
-	}
 	namespace, err := namespaceID()
 	if err != nil {
 		return nil, false, err
 	}
 	path := filepath.Join(dir, fmt.Sprintf("%d-%s.json", namespace, name))
 	for {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return nil, false, err
+		}
 		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
+		if errors.Is(err, fs.ErrNotExist) { // somebody removed the folder meanwhile
+			continue
+		}
 		if err != nil {
 			return nil, false, err
 		}
@@ -178,7 +181,19 @@ func (r record) restore(path string) error {
 			return err
 		}
 	}
-	return os.Remove(path)
+	return remove(path)
+}
+
+// remove removes a record, and the folder with the last one.
+func remove(path string) error {
+	if err := os.Remove(path); err != nil {
+		return err
+	}
+	dir := filepath.Dir(path)
+	if os.Remove(dir) == nil { // it was empty
+		_ = os.Remove(filepath.Dir(dir)) // likewise, if nobody else keeps anything there
+	}
+	return nil
 }
 
 // Restore takes back what dead processes left in this network namespace, of the
@@ -225,7 +240,7 @@ func restoreOne(path string, namespace uint64, name string, detached bool) (stri
 	var r record
 	if json.NewDecoder(f).Decode(&r) != nil {
 		if locked { // written by a process that died before it had changed anything
-			return "", os.Remove(path)
+			return "", remove(path)
 		}
 		return "", nil
 	}

@@ -92,6 +92,7 @@ func TestTcpdumpCaptures(t *testing.T) {
 }
 
 func TestTcpdumpsTroubleIsTold(t *testing.T) {
+	testenv.NeedRoot(t)
 	testenv.NeedTool(t, "tcpdump")
 	for _, c := range []struct{ name, expression, want string }{
 		{"nosuch0", "", "nosuch0"},
