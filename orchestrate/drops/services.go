@@ -41,6 +41,7 @@ const patience = 1500 * time.Millisecond
 // asker asks the services for their numbers.
 type asker struct {
 	client *http.Client
+	mu     sync.Mutex     // of failed: answers come while others are asked
 	failed map[string]int // of URLs: how many more pictures not to ask again
 }
 
@@ -110,6 +111,8 @@ func (a *asker) begin(ctx context.Context, path Path, since, begun time.Time) fu
 
 // skip reports whether a service that did not answer is left in peace.
 func (a *asker) skip(base string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	if a.failed[base] > 0 {
 		a.failed[base]--
 		return true
@@ -117,8 +120,10 @@ func (a *asker) skip(base string) bool {
 	return false
 }
 
-// rest leaves a service in peace for a while. Begin's lock is held.
+// rest leaves a service in peace for a while.
 func (a *asker) rest(base string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	if a.failed[base] == 0 {
 		a.failed[base] = 10
 	}
