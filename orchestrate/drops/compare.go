@@ -68,6 +68,10 @@ type HopReport struct {
 	Queues   []Queue   `json:"queues,omitempty"`
 	Unknown  []Unknown `json:"unknown,omitempty"`
 	Counters []Delta   `json:"counters"`
+	Lag      float64   `json:"lag_seconds,omitempty"` // by which Zeek is behind the packets
+	Weird    uint64    `json:"weird,omitempty"`       // as in [Missed], in the interval
+	// CaptureLoss is that of [Missed], since the sensor started.
+	CaptureLoss *float64 `json:"capture_loss_percent,omitempty"`
 
 	facts Facts
 }
@@ -134,7 +138,7 @@ func Origin(p Picture) Picture {
 // difference is what happened at one hop. Before may be nil.
 func difference(before, after *State) HopReport {
 	h := HopReport{Hop: after.Hop, Sensor: after.Sensor, Name: after.Name, Unit: "packets", Wide: after.Wide, Queues: after.Queues,
-		Unknown: slices.Clone(after.Unknown), Notes: slices.Clone(after.Notes), Counters: []Delta{}, facts: after.Facts}
+		Unknown: slices.Clone(after.Unknown), Notes: slices.Clone(after.Notes), Counters: []Delta{}, Lag: after.Facts.LagSecond, CaptureLoss: after.Facts.CaptureLoss, facts: after.Facts}
 	if after.Lines {
 		h.Unit = "lines"
 	}

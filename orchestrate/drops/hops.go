@@ -60,8 +60,10 @@ func (r *Reader) shared(_ context.Context, host *sight, queues map[string]Queuei
 	sender := State{Hop: HopSender, Name: "sender (UDP of the host)", Wide: true}
 	if sender.protocols(host) {
 		sender.add(RoleIn, host.snmp, "UdpOutDatagrams", "Udp6OutDatagrams")
-		sender.add(RoleLost, host.snmp, "UdpSndbufErrors", "Udp6SndbufErrors", "IpOutDiscards")
-		sender.add(RoleSign, host.snmp, "IpOutNoRoutes", "Ip6OutNoRoutes", "Ip6OutDiscards", "IpFragFails")
+		sender.add(RoleLost, host.snmp, "UdpSndbufErrors", "Udp6SndbufErrors")
+		// What a device queue refuses of UDP is counted here and above
+		// (ip_send_skb in net/ipv4/ip_output.c, udp_send_skb in net/ipv4/udp.c).
+		sender.add(RoleSign, host.snmp, "IpOutDiscards", "IpOutNoRoutes", "Ip6OutNoRoutes", "Ip6OutDiscards", "IpFragFails")
 	}
 	sender.neighbours(host)
 	r.captures(&sender)

@@ -23,18 +23,32 @@ func (r *Report) sum(b Picture) {
 		default:
 			r.Lost += *h.Lost
 		}
-		if h.Hop == HopLogs && len(h.Counters) == 3 && !h.Counters[0].NotKnown {
+		if h.Hop == HopLogs && len(h.Counters) >= 3 && !h.Counters[0].NotKnown {
 			if r.Missed == nil {
 				r.Missed = &Missed{}
 			}
 			r.Missed.Connections += h.Counters[0].Grown
 			r.Missed.Bytes += h.Counters[1].Grown
 			r.Missed.Fresh += h.Counters[2].Grown
+			r.Missed.odd(h)
 		}
 	}
 	if !r.SinceStart {
 		whole := Compare(Origin(b), b)
 		r.LostBefore = whole.Lost - min(whole.Lost, r.Lost)
+	}
+}
+
+// odd adds what a sensor's logs say beside missed bytes.
+func (m *Missed) odd(h *HopReport) {
+	for _, c := range h.Counters {
+		if c.Name == weirdLines {
+			h.Weird = c.Grown
+		}
+	}
+	m.Weird += h.Weird
+	if h.CaptureLoss != nil && (m.CaptureLoss == nil || *h.CaptureLoss > *m.CaptureLoss) {
+		m.CaptureLoss = h.CaptureLoss
 	}
 }
 

@@ -185,17 +185,19 @@ type State struct {
 
 // Facts are what the usual reason of a loss depends on.
 type Facts struct {
-	Process   string    // that holds the socket, e.g. "docker-proxy (PID 4711)"
-	PID       int       // its number
-	Stopped   bool      // it has been stopped, by a signal or the freezer
-	Listens   bool      // a socket is there
-	Backlog   int       // net.core.netdev_max_backlog, packets
-	RPS       []string  // devices by which packets come, with their rps_cpus
-	Device    string    // the device's name
-	Queueing  string    // its queueing discipline
-	At        string    // where packets are received, ADDRESS:PORT
-	LagSecond float64   // Zeek's packet lag
-	Since     time.Time // when counting began; zero if with the machine
+	Process   string   // that holds the socket, e.g. "docker-proxy (PID 4711)"
+	PID       int      // its number
+	Stopped   bool     // it has been stopped, by a signal or the freezer
+	Listens   bool     // a socket is there
+	Backlog   int      // net.core.netdev_max_backlog, packets
+	RPS       []string // devices by which packets come, with their rps_cpus
+	Device    string   // the device's name
+	Queueing  string   // its queueing discipline
+	At        string   // where packets are received, ADDRESS:PORT
+	LagSecond float64  // Zeek's packet lag
+	// CaptureLoss is that of [Missed].
+	CaptureLoss *float64
+	Since       time.Time // when counting began; zero if with the machine
 }
 
 // Picture is all hops at one time.

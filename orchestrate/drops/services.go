@@ -33,6 +33,11 @@ type Missed struct {
 	Connections uint64 `json:"connections"` // that lack bytes
 	Fresh       uint64 `json:"fresh"`       // of these: that began after this program had started to look
 	Bytes       uint64 `json:"bytes"`       // that they lack
+	Weird       uint64 `json:"weird"`       // lines of weird.log: what Zeek found odd, packets that were cut among it
+	// CaptureLoss is the highest share of acknowledged data that never came, in
+	// percent, that capture_loss.log has since the sensors started; null if it
+	// has none.
+	CaptureLoss *float64 `json:"capture_loss_percent"`
 }
 
 // patience bounds one question to a service.
@@ -323,6 +328,9 @@ func (a *asker) missed(ctx context.Context, loki, sensor string, since, begun ti
 	if loki == "" {
 		return m, errors.New("its address is not known here")
 	}
+	if m, err = a.odd(ctx, loki, sensor, since); err != nil {
+		return m, err
+	}
 	lines := fmt.Sprintf(`{service_name="zeek",sensor=%q,log="conn"} |~ %s`, sensor, "`\"missed_bytes\":[1-9]`")
 	if m.Connections, err = a.over(ctx, loki, "sum(count_over_time("+lines+" %s))", since); err != nil || m.Connections == 0 {
 		return m, err
@@ -334,17 +342,36 @@ func (a *asker) missed(ctx context.Context, loki, sensor string, since, begun ti
 	return m, err
 }
 
-// over asks for one number over the time from exactly since until now. A
-// window is whole seconds long, so it ends up to a second ahead.
+// odd asks Loki for what Zeek found odd, and for its own estimate of loss.
+func (a *asker) odd(ctx context.Context, loki, sensor string, since time.Time) (m Missed, err error) {
+	log := func(name string) string { return fmt.Sprintf(`{service_name="zeek",sensor=%q,log=%q}`, sensor, name) }
+	if m.Weird, err = a.over(ctx, loki, "sum(count_over_time("+log("weird")+" %s))", since); err != nil {
+		return m, err
+	}
+	lost := `max(max_over_time(` + log("capture_loss") + ` | json lost="percent_lost" | unwrap lost | __error__="" %s))`
+	list, err := a.window(ctx, loki, lost, since)
+	if err == nil && len(list) > 0 {
+		m.CaptureLoss = &list[0].value
+	}
+	return m, err
+}
+
+// over asks for one number.
 func (a *asker) over(ctx context.Context, loki, query string, since time.Time) (uint64, error) {
-	seconds := int64(time.Since(since)/time.Second) + 1
-	values := url.Values{"query": {fmt.Sprintf(query, fmt.Sprintf("[%ds]", seconds))},
-		"time": {strconv.FormatInt(since.Add(time.Duration(seconds)*time.Second).UnixNano(), 10)}}
-	list, err := a.vector(ctx, loki+"/loki/api/v1/query?"+values.Encode())
+	list, err := a.window(ctx, loki, query, since)
 	if err != nil || len(list) == 0 {
 		return 0, err // without a line there is no number
 	}
 	return uint64(max(0, list[0].value)), nil
+}
+
+// window asks over the time from exactly since until now. A window is whole
+// seconds long, so it ends up to a second ahead.
+func (a *asker) window(ctx context.Context, loki, query string, since time.Time) ([]metric, error) {
+	seconds := int64(time.Since(since)/time.Second) + 1
+	values := url.Values{"query": {fmt.Sprintf(query, fmt.Sprintf("[%ds]", seconds))},
+		"time": {strconv.FormatInt(since.Add(time.Duration(seconds)*time.Second).UnixNano(), 10)}}
+	return a.vector(ctx, loki+"/loki/api/v1/query?"+values.Encode())
 }
 
 // services adds the hops behind the kernel.
@@ -416,6 +443,9 @@ func zeekState(sensor string, a answer) State {
 	return s
 }
 
+// weirdLines counts what Zeek found odd.
+const weirdLines = "lines of weird.log"
+
 // logsState is what the logs say. Bytes are missed where an acknowledgement came
 // for data that did not.
 func logsState(sensor string, m missedAnswer) State {
@@ -428,7 +458,9 @@ func logsState(sensor string, m missedAnswer) State {
 		{Name: "connections with missed bytes", Role: RoleSign, N: m.missed.Connections, bits: 64},
 		{Name: "missed bytes", Role: RoleSign, N: m.missed.Bytes, bits: 64},
 		{Name: "connections with missed bytes, begun since the first look", Role: RoleSign, N: m.missed.Fresh, bits: 64},
+		{Name: weirdLines, Role: RoleSign, N: m.missed.Weird, bits: 64},
 	}
+	s.Facts.CaptureLoss = m.missed.CaptureLoss
 	return s
 }
 

@@ -104,18 +104,24 @@ func TestRealMetrics(t *testing.T) {
 	s.collector, s.loki = readText(t, "testdata/collector.metrics"), readText(t, "testdata/loki.metrics")
 	s.zeek = readText(t, testenv.Shared(t, "zeek9", "live", "vxlan", "metrics.txt"))
 	s.missed = func(q string) string {
-		if strings.Contains(q, "unwrap") {
+		switch {
+		case strings.Contains(q, "percent_lost"):
+			return "0.104"
+		case strings.Contains(q, "unwrap"):
 			return "14713"
 		}
 		return "3"
 	}
 	p := s.states(t)
+	if r := Compare(Origin(p), p); r.Missed == nil || r.Missed.Weird != 3 || r.Missed.CaptureLoss == nil || *r.Missed.CaptureLoss != 0.104 {
+		t.Errorf("missed: %+v", r.Missed)
+	}
 	for hop, want := range map[Hop]map[string]uint64{
 		HopZeek: {"zeek_net_received_packets_total": 17557, "zeek_net_dropped_packets_total": 0},
 		HopCollector: {"otelcol_receiver_accepted_log_records": 62, "otelcol_exporter_send_failed_log_records": 0,
 			"otelcol_exporter_enqueue_failed_log_records": 0, "otelcol_exporter_sent_log_records": 62, vanishedLines: 0, "otelcol_receiver_refused_log_records": 0, "otelcol_receiver_failed_log_records": 0},
 		HopLoki: {"loki_distributor_lines_received_total": 62, "loki_discarded_samples_total": 0},
-		HopLogs: {"connections with missed bytes": 3, "missed bytes": 14713, "connections with missed bytes, begun since the first look": 3},
+		HopLogs: {"connections with missed bytes": 3, "missed bytes": 14713, "connections with missed bytes, begun since the first look": 3, "lines of weird.log": 3},
 	} {
 		if got := values(p, hop); !maps.Equal(got, want) {
 			t.Errorf("%s: %v\nwant %v", hop, got, want)

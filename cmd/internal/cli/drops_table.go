@@ -151,6 +151,23 @@ func hopVerdict(r drops.Report, h drops.HopReport) string {
 	if q := fullest(h.Queues); q != nil {
 		text += "; queue " + queueText(*q)
 	}
+	return text + oddities(h)
+}
+
+// behind is the lag from which on Zeek is said to be behind, in seconds.
+const behind = 0.1
+
+// oddities are what Zeek says of itself beside what it counts.
+func oddities(h drops.HopReport) (text string) {
+	if h.Lag > behind && h.In != nil && *h.In > 0 {
+		text += fmt.Sprintf("; %.1f s behind", h.Lag)
+	}
+	if h.Weird > 0 {
+		text += fmt.Sprintf("; weird: %s", ui.Count(h.Weird))
+	}
+	if h.CaptureLoss != nil && *h.CaptureLoss > 0 {
+		text += fmt.Sprintf("; capture loss up to %.2g %%", *h.CaptureLoss)
+	}
 	return text
 }
 

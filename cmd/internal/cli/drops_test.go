@@ -67,6 +67,23 @@ sender (UDP of the host): a sender's socket buffer or device queue was full:  (z
 	}
 }
 
+// What Zeek says of itself beside what it counts stands behind the verdict.
+func TestOddities(t *testing.T) {
+	for _, tt := range []struct {
+		h    drops.HopReport
+		want string
+	}{
+		{drops.HopReport{Lag: 0.01, In: ptr(uint64(9)), CaptureLoss: ptr(0.0)}, ""},
+		{drops.HopReport{Lag: 3}, ""}, // since the last packet
+		{drops.HopReport{Lag: 0.42, In: ptr(uint64(9))}, "; 0.4 s behind"},
+		{drops.HopReport{Weird: 12, CaptureLoss: ptr(0.104)}, "; weird: 12; capture loss up to 0.1 %"},
+	} {
+		if got := oddities(tt.h); got != tt.want {
+			t.Errorf("%+v: %q, want %q", tt.h, got, tt.want)
+		}
+	}
+}
+
 func TestIntervalLine(t *testing.T) {
 	r := lossy()
 	if got, want := intervalLine(r), r.To.Format(time.TimeOnly)+"  lost  "+r.Sentence+"; cure: zeekdemo replay --direct"; got != want {
