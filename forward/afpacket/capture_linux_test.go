@@ -102,7 +102,7 @@ func (o Options) filter() []bpf.RawInstruction {
 // link is a pair of devices: east in one namespace, west in another.
 type link struct{ east, west string }
 
-func newLink(t *testing.T) link {
+func newLink(t testing.TB) link {
 	l := link{testenv.Namespace(t), testenv.Namespace(t)}
 	testenv.IP(t, "-n "+l.east+" link add eth0 type veth peer name eth0 netns "+l.west)
 	for _, ns := range []string{l.east, l.west} {
@@ -118,7 +118,7 @@ func quiet() error {
 }
 
 // sender puts frames on a device.
-func sender(t *testing.T, namespace, device string) func(frames ...[]byte) {
+func sender(t testing.TB, namespace, device string) func(frames ...[]byte) {
 	t.Helper()
 	var fd int
 	testenv.Inside(t, namespace, func() error {
