@@ -34,7 +34,7 @@ func BenchmarkRead(b *testing.B) {
 		fill := newFilled(b)
 		var tp *peer.TPacket
 		testenv.Inside(b, fill.east, func() (err error) {
-			tp, err = peer.NewTPacket(peer.OptInterface("eth0"), peer.OptTPacketVersion(peer.TPacketVersion3),
+			tp, err = peer.NewTPacket(peer.OptInterface("eth0"), peer.TPacketVersion3,
 				peer.OptFrameSize(2048), peer.OptBlockSize(blockSize), peer.OptNumBlocks(DefaultBuffer/blockSize),
 				peer.OptBlockTimeout(retire))
 			return err
