@@ -281,10 +281,23 @@ func (r *Report) disentangle() {
 			h.besideSockets(proxies...)
 		}
 	}
-	if c, l := r.hop(HopCollector, ""), r.hop(HopLoki, ""); c != nil && l != nil && c.Lost != nil && l.Lost != nil {
-		// What Loki refuses for good the collector cannot deliver: the same lines.
-		*c.Lost -= min(*c.Lost, *l.Lost)
+	r.refusedLines()
+}
+
+// refusedLines takes off the collector's account what is Loki's. A line that
+// Loki refuses for good the collector cannot deliver. Loki answers so for the
+// whole request that the line came with, and stores the others nevertheless
+// (Push in pkg/distributor/distributor.go): the collector counts all as failed.
+func (r *Report) refusedLines() {
+	c, l := r.hop(HopCollector, ""), r.hop(HopLoki, "")
+	if c == nil || l == nil || c.Lost == nil || l.Lost == nil || *l.Lost == 0 {
+		return
 	}
+	arrived := *l.Lost
+	if sent := c.counter(collectorSent); l.In != nil && sent != nil && *l.In > sent.Grown {
+		arrived = max(arrived, *l.In-sent.Grown)
+	}
+	*c.Lost -= min(*c.Lost, arrived)
 }
 
 // total adds up by roles.

@@ -220,3 +220,29 @@ func TestSinceStart(t *testing.T) {
 		t.Errorf("%d came", *r.hop(HopSocket, "zeek").In)
 	}
 }
+
+// Loki refuses one line and stores the others of the same request; the collector
+// counts all as failed.
+func TestOneLineIsRefused(t *testing.T) {
+	lines := func(second int64, accepted, sent, failed, received, discarded uint64) Picture {
+		return picture(second,
+			state(HopCollector, number64("accepted", RoleIn, accepted), number64("failed", RoleLost, failed), number64(collectorSent, RoleSign, sent)),
+			state(HopLoki, number64("received", RoleIn, received), number64("discarded", RoleLost, discarded)))
+	}
+	before := lines(0, 100, 100, 0, 100, 0)
+	for _, tt := range []struct {
+		name            string
+		after           Picture
+		collector, loki uint64
+	}{
+		{"one of thirty", lines(2, 130, 100, 30, 130, 1), 0, 1},
+		{"one of thirty, and seven that Loki never saw", lines(2, 137, 100, 37, 130, 1), 7, 1},
+		{"one of thirty, and ten delivered", lines(2, 140, 110, 30, 140, 1), 0, 1},
+		{"none refused: what failed is lost", lines(2, 130, 100, 30, 130, 0), 30, 0},
+	} {
+		r := Compare(before, tt.after)
+		if c, l := r.hop(HopCollector, ""), r.hop(HopLoki, ""); *c.Lost != tt.collector || *l.Lost != tt.loki || r.LostLines != tt.collector+tt.loki {
+			t.Errorf("%s: the collector lost %d, Loki %d, together %d", tt.name, *c.Lost, *l.Lost, r.LostLines)
+		}
+	}
+}
