@@ -130,13 +130,16 @@ func newRoot(app *App) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "zeekdemo",
 		Short: "See your own packets through Zeek, and prove that none was lost on the way",
-		Long: `zeekdemo brings up Zeek with Prometheus, Loki and Grafana, and replays
-captures into it, encapsulated in VXLAN or GENEVE.
+		Long: `zeekdemo brings up Zeek with Prometheus, Loki and Grafana, replays captures
+and mirrors live traffic into it, encapsulated in VXLAN or GENEVE, and tells
+where packets die.
 
   zeekdemo up                  start the stack and wait until it answers
   zeekdemo replay              replay the embedded sample
   zeekdemo replay big.pcap     replay a capture of your own
   sudo zeekdemo mirror eth0    mirror live traffic
+  zeekdemo drops               show where packets die, and what cures it
+  zeekdemo doctor              look for what would go wrong
   zeekdemo down --volumes      remove everything again`,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
