@@ -13,9 +13,9 @@ import (
 	"time"
 
 	"github.com/zeekdemo/zeekdemo/forward"
-	"github.com/zeekdemo/zeekdemo/forward/pace"
 	"github.com/zeekdemo/zeekdemo/forward/transmit"
 	"github.com/zeekdemo/zeekdemo/orchestrate"
+	"github.com/zeekdemo/zeekdemo/orchestrate/sockets"
 )
 
 // A live mirror outlives its sensor's container. The time during which the sensor
@@ -264,6 +264,7 @@ func (m *mirror) watchSensor(ctx context.Context, was orchestrate.Sensor, troubl
 	tick := time.NewTicker(glance)
 	defer tick.Stop()
 	asked, here, said := time.Now(), was.Container.PID > 0 && was.Container.RunsHere(), false
+	var appeared time.Time
 	for {
 		suspicion := false
 		select {
@@ -280,13 +281,33 @@ func (m *mirror) watchSensor(ctx context.Context, was orchestrate.Sensor, troubl
 		asked = time.Now()
 		now, err := orchestrate.FindSensor(ctx, m.engine, m.config.Kind.String())
 		if err == nil && identityOf(now) != identityOf(was) && m.way.address(now).IsValid() {
-			return now, nil
+			if appeared.IsZero() {
+				appeared = asked
+			}
+			if listens(now) || asked.Sub(appeared) > startLimit {
+				return now, nil
+			}
 		}
 		if err != nil && !said && ctx.Err() == nil {
 			said = true
 			gone()
 		}
 	}
+}
+
+// listens reports whether the sensor has opened its socket, as far as it can be
+// seen: its container runs before that, and what came meanwhile would be lost.
+func listens(s orchestrate.Sensor) bool {
+	rt, err := containerRoute(s.Container, s.Service.Port, netip.AddrPort{})
+	if err != nil {
+		return true // not to be seen
+	}
+	p, err := openProbe(rt)
+	if err != nil {
+		return !errors.Is(err, sockets.ErrNoSocket)
+	}
+	_ = p.close() // nothing was written
+	return true
 }
 
 func processLives(pid int) bool {
@@ -327,36 +348,47 @@ func (m *mirror) feedbackOf(t target) (*feedback, error) {
 	return rt.watch()
 }
 
-// joinAccounts makes one account of those of several stretches.
+// joinAccounts makes one account of those of several stretches, as far as
+// something is known of them.
 func joinAccounts(list []losslessDocument) losslessDocument {
-	last := list[len(list)-1]
-	if len(list) == 1 {
-		return last
+	at := len(list) - 1
+	for at > 0 && list[at].Ledger == nil {
+		at--
 	}
-	var seen pace.Feedback
-	for _, d := range list[:len(list)-1] {
-		if d.Ledger == nil || last.Ledger == nil {
-			continue
-		}
-		l := last.Ledger
-		l.Sent, l.Taken, l.Lost = l.Sent+d.Ledger.Sent, l.Taken+d.Ledger.Taken, l.Lost+d.Ledger.Lost+unaccounted(*d.Ledger)
-		l.Counters = append(l.Counters, d.Ledger.Counters...)
-		if d.Seen != nil {
-			seen.Taken, seen.Dropped = seen.Taken+d.Seen.Taken, seen.Dropped+d.Seen.Dropped
-			seen.WrittenOff, seen.Looks = seen.WrittenOff+d.Seen.WrittenOff, seen.Looks+d.Seen.Looks
+	last := list[at]
+	if len(list) == 1 || last.Ledger == nil {
+		return list[len(list)-1]
+	}
+	blind := 0
+	for i, d := range list {
+		switch {
+		case i == at:
+		case d.Ledger == nil:
+			blind++
+		default:
+			last.add(d)
 		}
 	}
-	if last.Seen != nil {
-		last.Seen.Taken, last.Seen.Dropped = last.Seen.Taken+seen.Taken, last.Seen.Dropped+seen.Dropped
-		last.Seen.WrittenOff, last.Seen.Looks = last.Seen.WrittenOff+seen.WrittenOff, last.Seen.Looks+seen.Looks
+	l := last.Ledger
+	l.Verdict = fmt.Sprintf("all %d packets were taken, in %d stretches between which a container was replaced", l.Sent, len(list))
+	if l.Lost > 0 {
+		l.Verdict = fmt.Sprintf("%d of %d packets lost, in %d stretches between which a container was replaced", l.Lost, l.Sent, len(list))
 	}
-	if l := last.Ledger; l != nil {
-		l.Verdict = fmt.Sprintf("all %d packets were taken, in %d stretches between which a container was replaced", l.Sent, len(list))
-		if l.Lost > 0 {
-			l.Verdict = fmt.Sprintf("%d of %d packets lost, in %d stretches between which a container was replaced", l.Lost, l.Sent, len(list))
-		}
+	if blind > 0 {
+		l.Verdict += fmt.Sprintf("; nothing is known of %d of these", blind)
 	}
 	return last
+}
+
+// add puts the account of an earlier stretch to this one.
+func (l *losslessDocument) add(d losslessDocument) {
+	to, from := l.Ledger, d.Ledger
+	to.Sent, to.Taken, to.Lost = to.Sent+from.Sent, to.Taken+from.Taken, to.Lost+from.Lost+unaccounted(*from)
+	to.Counters = append(to.Counters, from.Counters...)
+	if l.Seen != nil && d.Seen != nil {
+		l.Seen.Taken, l.Seen.Dropped = l.Seen.Taken+d.Seen.Taken, l.Seen.Dropped+d.Seen.Dropped
+		l.Seen.WrittenOff, l.Seen.Looks = l.Seen.WrittenOff+d.Seen.WrittenOff, l.Seen.Looks+d.Seen.Looks
+	}
 }
 
 // unaccounted are packets that still waited in the queue of a sensor that has

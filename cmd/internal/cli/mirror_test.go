@@ -70,6 +70,11 @@ func TestAccountsOfSeveralSensorsAddUp(t *testing.T) {
 	if err := sum.result(); !errors.As(err, &loss) {
 		t.Errorf("%v", err)
 	}
+	// What is known of one stretch stays known though nothing is of the last.
+	first.Ledger.Lost = 3
+	if sum := joinAccounts([]losslessDocument{first, {Reason: "none"}}); sum.Ledger == nil || sum.Ledger.Lost != 3 || !strings.Contains(sum.Ledger.Verdict, "nothing is known of 1 of these") {
+		t.Errorf("%+v", sum.Ledger)
+	}
 	if only := joinAccounts([]losslessDocument{{Reason: "none"}}); only.Reason != "none" {
 		t.Errorf("%+v", only)
 	}
