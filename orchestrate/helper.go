@@ -2,7 +2,6 @@ package orchestrate
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 )
@@ -82,14 +81,11 @@ func StartHelper(ctx context.Context, engine HelperEngine, spec HelperSpec) (Sid
 	if err != nil {
 		return SidecarStreams{}, err
 	}
-	streams, err := engine.StartSidecar(ctx, id)
+	streams, err := startOrRemove(ctx, engine, id)
 	if err != nil {
-		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-		defer cancel()
 		err = WithHint(fmt.Errorf("run a helper container of %s: %w", spec.Image, err), "the image needs a shell, mount and nsenter, as Zeek's has")
-		return SidecarStreams{}, errors.Join(err, engine.RemoveSidecar(clean, id))
 	}
-	return streams, nil
+	return streams, err
 }
 
 // RemoveHelpers removes the helpers whose client is gone, and those that have

@@ -141,6 +141,14 @@ func StartSidecar(ctx context.Context, engine SidecarEngine, sensor Sensor, prog
 	if err != nil {
 		return SidecarStreams{}, err
 	}
+	return startOrRemove(ctx, engine, id)
+}
+
+// startOrRemove starts a sidecar or a helper. Where that fails it is removed.
+func startOrRemove(ctx context.Context, engine interface {
+	StartSidecar(ctx context.Context, id string) (SidecarStreams, error)
+	RemoveSidecar(ctx context.Context, id string) error
+}, id string) (SidecarStreams, error) {
 	streams, err := engine.StartSidecar(ctx, id)
 	if err != nil {
 		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)

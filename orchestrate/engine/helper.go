@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"io"
 	"path"
@@ -55,7 +54,7 @@ func (e *Engine) CreateHelper(ctx context.Context, spec orchestrate.HelperSpec) 
 	if spec.Program != "" {
 		host.Mounts = []mount.Mount{{Type: mount.TypeVolume, Target: path.Dir(orchestrate.SidecarProgram)}}
 	}
-	id, err := e.create(ctx, client.ContainerCreateOptions{
+	return e.createWith(ctx, "helper container", spec.Program, client.ContainerCreateOptions{
 		Name: "zeekdemo-helper-" + strings.ToLower(rand.Text()[:8]),
 		Config: &container.Config{
 			Image: spec.Image, User: "0:0", WorkingDir: "/",
@@ -67,17 +66,6 @@ func (e *Engine) CreateHelper(ctx context.Context, spec orchestrate.HelperSpec) 
 		},
 		HostConfig: host,
 	})
-	if err != nil {
-		err = fmt.Errorf("make a helper container: %w", err)
-	} else if spec.Program != "" {
-		err = e.copyProgram(ctx, id, spec.Program)
-	}
-	if err != nil && id != "" {
-		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-		defer cancel()
-		return "", errors.Join(err, e.RemoveSidecar(clean, id))
-	}
-	return id, err
 }
 
 // haveImage pulls an image where the policy says so.

@@ -42,7 +42,7 @@ func (e *Engine) CreateSidecar(ctx context.Context, spec orchestrate.SidecarSpec
 		return "", fmt.Errorf("make a sidecar: %w", err)
 	}
 	pids := int64(sidecarPIDs)
-	id, err := e.create(ctx, client.ContainerCreateOptions{
+	return e.createWith(ctx, "sidecar", spec.Program, client.ContainerCreateOptions{
 		Name: "zeekdemo-sidecar-" + strings.ToLower(rand.Text()[:8]),
 		Config: &container.Config{
 			Image:      sensor.Container.Image, // by its ID: the name may mean another one by now
@@ -63,10 +63,16 @@ func (e *Engine) CreateSidecar(ctx context.Context, spec orchestrate.SidecarSpec
 			Resources:     container.Resources{Memory: sidecarMemory, PidsLimit: &pids},
 		},
 	})
+}
+
+// createWith makes a container that errors call what, and copies the program into
+// it unless that is empty. What was made is removed where something fails.
+func (e *Engine) createWith(ctx context.Context, what, program string, options client.ContainerCreateOptions) (string, error) {
+	id, err := e.create(ctx, options)
 	if err != nil {
-		err = fmt.Errorf("make a sidecar: %w", err)
-	} else {
-		err = e.copyProgram(ctx, id, spec.Program)
+		err = fmt.Errorf("make a %s: %w", what, err)
+	} else if program != "" {
+		err = e.copyProgram(ctx, id, program)
 	}
 	if err != nil && id != "" {
 		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
