@@ -15,7 +15,6 @@ import (
 	"github.com/zeekdemo/zeekdemo/forward"
 	"github.com/zeekdemo/zeekdemo/forward/transmit"
 	"github.com/zeekdemo/zeekdemo/orchestrate"
-	"github.com/zeekdemo/zeekdemo/orchestrate/sockets"
 )
 
 // A live mirror outlives its sensor's container. The time during which the sensor
@@ -284,7 +283,7 @@ func (m *mirror) watchSensor(ctx context.Context, was orchestrate.Sensor, troubl
 			if appeared.IsZero() {
 				appeared = asked
 			}
-			if listens(now) || asked.Sub(appeared) > startLimit {
+			if m.listens(ctx, now) || asked.Sub(appeared) > startLimit {
 				return now, nil
 			}
 		}
@@ -297,17 +296,9 @@ func (m *mirror) watchSensor(ctx context.Context, was orchestrate.Sensor, troubl
 
 // listens reports whether the sensor has opened its socket, as far as it can be
 // seen: its container runs before that, and what came meanwhile would be lost.
-func listens(s orchestrate.Sensor) bool {
-	rt, err := containerRoute(s.Container, s.Service.Port, netip.AddrPort{})
-	if err != nil {
-		return true // not to be seen
-	}
-	p, err := openProbe(rt)
-	if err != nil {
-		return !errors.Is(err, sockets.ErrNoSocket)
-	}
-	_ = p.close() // nothing was written
-	return true
+func (m *mirror) listens(ctx context.Context, s orchestrate.Sensor) bool {
+	state, err := orchestrate.SensorSockets(ctx, m.engine, s.Container, s.Service.Port)
+	return err != nil || state.Listening
 }
 
 func processLives(pid int) bool {
