@@ -2,6 +2,7 @@ package encap
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/zeekdemo/zeekdemo/forward"
@@ -21,4 +22,14 @@ func LinkTypeName(lt forward.LinkType) string {
 		return name + " (" + number + ")"
 	}
 	return "link type " + number
+}
+
+// CheckLinkTypes fails where nothing of a capture with these link types could
+// pass: that shows before anything is sent. Where some of it can, the rest is
+// refused frame by frame. A pcapng without interfaces has no frames either.
+func CheckLinkTypes(links []forward.LinkType) error {
+	if len(links) == 0 || slices.ContainsFunc(links, Supported) {
+		return nil
+	}
+	return fmt.Errorf("link type %s carries no network packets that Ethernet could carry", LinkTypeName(links[0]))
 }

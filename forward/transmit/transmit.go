@@ -36,6 +36,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/zeekdemo/zeekdemo/forward"
 	"github.com/zeekdemo/zeekdemo/forward/encap"
@@ -163,6 +164,27 @@ type Stats struct {
 	Refused uint64 `json:"refused"`
 	// Fallbacks lists the fast paths that were turned off on the way.
 	Fallbacks []Fallback `json:"fallbacks,omitempty"`
+}
+
+// Add returns what two transmissions counted together. Each fallback is listed
+// once.
+func (s Stats) Add(o Stats) Stats {
+	s.Syscalls += o.Syscalls
+	s.Datagrams += o.Datagrams
+	s.Bytes += o.Bytes
+	s.SuperPackets += o.SuperPackets
+	s.Segments += o.Segments
+	s.Fragmented += o.Fragmented
+	s.Retries += o.Retries
+	s.Waits += o.Waits
+	s.Refused += o.Refused
+	s.Fallbacks = slices.Clone(s.Fallbacks)
+	for _, f := range o.Fallbacks {
+		if !slices.Contains(s.Fallbacks, f) {
+			s.Fallbacks = append(s.Fallbacks, f)
+		}
+	}
+	return s
 }
 
 // Fallback is a fast path that the kernel refused.

@@ -63,13 +63,24 @@ type Socket struct {
 	Drops uint64
 }
 
+// Kind says what a counter is of, and so what it proves.
+type Kind string
+
+// The kinds of counters.
+const (
+	OfSocket   Kind = "socket"   // a socket on the way: what it counts was lost on the way
+	OfProtocol Kind = "protocol" // IP or UDP of a namespace
+	OfDevice   Kind = "device"
+	OfSoftnet  Kind = "softnet" // the processors' queues, of the whole machine
+	OfLoad     Kind = "load"    // a sign of load, which loses nothing itself
+)
+
 // Counter is one number that grows when a packet is lost.
 type Counter struct {
 	Place string `json:"place"`
+	Kind  Kind   `json:"kind"`
 	Name  string `json:"name"`  // e.g. "socket 0.0.0.0:4789", "device eth0 rx_dropped", "UdpRcvbufErrors"
 	Count uint64 `json:"count"` // in a Ledger: grown by
-
-	own bool // of a socket on the way, so that what it counts was lost on the way
 }
 
 // Snapshot is all counters at one time.
@@ -79,7 +90,7 @@ type Snapshot []Counter
 func Take(places []Place, sockets []Socket) (Snapshot, error) {
 	var s Snapshot
 	for _, socket := range sockets {
-		s = append(s, Counter{socket.Place, "socket " + socket.Name, socket.Drops, true})
+		s = append(s, Counter{socket.Place, OfSocket, "socket " + socket.Name, socket.Drops})
 	}
 	for _, p := range places {
 		for _, read := range []func(Place) (Snapshot, error){protocols, deviceLosses, processors} {
@@ -117,7 +128,7 @@ func protocols(p Place) (s Snapshot, err error) {
 	parseSNMP6(string(data), n)
 	for _, name := range losses() {
 		if count, ok := n[name]; ok {
-			s = append(s, Counter{Place: p.Name, Name: name, Count: count})
+			s = append(s, Counter{Place: p.Name, Kind: OfProtocol, Name: name, Count: count})
 		}
 	}
 	return s, nil
@@ -137,7 +148,7 @@ func deviceLosses(p Place) (s Snapshot, err error) {
 		d := devices[name]
 		for _, c := range []Counter{{Name: "rx_errors", Count: d.rxErrors}, {Name: rxDropped, Count: d.rxDropped},
 			{Name: "tx_errors", Count: d.txErrors}, {Name: txDropped, Count: d.txDropped}} {
-			s = append(s, Counter{Place: p.Name, Name: "device " + name + " " + c.Name, Count: c.Count})
+			s = append(s, Counter{Place: p.Name, Kind: OfDevice, Name: "device " + name + " " + c.Name, Count: c.Count})
 		}
 	}
 	return s, nil
@@ -160,7 +171,7 @@ func processors(p Place) (Snapshot, error) {
 	for _, l := range lines {
 		dropped, squeezed = dropped+l.dropped, squeezed+l.squeezed
 	}
-	return Snapshot{{Place: p.Name, Name: "softnet dropped", Count: dropped}, {Place: p.Name, Name: squeeze, Count: squeezed}}, nil
+	return Snapshot{{p.Name, OfSoftnet, "softnet dropped", dropped}, {p.Name, OfLoad, squeeze, squeezed}}, nil
 }
 
 // squeeze counts how often a processor had to interrupt its work on received
@@ -191,7 +202,7 @@ func Settle(before, after Snapshot, sent, taken uint64, queuedBytes int) Ledger 
 		if c.Count == 0 {
 			continue
 		}
-		if c.own {
+		if c.Kind == OfSocket {
 			own += c.Count
 		}
 		l.Counters = append(l.Counters, c)
@@ -212,9 +223,9 @@ func (l Ledger) verdict(own uint64) string {
 	case l.Lost == 0:
 		return fmt.Sprintf("all %d packets were taken by the sensor", l.Sent)
 	}
-	where := l.places(func(c Counter) bool { return c.own })
+	where := l.places(func(c Counter) bool { return c.Kind == OfSocket })
 	if l.Lost > own {
-		where = append(where, l.places(func(c Counter) bool { return !c.own && c.Name != squeeze })...)
+		where = append(where, l.places(func(c Counter) bool { return c.Kind != OfSocket && c.Kind != OfLoad })...)
 	}
 	if len(where) == 0 {
 		return fmt.Sprintf("%d of %d packets lost: no counter tells where", l.Lost, l.Sent)

@@ -1,6 +1,6 @@
 // Package cli is the command line: one file per command, each with an options
 // struct, a constructor that only parses, and a run function that only works.
-// It is the only place where orchestrate and forward meet.
+// What commands do lies below: in packages delivery, orchestrate and forward.
 //
 // Exit codes: 0 done; 1 failed; 2 wrong usage; 3 it ran, and the evidence
 // shows loss; 130 interrupted.
@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/ui"
 	"github.com/zeekdemo/zeekdemo/forward"
 	"github.com/zeekdemo/zeekdemo/orchestrate"
@@ -45,16 +46,8 @@ type App struct {
 	OpenBrowser func(ctx context.Context, url string) error
 	// Exec replaces the process, as execve does.
 	Exec func(path string, args, env []string) error
-	// between stands before the way out; tests put faults there. Nil: nothing.
-	between func(forward.Sink) forward.Sink
-}
-
-// sink is the way out, with what stands before it.
-func (a *App) sink(out forward.Sink) forward.Sink {
-	if a.between == nil {
-		return out
-	}
-	return a.between(out)
+	// interpose stands before the way out; tests put faults there. Nil: nothing.
+	interpose func(forward.Sink) forward.Sink
 }
 
 // System returns the real outside world.
@@ -83,12 +76,6 @@ func (u usageError) Unwrap() error { return u.error }
 
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
-// lossError says that the command ran and that packets were lost. Its report
-// has been printed already.
-type lossError struct{ error }
-
-func (l lossError) Unwrap() error { return l.error }
-
 // silentError carries an exit code where everything has been said already.
 type silentError struct{ error }
 
@@ -112,10 +99,11 @@ func Main(ctx context.Context, args []string, app *App) int {
 		ui.Error(app.Err, err)
 	}
 	var usage usageError
-	var loss lossError
+	var late *delivery.UsageError
+	var loss *delivery.LossError
 	var over overError
 	switch {
-	case errors.As(err, &usage):
+	case errors.As(err, &usage), errors.As(err, &late):
 		fmt.Fprintf(app.Err, "hint: `%s --help` shows the usage\n", cmd.CommandPath())
 		return exitUsage
 	case ctx.Err() != nil && !errors.As(err, &over):
@@ -205,6 +193,22 @@ func (a *App) withEngine(f func(orchestrate.Engine) error) error {
 	return f(e)
 }
 
+// observer shows a person what a delivery tells.
+func (a *App) observer() *ui.Observer { return ui.NewObserver(a.Err, a.Terminal) }
+
+// kernelMirrors lists the mirrors of this machine's kernel, which are none where
+// it cannot mirror.
+func (a *App) kernelMirrors() ([]tcmirror.Mirror, error) {
+	if a.Mirrors == nil {
+		return nil, nil
+	}
+	mirrors, err := a.Mirrors()
+	if errors.Is(err, errors.ErrUnsupported) {
+		return nil, nil
+	}
+	return mirrors, err
+}
+
 // progress shows the steps of the engine while f runs.
 func (a *App) progress(f func(orchestrate.Progress) error) error {
 	shown := ui.NewProgress(a.Err, a.Terminal)
@@ -220,7 +224,7 @@ func interrupted(ctx context.Context, err error, advice string) error {
 	if err == nil || ctx.Err() == nil {
 		return err
 	}
-	return orchestrate.WithHint(fmt.Errorf("interrupted: %w", trimCanceled(err)), advice)
+	return orchestrate.WithHint(fmt.Errorf("%w: %w", delivery.ErrInterrupted, trimCanceled(err)), advice)
 }
 
 // trimCanceled drops the "context canceled" that only repeats the interruption.

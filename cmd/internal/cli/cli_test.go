@@ -15,8 +15,7 @@ import (
 )
 
 // TestMain makes this test binary the command `zeekdemo` of the scripts: the
-// real command line with a fake engine behind it. It is the program inside a
-// sidecar as well, and does there the fault that was appended to it.
+// real command line with a fake engine behind it.
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"zeekdemo": func() {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -24,7 +23,6 @@ func TestMain(m *testing.M) {
 		app := System("1.2.3")
 		app.Mirrors = nil // those of this machine do not lead to the fake stack
 		app.Connect = func(io.Writer) (orchestrate.Engine, error) { return connectFake(os.Getenv) }
-		app.between = appendedFault()
 		os.Exit(Main(ctx, os.Args[1:], app))
 	}})
 }

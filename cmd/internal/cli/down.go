@@ -3,9 +3,12 @@ package cli
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/mirror"
+	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/verify"
 	"github.com/zeekdemo/zeekdemo/orchestrate"
 )
 
@@ -29,7 +32,7 @@ that was killed goes as well. Images stay. Doing it twice is fine.`,
 }
 
 func runDown(ctx context.Context, app *App, o downOptions) error {
-	removeForgottenFiles()
+	verify.RemoveForgotten()
 	return app.withEngine(func(e orchestrate.Engine) error {
 		removed := 0
 		_, tuned := tunedBefore(ctx, app, e)
@@ -58,4 +61,12 @@ func runDown(ctx context.Context, app *App, o downOptions) error {
 		tellMirrors(app)
 		return nil
 	})
+}
+
+// tellMirrors says which mirrors to the stack remain, when the stack has gone.
+func tellMirrors(app *App) {
+	all, _ := app.kernelMirrors() // without the right to look none is ours
+	if names := mirror.ToStack(all); len(names) > 0 {
+		fmt.Fprintf(app.Err, "Still mirrored, to nowhere until the next `zeekdemo up`: %s. `zeekdemo mirror --stop` ends that.\n", strings.Join(names, ", "))
+	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/ui"
 	"github.com/zeekdemo/zeekdemo/orchestrate"
 	"github.com/zeekdemo/zeekdemo/orchestrate/drops"
@@ -162,7 +163,7 @@ func (l *dropsLedger) result() error {
 		return nil
 	}
 	err := errors.New("packets were lost")
-	return errors.Join(silentError{err}, lossError{err})
+	return errors.Join(silentError{err}, &delivery.LossError{Err: err})
 }
 
 func dropsOnce(ctx context.Context, app *App, o dropsOptions, l *dropsLedger) error {

@@ -88,7 +88,7 @@ func dropsPath(ctx context.Context, e orchestrate.Engine, here bool) (drops.Path
 	for _, c := range list {
 		containers[c.Service] = c
 	}
-	path := drops.Path{Bridge: monitoringBridge, Services: drops.Services{Zeek: map[string]string{}}}
+	path := drops.Path{Bridge: "br-zeekmon0", Services: drops.Services{Zeek: map[string]string{}}}
 	for _, s := range orchestrate.Services() {
 		c, ok := containers[s.Name]
 		switch {

@@ -10,7 +10,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery"
+	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/watch"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/ui"
+	"github.com/zeekdemo/zeekdemo/cmd/internal/units"
 	"github.com/zeekdemo/zeekdemo/forward"
 	"github.com/zeekdemo/zeekdemo/forward/encap"
 	"github.com/zeekdemo/zeekdemo/forward/pcapfile"
@@ -46,15 +49,13 @@ The exit code is 3 if anything is amiss.`,
 		},
 	}
 	f := cmd.Flags()
-	o.pace.given = f.Changed
-	o.pace.flags(f)
-	f.Lookup("pace").DefValue, o.pace.pace = "max", "max"
-	f.StringVar(&o.encap, "encap", "vxlan", "encapsulation: vxlan or geneve")
-	f.Uint64Var(&o.limit, "limit", 0, "stop after this many frames")
-	f.DurationVar(&o.duration, "duration", 0, "stop after this time")
+	o.pace.flags(f, "max")
+	encapFlag(f, &o.encap)
+	limitFlag(f, &o.limit)
+	durationFlag(f, &o.duration)
 	f.BoolVar(&o.openLoop, "open-loop", false, "do not wait for the receiver: shows what an unregulated sender loses here")
-	f.StringVar(&o.cpu, "cpu", "auto", "pin the sender to this CPU: a number, auto or off")
-	f.BoolVar(&o.json, "json", false, "print the result as one JSON document")
+	cpuFlag(f, &o.cpu)
+	jsonFlag(f, &o.json, "the result")
 	return cmd
 }
 
@@ -64,8 +65,12 @@ func (o selftestOptions) options() (so selftest.Options, err error) {
 	if so.Config.Kind, err = encap.ParseKind(o.encap); err != nil {
 		return so, usageError{err}
 	}
-	if so.Pacer, err = o.pace.pacer(); err != nil {
-		return so, usageError{err}
+	spec, err := o.pace.spec()
+	if err != nil {
+		return so, err
+	}
+	if so.Pacer, err = spec.Pacer(); err != nil {
+		return so, err
 	}
 	if so.CPU, err = transmit.ParseCPU(o.cpu); err != nil {
 		return so, usageError{err}
@@ -84,17 +89,17 @@ func runSelftest(ctx context.Context, app *App, o selftestOptions) error {
 			return err
 		}
 		defer files.Close()
-		if err := refuseLinkTypes(files.LinkTypes(), o.files); err != nil {
-			return err
+		if err := encap.CheckLinkTypes(files.LinkTypes()); err != nil {
+			return fmt.Errorf("replay %s: %w", strings.Join(o.files, ", "), err)
 		}
 		so.Source = files
 	}
 	result, err := selftest.Run(ctx, so)
 	switch {
 	case ctx.Err() != nil:
-		err = errors.New("selftest: interrupted")
+		err = fmt.Errorf("selftest: %w", delivery.ErrInterrupted)
 	case err == nil && !result.Passed:
-		err = lossError{errors.New("selftest: " + result.Verdict)}
+		err = watch.Lossf("selftest: %s", result.Verdict)
 	}
 	if o.json {
 		return errors.Join(err, ui.JSON(app.Out, result))
@@ -108,16 +113,16 @@ func writeSelftest(w io.Writer, r selftest.Result) {
 		return // it never began
 	}
 	rows := [][]string{
-		{"sent", fmt.Sprintf("%s datagrams in %d flows", ui.Count(r.Sent), r.Flows)},
-		{"received", fmt.Sprintf("%s datagrams, %s", ui.Count(r.Received), ui.PacketRate(r.ReceivedPerSecond))},
-		{"buffer", ui.Bytes(int64(r.ReceiveBufferBytes)) + " at the receiver's socket"},
+		{"sent", fmt.Sprintf("%s datagrams in %d flows", units.Count(r.Sent), r.Flows)},
+		{"received", fmt.Sprintf("%s datagrams, %s", units.Count(r.Received), units.PacketRate(r.ReceivedPerSecond))},
+		{"buffer", units.Bytes(int64(r.ReceiveBufferBytes)) + " at the receiver's socket"},
 		{"by", r.Transmission.String()},
 	}
 	for _, p := range r.Problems {
 		rows = append(rows, []string{strings.ToLower(string(p.Kind)), p.String()})
 	}
 	for _, refused := range r.Report.Refused {
-		rows = append(rows, []string{"refused", fmt.Sprintf("%s frames: %s (%s)", ui.Count(refused.Frames), refused.Reason, refused.LinkType)})
+		rows = append(rows, []string{"refused", fmt.Sprintf("%s frames: %s (%s)", units.Count(refused.Frames), refused.Reason, refused.LinkType)})
 	}
 	ui.Table(w, append(rows, []string{"verdict", r.Verdict}))
 }

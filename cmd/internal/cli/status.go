@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -123,6 +124,34 @@ func statusRows(services []orchestrate.ServiceStatus) [][]string {
 		rows = append(rows, []string{s.Service, s.State, s.Health, uptime, dash(strings.Join(addresses, ",")), dash(ports), dash(s.Image)})
 	}
 	return rows
+}
+
+// mirrorRows are the mirrors in the kernel as a table.
+func mirrorRows(mirrors []tcmirror.Mirror) [][]string {
+	rows := [][]string{{"MIRROR", "STATE", "DIRECTION", "SENSOR", "VNI", "PACKETS", "BYTES", "DROPPED", "FILTER"}}
+	for _, m := range mirrors {
+		sensor := m.Sensor.String()
+		if m.Service != "" {
+			sensor = m.Service + " " + sensor
+		}
+		received, sent := m.Stats.Received, m.Stats.Sent
+		rows = append(rows, []string{dash(m.Interface), mirrorState(m), dash(m.Direction), sensor, strconv.Itoa(int(m.VNI)),
+			strconv.FormatUint(received.Packets+sent.Packets, 10), strconv.FormatUint(received.Bytes+sent.Bytes, 10),
+			strconv.FormatUint(m.Stats.Lost(), 10), dash(m.Expression)})
+	}
+	return rows
+}
+
+func mirrorState(m tcmirror.Mirror) string {
+	switch {
+	case !m.Alive:
+		return "left behind"
+	case !m.Complete:
+		return "incomplete"
+	case m.Detached:
+		return "detached"
+	}
+	return "process " + strconv.Itoa(m.Process)
 }
 
 func dash(s string) string {

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/zeekdemo/zeekdemo/assets"
+	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/mirror"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/ui"
 	"github.com/zeekdemo/zeekdemo/orchestrate"
 )
@@ -161,4 +162,14 @@ func grafanaUser(s orchestrate.Settings) string {
 		password = orchestrate.DefaultGrafanaPassword
 	}
 	return user + ", password " + password
+}
+
+// followDetached points the mirrors that no process watches to where the sensors
+// are now.
+func followDetached(app *App, services []orchestrate.ServiceStatus) {
+	running, err := app.kernelMirrors()
+	if err != nil {
+		fmt.Fprintln(app.Err, "warning:", err)
+	}
+	mirror.FollowDetached(running, services, func(line string) { fmt.Fprintln(app.Err, line) })
 }

@@ -2,23 +2,19 @@ package cli
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/verify"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/ui"
 	"github.com/zeekdemo/zeekdemo/forward/encap"
-	"github.com/zeekdemo/zeekdemo/forward/transmit"
 	"github.com/zeekdemo/zeekdemo/orchestrate"
 	"github.com/zeekdemo/zeekdemo/orchestrate/zeeklog"
 )
@@ -27,17 +23,14 @@ type verifyOptions struct {
 	files  []string
 	encap  string
 	via    viaOptions
+	send   sendOptions
 	pace   paceOptions
-	tx     string
-	cpu    string
 	images []string
 	pull   string
 	jobs   int
-
-	lossless string
-	expect   string
-	junit    string
-	json     bool
+	expect string
+	junit  string
+	json   bool
 }
 
 func newVerify(app *App) *cobra.Command {
@@ -83,190 +76,86 @@ CAPTURE is a file name or a pattern; OP is ==, !=, <, <=, > or >=.`,
 			return runVerify(cmd.Context(), app, o)
 		},
 	}
-	f := cmd.Flags()
-	o.pace.given = f.Changed
-	o.via.flags(f)
-	o.pace.flags(f)
-	f.Lookup("pace").DefValue, o.pace.pace = "max", "max"
-	f.StringVar(&o.encap, "encap", "vxlan", "encapsulation: vxlan or geneve")
-	f.StringVar(&o.tx, "tx", "auto", "transmission: packet (packet socket, needs CAP_NET_RAW), udp (no privilege) or auto")
-	f.StringVar(&o.cpu, "cpu", "auto", "pin the sender to this CPU: a number, auto or off")
-	f.StringArrayVar(&o.images, "image", nil, "use another image, as NAME=REF, e.g. zeek=zeek/zeek:9.0 (repeatable)")
-	f.StringVar(&o.pull, "pull", string(orchestrate.PullMissing), "when to pull the image: missing or never")
-	f.StringVar(&o.lossless, "lossless", string(losslessAuto), "wait rather than overrun the sensor: auto (where its queue can be seen), require or off")
-	f.IntVar(&o.jobs, "jobs", 1, "how many captures to verify at a time")
-	f.StringVar(&o.expect, "expect", "", "check the live logs against the expectations in this file")
-	f.StringVar(&o.junit, "junit", "", "write the results to this file as JUnit XML")
-	f.BoolVar(&o.json, "json", false, "print the results as one JSON document")
+	o.flags(cmd)
 	return cmd
 }
 
-// verification is a run made ready.
-type verification struct {
-	app      *App
-	o        verifyOptions
-	kind     encap.Kind
-	mode     transmit.Mode
-	cpu      transmit.CPU
-	lossless losslessMode
-	service  orchestrate.Service
-	settings orchestrate.Settings
-	expected []zeeklog.Expectation
-
-	engine orchestrate.Engine
-	remote bool // the engine is not on this machine
-	shots  orchestrate.OneShots
-	id     string // of the run: part of the names and labels of all it makes
-	folder string // for temporary files
-	steps  *ui.Progress
+func (o *verifyOptions) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	o.via.flags(f)
+	o.pace.flags(f, "max")
+	encapFlag(f, &o.encap)
+	o.send.flags(f)
+	imageFlag(f, &o.images)
+	f.StringVar(&o.pull, "pull", string(orchestrate.PullMissing), "when to pull the image: missing or never")
+	f.IntVar(&o.jobs, "jobs", 1, "how many captures to verify at a time")
+	f.StringVar(&o.expect, "expect", "", "check the live logs against the expectations in this file")
+	f.StringVar(&o.junit, "junit", "", "write the results to this file as JUnit XML")
+	jsonFlag(f, &o.json, "the results")
 }
 
-// validate looks at the flags alone.
-func (o *verifyOptions) validate(getenv func(string) string) (*verification, error) {
-	v := &verification{o: *o}
-	v.o.via.patience = 2 * time.Second
-	var err error
-	if v.kind, err = encap.ParseKind(o.encap); err != nil {
-		return nil, usageError{err}
+// parse looks at the flags alone.
+func (o *verifyOptions) parse(getenv func(string) string) (v verify.Options, err error) {
+	v.Jobs = o.jobs
+	if v.Kind, err = encap.ParseKind(o.encap); err != nil {
+		return v, usageError{err}
 	}
-	if v.service, err = orchestrate.SensorFor(v.kind.String()); err != nil {
-		return nil, err
+	if v.Pace, err = o.pace.spec(); err != nil {
+		return v, err
 	}
-	if _, err = o.pace.pacer(); err != nil {
-		return nil, usageError{err}
+	sending, err := o.send.parse()
+	if err != nil {
+		return v, err
 	}
-	if v.cpu, err = transmit.ParseCPU(o.cpu); err != nil {
-		return nil, usageError{err}
-	}
-	if v.mode, err = transmit.ParseMode(o.tx); err != nil {
-		return nil, usageError{err}
-	}
-	if v.lossless, err = parseLossless(o.lossless); err != nil {
-		return nil, usageError{err}
-	}
-	if err = o.via.validate(v.mode); err != nil {
-		return nil, err
+	v.CPU, v.Tx, v.Lossless = sending.cpu, sending.tx, sending.lossless
+	if v.Way, err = o.via.request(v.Tx); err != nil {
+		return v, err
 	}
 	stack := upOptions{images: o.images, pull: o.pull, bind: "127.0.0.1", waitTimeout: time.Minute}
-	if v.settings, err = stack.settings(getenv); err != nil {
-		return nil, err
+	if v.Settings, err = stack.settings(getenv); err != nil {
+		return v, err
 	}
+	return v, o.check()
+}
+
+func (o *verifyOptions) check() error {
 	switch {
 	case o.pull == string(orchestrate.PullAlways):
-		return nil, usagef("--pull always: all runs must use one image; pull it before, and use missing or never")
+		return usagef("--pull always: all runs must use one image; pull it before, and use missing or never")
 	case o.jobs < 1:
-		return nil, usagef("--jobs %d: want at least 1", o.jobs)
+		return usagef("--jobs %d: want at least 1", o.jobs)
 	case o.json && o.junit == "-":
-		return nil, usagef("--json and --junit - both want standard output")
+		return usagef("--json and --junit - both want standard output")
 	}
-	return v, nil
+	return nil
 }
 
+// runVerify verifies every capture and reports.
 func runVerify(ctx context.Context, app *App, o verifyOptions) error {
-	v, err := o.validate(app.Getenv)
+	v, err := o.parse(app.Getenv)
 	if err != nil {
 		return err
 	}
-	v.app = app
-	return v.run(ctx)
-}
-
-// run verifies every capture and reports.
-func (v *verification) run(ctx context.Context) error {
-	captures, err := listCaptures(v.o.files)
+	captures, err := listCaptures(o.files)
 	if err != nil {
 		return err
 	}
-	if v.expected, err = readExpectations(v.o.expect, captures); err != nil {
+	if v.Expected, err = readExpectations(o.expect, captures); err != nil {
 		return err
 	}
-	removeForgottenFiles()
-	if v.folder, err = os.MkdirTemp("", fmt.Sprintf("%s%d-*", temporaryPrefix, os.Getpid())); err != nil {
-		return fmt.Errorf("make a folder for temporary files: %w", err)
-	}
-	defer os.RemoveAll(v.folder)
-	var rows []verifyRow
-	err = v.app.withEngine(func(e orchestrate.Engine) error {
-		rows, err = v.all(ctx, e, captures)
+	v.Stdin, v.Interpose = app.In, app.interpose
+	var rows []verify.Row
+	err = app.withEngine(func(e orchestrate.Engine) (err error) {
+		shown := ui.NewObserver(app.Err, app.Terminal)
+		defer shown.Close()
+		v.Observer = shown
+		rows, err = verify.Run(ctx, e, captures, v)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	return v.report(ctx, rows)
-}
-
-// cleanupLimit bounds the removal of what was made, which also happens when the
-// run was interrupted.
-const cleanupLimit = time.Minute
-
-// all verifies the captures, several at a time if asked for, and removes
-// everything that was made for it.
-func (v *verification) all(ctx context.Context, e orchestrate.Engine, captures []string) (rows []verifyRow, err error) {
-	info, err := e.Info(ctx)
-	if err != nil {
-		return nil, err
-	}
-	shots, ok := e.(orchestrate.OneShots)
-	if !ok {
-		return nil, errors.New("verify: this engine makes no containers beside the stack")
-	}
-	v.engine, v.remote, v.shots, v.id = e, info.Remote, shots, freshID()
-	if n, err := shots.RemoveOneShots(ctx, orchestrate.Removal{Gone: orchestrate.ClientGone}); err != nil {
-		return nil, fmt.Errorf("remove what an earlier run left: %w", err)
-	} else if n > 0 {
-		fmt.Fprintf(v.app.Err, "Removed %d containers that an earlier run left behind.\n", n)
-	}
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupLimit)
-		defer cancel()
-		if _, removeErr := shots.RemoveOneShots(ctx, orchestrate.Removal{Run: v.id}); removeErr != nil {
-			err = errors.Join(err, orchestrate.WithHint(removeErr, "`zeekdemo down` removes what is left"))
-		}
-	}()
-	v.steps = ui.NewProgress(v.app.Err, v.app.Terminal)
-	defer v.steps.Close()
-	return v.parallel(ctx, captures), nil
-}
-
-// parallel returns one row for each capture, in their order.
-func (v *verification) parallel(ctx context.Context, captures []string) []verifyRow {
-	rows := make([]verifyRow, len(captures))
-	var wg sync.WaitGroup
-	slots := make(chan struct{}, v.o.jobs)
-	for i, name := range captures {
-		slots <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			rows[i] = v.one(ctx, i, name)
-		})
-	}
-	wg.Wait()
-	return rows
-}
-
-// temporaryPrefix begins the name of the folder for temporary files; the PID of
-// its process follows.
-const temporaryPrefix = "zeekdemo-verify-"
-
-// removeForgottenFiles removes the temporary files of processes that were
-// killed. What cannot be removed belongs to another user.
-func removeForgottenFiles() {
-	folders, _ := filepath.Glob(filepath.Join(os.TempDir(), temporaryPrefix+"*")) // the pattern is well-formed
-	for _, folder := range folders {
-		pid, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(folder), temporaryPrefix), "-")
-		host, _, _ := strings.Cut(orchestrate.Client(), "/")
-		if orchestrate.ClientGone(host + "/" + pid) {
-			os.RemoveAll(folder)
-		}
-	}
-}
-
-// freshID draws the name of a run.
-func freshID() string {
-	var b [4]byte
-	_, _ = rand.Read(b[:]) // never fails, see its documentation
-	return hex.EncodeToString(b[:])
+	return o.report(ctx, app, v, rows)
 }
 
 // captureEndings are the names that are taken from a folder.

@@ -13,75 +13,72 @@ import (
 	"strings"
 	"time"
 
+	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery"
+	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/verify"
+	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/watch"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/ui"
+	"github.com/zeekdemo/zeekdemo/cmd/internal/units"
 	"github.com/zeekdemo/zeekdemo/orchestrate/zeeklog"
 )
 
 // verifyDocument is what `verify --json` prints.
 type verifyDocument struct {
-	Verdict       string      `json:"verdict"` // equal, or the worst of the captures
-	Encapsulation string      `json:"encapsulation"`
-	Image         string      `json:"image,omitempty"`
-	Captures      []verifyRow `json:"captures"`
+	Verdict       verify.Verdict `json:"verdict"` // equal, or the worst of the captures
+	Encapsulation string         `json:"encapsulation"`
+	Image         string         `json:"image,omitempty"`
+	Captures      []verify.Row   `json:"captures"`
 }
 
 // report prints the rows and turns them into the command's result.
-func (v *verification) report(ctx context.Context, rows []verifyRow) error {
-	result := verifyResult(ctx, rows)
-	doc := verifyDocument{Verdict: verdictEqual, Encapsulation: v.kind.String(), Image: v.settings.Images["zeek"], Captures: rows}
+func (o verifyOptions) report(ctx context.Context, app *App, v verify.Options, rows []verify.Row) error {
+	doc := verifyDocument{Verdict: verify.Equal, Encapsulation: v.Kind.String(), Image: v.Settings.Images["zeek"], Captures: rows}
 	for _, r := range rows {
-		if worse(r.Verdict, doc.Verdict) {
+		if r.Verdict.Worse(doc.Verdict) {
 			doc.Verdict = r.Verdict
 		}
 	}
 	var err error
-	if v.o.junit != "" {
-		err = v.writeJUnit(rows)
+	if o.junit != "" {
+		err = writeJUnit(app, o.junit, doc)
 	}
 	switch {
-	case v.o.json:
-		err = errors.Join(err, ui.JSON(v.app.Out, doc))
-	case v.o.junit != "-":
-		writeVerify(v.app.Out, rows)
+	case o.json:
+		err = errors.Join(err, ui.JSON(app.Out, doc))
+	case o.junit != "-":
+		writeVerify(app.Out, rows)
 	}
-	return errors.Join(result, err)
+	return errors.Join(verifyResult(ctx, rows), err)
 }
 
-// worse orders verdicts from good to bad.
-func worse(a, b string) bool {
-	order := map[string]int{verdictEqual: 0, verdictIncomplete: 1, verdictUnmet: 2, verdictDiffers: 3, verdictFailed: 4}
-	return order[a] > order[b]
-}
-
-func verifyResult(ctx context.Context, rows []verifyRow) error {
+func verifyResult(ctx context.Context, rows []verify.Row) error {
 	if ctx.Err() != nil {
-		return errors.New("verify: interrupted")
+		return fmt.Errorf("verify: %w", delivery.ErrInterrupted)
 	}
-	count := map[string]int{}
+	count := map[verify.Verdict]int{}
 	for _, r := range rows {
 		count[r.Verdict]++
 	}
-	bad := len(rows) - count[verdictEqual]
+	bad := len(rows) - count[verify.Equal]
 	switch {
-	case count[verdictFailed] > 0:
-		return fmt.Errorf("verify: %d of %d captures could not be verified", count[verdictFailed], len(rows))
+	case count[verify.Failed] > 0:
+		return fmt.Errorf("verify: %d of %d captures could not be verified", count[verify.Failed], len(rows))
 	case bad > 0:
-		return lossError{fmt.Errorf("verify: %d of %d captures are not as they should be", bad, len(rows))}
+		return watch.Lossf("verify: %d of %d captures are not as they should be", bad, len(rows))
 	}
 	return nil
 }
 
 // writeVerify prints a table with one row for each capture, then what is to be
 // said about single ones.
-func writeVerify(w io.Writer, rows []verifyRow) {
+func writeVerify(w io.Writer, rows []verify.Row) {
 	table := [][]string{{"CAPTURE", "VERDICT", "CONNECTIONS", "LOG LINES", "PACKETS", "RATE", "VIA", "BY PACE", "EXPECTED"}}
 	for _, r := range rows {
 		expected := "-"
 		if r.Expected > 0 {
 			expected = fmt.Sprintf("%d of %d", r.Expected-len(r.Unmet), r.Expected)
 		}
-		table = append(table, []string{filepath.Base(r.Capture), r.Verdict, ui.Count(uint64(r.Connections)), ui.Count(uint64(r.Lines)),
-			ui.Count(r.Path.Sent), ui.PacketRate(r.Report.DatagramsPerSecond), cmp.Or(r.Via, "-"), paceCell(r), expected})
+		table = append(table, []string{filepath.Base(r.Capture), string(r.Verdict), units.Count(uint64(r.Connections)), units.Count(uint64(r.Lines)),
+			units.Count(r.Path.Sent), units.PacketRate(r.Report.DatagramsPerSecond), cmp.Or(string(r.Via), "-"), paceCell(r), expected})
 	}
 	ui.Table(w, table)
 	writeReasons(w, rows)
@@ -93,10 +90,10 @@ func writeVerify(w io.Writer, rows []verifyRow) {
 }
 
 // writeReasons says once why captures did not go by a better way.
-func writeReasons(w io.Writer, rows []verifyRow) {
+func writeReasons(w io.Writer, rows []verify.Row) {
 	var said []string
 	for _, r := range rows {
-		if line := fmt.Sprintf("Sent %s: %s", viaWords[r.Via], r.ViaReason); r.ViaReason != "" && !slices.Contains(said, line) {
+		if line := fmt.Sprintf("Sent %s: %s", r.Via.Phrase(), r.ViaReason); r.ViaReason != "" && !slices.Contains(said, line) {
 			said = append(said, line)
 		}
 	}
@@ -105,14 +102,14 @@ func writeReasons(w io.Writer, rows []verifyRow) {
 	}
 }
 
-func paceCell(r verifyRow) string {
+func paceCell(r verify.Row) string {
 	switch {
 	case r.PaceNote != "":
 		return "see below"
 	case r.ByPace == 0:
 		return "-"
 	}
-	return ui.Count(uint64(r.ByPace)) + " lines"
+	return units.Count(uint64(r.ByPace)) + " lines"
 }
 
 // shown is how many differences of one kind a person is shown; --json has all.
@@ -123,7 +120,7 @@ const live = "live"
 
 // details tell what is wrong with a capture, the reason first, and what the
 // pace changed.
-func details(r verifyRow) []string {
+func details(r verify.Row) []string {
 	var lines []string
 	if r.Error != "" {
 		lines = append(lines, "failed: "+r.Error)
@@ -135,10 +132,10 @@ func details(r verifyRow) []string {
 		lines = append(lines, fmt.Sprintf("%s at %s: %s", f.Cause, f.Hop, f.Text))
 	}
 	lines = append(lines, describeDifferences("", live, "offline", r.Differences, r.Different)...)
-	if n := lostFrames(r.Report); n > 0 {
-		lines = append(lines, fmt.Sprintf("%s frames could not be sent:", ui.Count(n)))
+	if n := delivery.LostFrames(r.Report); n > 0 {
+		lines = append(lines, fmt.Sprintf("%s frames could not be sent:", units.Count(n)))
 		for _, refused := range r.Report.Refused {
-			lines = append(lines, fmt.Sprintf("  %s: %s (%s)", ui.Count(refused.Frames), refused.Reason, refused.LinkType))
+			lines = append(lines, fmt.Sprintf("  %s: %s (%s)", units.Count(refused.Frames), refused.Reason, refused.LinkType))
 		}
 	}
 	for _, u := range r.Unmet {
@@ -148,7 +145,7 @@ func details(r verifyRow) []string {
 		lines = append(lines, "note: "+r.PaceNote)
 	}
 	if l := r.Lossless; l != nil && !l.Governed {
-		lines = append(lines, "note: "+l.governance(0))
+		lines = append(lines, "note: "+l.Governance(0))
 	}
 	return append(lines, describeDifferences("by pace or snap length: ", "as sent", "as captured", r.Pace, r.ByPace)...)
 }
@@ -157,7 +154,7 @@ func describeDifferences(prefix, got, want string, list []zeeklog.Difference, al
 	var lines []string
 	for i, d := range list {
 		if i == shown {
-			return append(lines, fmt.Sprintf("%sand %s more", prefix, ui.Count(uint64(all-shown))))
+			return append(lines, fmt.Sprintf("%sand %s more", prefix, units.Count(uint64(all-shown))))
 		}
 		lines = append(lines, prefix+describeDifference(got, want, d))
 	}
@@ -225,7 +222,7 @@ type junitProblem struct {
 
 // junit turns rows into test cases: a capture that could not be verified is an
 // error, one that is not as it should be a failure.
-func junit(kind string, rows []verifyRow) junitSuites {
+func junit(kind string, rows []verify.Row) junitSuites {
 	suite := junitSuite{Name: "zeekdemo verify " + kind, Tests: len(rows)}
 	var total time.Duration
 	for _, r := range rows {
@@ -233,14 +230,14 @@ func junit(kind string, rows []verifyRow) junitSuites {
 		total += seconds(r.ElapsedSeconds)
 		text := strings.Join(details(r), "\n")
 		switch r.Verdict {
-		case verdictEqual:
+		case verify.Equal:
 			c.Out = text
-		case verdictFailed:
+		case verify.Failed:
 			suite.Errors++
 			c.Error = &junitProblem{Message: r.Error, Text: text}
 		default:
 			suite.Failures++
-			c.Failure = &junitProblem{Message: r.Verdict, Text: text}
+			c.Failure = &junitProblem{Message: string(r.Verdict), Text: text}
 		}
 		suite.Cases = append(suite.Cases, c)
 	}
@@ -248,16 +245,16 @@ func junit(kind string, rows []verifyRow) junitSuites {
 	return junitSuites{Suites: []junitSuite{suite}}
 }
 
-func (v *verification) writeJUnit(rows []verifyRow) error {
-	document, err := xml.MarshalIndent(junit(v.kind.String(), rows), "", "  ")
+func writeJUnit(app *App, name string, doc verifyDocument) error {
+	document, err := xml.MarshalIndent(junit(doc.Encapsulation, doc.Captures), "", "  ")
 	if err != nil {
 		return fmt.Errorf("write JUnit XML: %w", err)
 	}
 	document = append([]byte(xml.Header), append(document, '\n')...)
-	if v.o.junit == "-" {
-		_, err = v.app.Out.Write(document)
+	if name == "-" {
+		_, err = app.Out.Write(document)
 	} else {
-		err = os.WriteFile(v.o.junit, document, 0o644)
+		err = os.WriteFile(name, document, 0o644)
 	}
 	if err != nil {
 		return fmt.Errorf("write JUnit XML: %w", err)

@@ -10,91 +10,34 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/zeekdemo/zeekdemo/forward"
+	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery"
+	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/verify"
+	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/way"
 	"github.com/zeekdemo/zeekdemo/orchestrate/zeeklog"
 )
 
-func TestVerdictOfARow(t *testing.T) {
-	counted := func(packets, payload uint64) zeeklog.Logs {
-		return zeeklog.Logs{"stats": {{"pkts_proc": number(packets), "bytes_recv": number(payload)}}}
-	}
-	with := func(l zeeklog.Logs, log string, records ...zeeklog.Record) zeeklog.Logs {
-		l[log] = records
-		return l
-	}
-	conn := zeeklog.Record{"id.orig_h": "10.0.0.1", "id.resp_h": "10.0.0.2", "orig_pkts": number(1)}
-	path := zeeklog.Path{Sent: 10, SentBytes: 100, DropsKnown: true}
-	refused := forward.Report{Refused: []forward.RefusedCount{{Reason: forward.RefusedTooLong.String(), Frames: 1}}}
-	expect, err := zeeklog.ParseExpectations(strings.NewReader("dns.log >= 1\nother.pcap: dns.log >= 1"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range []struct {
-		name    string
-		live    zeeklog.Logs
-		offline zeeklog.Logs
-		report  forward.Report
-		expect  []zeeklog.Expectation
-		want    string
-	}{
-		{"all is well", with(counted(10, 100), "conn", conn), zeeklog.Logs{"conn": {conn}}, forward.Report{}, nil, verdictEqual},
-		{"a line differs", counted(10, 100), zeeklog.Logs{"conn": {conn}}, forward.Report{}, nil, verdictDiffers},
-		{"a count differs", counted(9, 90), zeeklog.Logs{}, forward.Report{}, nil, verdictDiffers},
-		{"not as expected", counted(10, 100), zeeklog.Logs{}, forward.Report{}, expect, verdictUnmet},
-		{"as expected", with(counted(10, 100), "dns", conn), zeeklog.Logs{"dns": {conn}}, forward.Report{}, expect, verdictEqual},
-		{"some could not be sent", counted(10, 100), zeeklog.Logs{}, refused, nil, verdictIncomplete},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			s := &subject{verification: &verification{expected: c.expect}, name: "x.pcap"}
-			s.row.Path, s.row.Report = path, c.report
-			s.judge(c.live, c.offline)
-			if s.row.Verdict != c.want {
-				t.Errorf("verdict %s, want %s: %v %v", s.row.Verdict, c.want, s.row.Findings, s.row.Unmet)
-			}
-			if s.row.Expected > 1 {
-				t.Error("an expectation for another capture was counted")
-			}
-		})
-	}
-}
-
-func number(n uint64) any {
-	records, err := zeeklog.Parse(strings.NewReader(`{"n":` + uintText(n) + `}`))
-	if err != nil {
-		panic(err)
-	}
-	return records[0]["n"]
-}
-
-func uintText(n uint64) string {
-	if n < 10 {
-		return string(rune('0' + n))
-	}
-	return uintText(n/10) + uintText(n%10)
-}
-
 func TestResultOfManyRows(t *testing.T) {
-	rows := func(verdicts ...string) (list []verifyRow) {
+	rows := func(verdicts ...verify.Verdict) (list []verify.Row) {
 		for _, v := range verdicts {
-			list = append(list, verifyRow{Verdict: v})
+			list = append(list, verify.Row{Verdict: v})
 		}
 		return list
 	}
-	var loss lossError
-	if err := verifyResult(t.Context(), rows(verdictEqual, verdictEqual)); err != nil {
+	var loss *delivery.LossError
+	if err := verifyResult(t.Context(), rows(verify.Equal, verify.Equal)); err != nil {
 		t.Errorf("all equal: %v", err)
 	}
-	for _, v := range []string{verdictDiffers, verdictUnmet, verdictIncomplete} {
-		if err := verifyResult(t.Context(), rows(verdictEqual, v)); !errors.As(err, &loss) {
+	for _, v := range []verify.Verdict{verify.Differs, verify.Unmet, verify.Incomplete} {
+		if err := verifyResult(t.Context(), rows(verify.Equal, v)); !errors.As(err, &loss) {
 			t.Errorf("%s: %v, want a loss", v, err)
 		}
 	}
-	if err := verifyResult(t.Context(), rows(verdictDiffers, verdictFailed)); err == nil || errors.As(err, &loss) {
+	if err := verifyResult(t.Context(), rows(verify.Differs, verify.Failed)); err == nil || errors.As(err, &loss) {
 		t.Errorf("failed: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := verifyResult(ctx, rows(verdictEqual)); err == nil || !strings.Contains(err.Error(), "interrupted") {
+	if err := verifyResult(ctx, rows(verify.Equal)); err == nil || !strings.Contains(err.Error(), "interrupted") {
 		t.Errorf("interrupted: %v", err)
 	}
 }
@@ -103,15 +46,15 @@ func TestResultOfManyRows(t *testing.T) {
 func TestReportOfVerify(t *testing.T) {
 	difference := zeeklog.Difference{Log: "conn", Connection: "tcp a → b", Got: "x", Want: "y", Cause: zeeklog.Lost,
 		Fields: []zeeklog.FieldChange{{Field: "orig_pkts", Got: "7", Want: "8"}}}
-	rows := []verifyRow{
-		{Capture: "in/good.pcap", Verdict: verdictEqual, Connections: 3, ByPace: 1, ElapsedSeconds: 1.5,
+	rows := []verify.Row{
+		{Capture: "in/good.pcap", Verdict: verify.Equal, Connections: 3, ByPace: 1, ElapsedSeconds: 1.5,
 			Pace: []zeeklog.Difference{{Log: "dns", Got: "only this", Cause: zeeklog.Doubled}}},
-		{Capture: "bad.pcap", Verdict: verdictDiffers, Different: 7, Differences: slices.Repeat([]zeeklog.Difference{difference}, 7),
+		{Capture: "bad.pcap", Verdict: verify.Differs, Different: 7, Differences: slices.Repeat([]zeeklog.Difference{difference}, 7),
 			Findings: []zeeklog.Finding{{Cause: zeeklog.Lost, Hop: "sensor's socket", Text: "1 datagrams were dropped"}}},
-		{Capture: "poor.pcap", Verdict: verdictUnmet, Expected: 2, Unmet: []string{"line 3: dns.log >= 1: there are 0"}},
-		{Capture: "none.pcap", Verdict: verdictFailed, Error: "open capture: no such file", Hint: "look for it"},
-		{Capture: "far.pcap", Verdict: verdictEqual, Via: viaSidecar, ViaReason: "not direct: too far", Lossless: &losslessDocument{Governed: true}},
-		{Capture: "away.pcap", Verdict: verdictEqual, Via: viaSidecar, ViaReason: "not direct: too far", Lossless: &losslessDocument{Reason: "nobody knows"}},
+		{Capture: "poor.pcap", Verdict: verify.Unmet, Expected: 2, Unmet: []string{"line 3: dns.log >= 1: there are 0"}},
+		{Capture: "none.pcap", Verdict: verify.Failed, Error: "open capture: no such file", Hint: "look for it"},
+		{Capture: "far.pcap", Verdict: verify.Equal, Via: way.Sidecar, ViaReason: "not direct: too far", Lossless: &delivery.Account{Governed: true}},
+		{Capture: "away.pcap", Verdict: verify.Equal, Via: way.Sidecar, ViaReason: "not direct: too far", Lossless: &delivery.Account{Reason: "nobody knows"}},
 	}
 	var b strings.Builder
 	writeVerify(&b, rows)

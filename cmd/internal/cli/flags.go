@@ -1,0 +1,270 @@
+package cli
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/watch"
+	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/way"
+	"github.com/zeekdemo/zeekdemo/forward/encap"
+	"github.com/zeekdemo/zeekdemo/forward/pace"
+	"github.com/zeekdemo/zeekdemo/forward/transmit"
+)
+
+// Flags that several commands have stand here, each once: its name, its default,
+// its help, and what its value means.
+
+func encapFlag(f *pflag.FlagSet, to *string) {
+	f.StringVar(to, "encap", "vxlan", "encapsulation: vxlan or geneve")
+}
+
+func jsonFlag(f *pflag.FlagSet, to *bool, what string) {
+	f.BoolVar(to, "json", false, "print "+what+" as one JSON document")
+}
+
+func imageFlag(f *pflag.FlagSet, to *[]string) {
+	f.StringArrayVar(to, "image", nil, "use another image, as NAME=REF, e.g. zeek=zeek/zeek:9.0 (repeatable)")
+}
+
+func durationFlag(f *pflag.FlagSet, to *time.Duration) {
+	f.DurationVar(to, "duration", 0, "stop after this time")
+}
+
+func limitFlag(f *pflag.FlagSet, to *uint64) {
+	f.Uint64Var(to, "limit", 0, "stop after this many frames")
+}
+
+func filterFlag(f *pflag.FlagSet, to *string, verb string) {
+	f.StringVar(to, "filter", "", verb+" that match this pcap-filter(7) expression (needs tcpdump)")
+}
+
+func cpuFlag(f *pflag.FlagSet, to *string) {
+	f.StringVar(to, "cpu", "auto", "pin the sender to this CPU: a number, auto or off")
+}
+
+func toFlag(f *pflag.FlagSet, to *string) {
+	f.StringVar(to, "to", "", "send to HOST[:PORT] instead of the stack; needs no engine")
+}
+
+// host reads --to; nil if it was not given.
+func host(to string, c encap.Config) (*way.Host, error) {
+	if to == "" {
+		return nil, nil
+	}
+	h, err := way.ParseTo(to, c.DestinationPort())
+	if err != nil {
+		return nil, usageError{err}
+	}
+	return &h, nil
+}
+
+// sendOptions say by what means datagrams leave.
+type sendOptions struct {
+	tx       string
+	cpu      string
+	lossless string
+}
+
+func (o *sendOptions) flags(f *pflag.FlagSet) {
+	f.StringVar(&o.tx, "tx", "auto", "transmission: packet (packet socket, needs CAP_NET_RAW), udp (no privilege) or auto")
+	cpuFlag(f, &o.cpu)
+	f.StringVar(&o.lossless, "lossless", string(watch.Auto), "wait rather than overrun the sensor: auto (where its queue can be seen), require or off")
+}
+
+// sending is what sendOptions mean.
+type sending struct {
+	tx       transmit.Mode
+	cpu      transmit.CPU
+	lossless watch.Mode
+}
+
+func (o sendOptions) parse() (s sending, err error) {
+	if s.cpu, err = transmit.ParseCPU(o.cpu); err != nil {
+		return s, usageError{err}
+	}
+	if s.tx, err = transmit.ParseMode(o.tx); err != nil {
+		return s, usageError{err}
+	}
+	if s.lossless, err = watch.ParseMode(o.lossless); err != nil {
+		return s, usageError{err}
+	}
+	return s, nil
+}
+
+// viaOptions say by which way a sensor is reached.
+type viaOptions struct {
+	via    string
+	direct bool
+	binary string
+}
+
+func (o *viaOptions) flags(f *pflag.FlagSet) {
+	f.StringVar(&o.via, "via", string(way.Auto), `way to the sensor: direct (its container's own address), sidecar (from a
+container beside it), published (the published port, through docker-proxy) or
+auto (the first of these that works)`)
+	f.BoolVar(&o.direct, "direct", false, "the same as --via direct; by sidecar where the container's address cannot be reached from here")
+	f.StringVar(&o.binary, "sidecar-binary", "", "this program built for the engine's platform, where that is not this machine's")
+}
+
+// given reports whether a way was asked for.
+func (o viaOptions) given() bool { return o.direct || o.via != string(way.Auto) }
+
+// request looks at the flags alone; tx is the transmission asked for.
+func (o viaOptions) request(tx transmit.Mode) (way.Request, error) {
+	kind, err := way.ParseKind(o.via)
+	switch {
+	case err != nil:
+		return way.Request{}, usageError{err}
+	case o.direct && kind != way.Auto && kind != way.Direct:
+		return way.Request{}, usagef("--direct and --via %s exclude each other", kind)
+	case kind == way.Sidecar && tx == transmit.Packet:
+		return way.Request{}, usagef("--via sidecar and --tx packet exclude each other: a sidecar has no capability")
+	case o.direct:
+		kind = way.Direct
+	}
+	return way.Request{Kind: kind, Tx: tx, Binary: o.binary}, nil
+}
+
+// encapOptions say what datagrams look like.
+type encapOptions struct {
+	kind        string
+	preset      string
+	vni         int64 // negative: a fresh one
+	port        uint16
+	ports       string
+	options     []string
+	mtu         int
+	maxDatagram int
+	padCut      bool
+	given       func(flag string) bool // whether a flag was on the command line
+}
+
+// flags are those of every tunnel.
+func (o *encapOptions) flags(f *pflag.FlagSet) {
+	o.given, o.mtu = f.Changed, encap.DefaultMTU
+	encapFlag(f, &o.kind)
+	f.StringVar(&o.preset, "as", "", "encapsulate as a cloud's mirror does: "+strings.Join(encap.Presets(), ", "))
+	f.Int64Var(&o.vni, "vni", -1, "VNI of the run, 0 to 16777215 (default a fresh one)")
+	f.Lookup("vni").DefValue = "0" // what help takes for "no default to show"
+	f.Uint16Var(&o.port, "port", 0, "destination port (default 4789 for vxlan, 6081 for geneve)")
+	f.IntVar(&o.maxDatagram, "max-datagram", 0, "longest UDP payload that the receiver takes, in bytes (default what UDP allows)")
+}
+
+// frameFlags are those of frames that come from captures.
+func (o *encapOptions) frameFlags(f *pflag.FlagSet) {
+	f.StringVar(&o.ports, "source-port-range", "", "MIN-MAX of the source ports, chosen by a symmetric hash of the inner flow (default 49152-65535)")
+	f.StringArrayVar(&o.options, "geneve-option", nil, "add a GENEVE option, as CLASS:TYPE:HEX, e.g. 0108:01:0000000000000001 (repeatable)")
+	f.IntVar(&o.mtu, "mtu", encap.DefaultMTU, "size of the IP packets into which TCP super-frames that cannot pass are re-segmented")
+	f.BoolVar(&o.padCut, "pad-cut", false, "fill frames that the capture cut with zeros to their recorded length")
+}
+
+// config turns flags into an encapsulation. A preset sets all of it; flags that
+// were given go before the preset.
+func (o encapOptions) config() (encap.Config, error) {
+	c, err := o.base()
+	if err == nil {
+		err = o.geneveOptions(&c)
+	}
+	if err == nil {
+		err = o.numbers(&c)
+	}
+	if err != nil {
+		return c, usageError{err}
+	}
+	if o.port != 0 {
+		c.Port = o.port
+	}
+	c.MTU, c.MaxDatagram, c.PadCut = o.mtu, o.maxDatagram, o.padCut
+	if _, err := encap.New(c); err != nil {
+		return c, usageError{err}
+	}
+	return c, nil
+}
+
+// base is the preset, or the kind alone.
+func (o encapOptions) base() (c encap.Config, err error) {
+	if o.preset != "" {
+		if c, err = encap.Preset(o.preset); err != nil {
+			return c, err
+		}
+	}
+	if o.preset != "" && !o.given("encap") {
+		return c, nil
+	}
+	kind, err := encap.ParseKind(o.kind)
+	if err != nil {
+		return c, err
+	}
+	if o.preset != "" && kind != c.Kind {
+		return c, fmt.Errorf("--encap %s: --as %s is %v", kind, o.preset, c.Kind)
+	}
+	c.Kind = kind
+	return c, nil
+}
+
+func (o encapOptions) geneveOptions(c *encap.Config) error {
+	for _, text := range o.options {
+		option, err := encap.ParseOption(text)
+		if err != nil {
+			return err
+		}
+		c.SetOption(option)
+	}
+	return nil
+}
+
+// numbers sets the VNI and the source ports.
+func (o encapOptions) numbers(c *encap.Config) error {
+	switch {
+	case o.given("vni") && (o.vni < 0 || o.vni > encap.MaxVNI):
+		return fmt.Errorf("--vni %d: want 0 to %d", o.vni, encap.MaxVNI)
+	case o.given("vni"):
+		c.VNI = uint32(o.vni)
+	default:
+		c.VNI = encap.FreshVNI()
+	}
+	if o.ports == "" {
+		return nil
+	}
+	low, high, _ := strings.Cut(o.ports, "-")
+	first, err1 := strconv.ParseUint(low, 10, 16)
+	last, err2 := strconv.ParseUint(high, 10, 16)
+	if err1 != nil || err2 != nil || first == 0 || first > last {
+		return fmt.Errorf("--source-port-range %q: want MIN-MAX, e.g. 49152-65535", o.ports)
+	}
+	c.PortMin, c.PortMax = uint16(first), uint16(last)
+	return nil
+}
+
+// paceOptions say when datagrams leave.
+type paceOptions struct {
+	pace.Spec
+	given func(flag string) bool
+}
+
+// flags has initial as the pace without any flag.
+func (o *paceOptions) flags(f *pflag.FlagSet, initial string) {
+	o.given = f.Changed
+	f.StringVar(&o.Pace, "pace", initial, "recorded (as captured) or max (as fast as it goes)")
+	f.StringVar(&o.Speed, "speed", "1x", "scale the recorded pace, e.g. 2x or 0.5x")
+	f.Float64Var(&o.PPS, "pps", 0, "a fixed rate in packets per second")
+	f.StringVar(&o.Rate, "rate", "", "a fixed rate in bits of frames per second, e.g. 500mbit")
+	f.DurationVar(&o.Delay, "delay", 0, "a fixed pause between packets, e.g. 1ms")
+}
+
+// spec checks that the flags name one pace.
+func (o paceOptions) spec() (pace.Spec, error) {
+	s := o.Spec
+	s.Given = map[string]bool{}
+	for _, flag := range []string{"pace", "speed", "pps", "rate", "delay"} {
+		s.Given[flag] = o.given(flag)
+	}
+	if _, err := s.Pacer(); err != nil {
+		return s, usageError{err}
+	}
+	return s, nil
+}

@@ -1,0 +1,144 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery"
+	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/way"
+	"github.com/zeekdemo/zeekdemo/cmd/internal/ui"
+	"github.com/zeekdemo/zeekdemo/cmd/internal/units"
+	"github.com/zeekdemo/zeekdemo/forward"
+	"github.com/zeekdemo/zeekdemo/orchestrate/drops"
+)
+
+// report prints what happened.
+func (o replayOptions) report(app *App, doc delivery.Document) error {
+	switch {
+	case o.json:
+		return ui.JSON(app.Out, doc)
+	case o.write == "-":
+		writeReport(app.Err, doc)
+	default:
+		writeReport(app.Out, doc)
+	}
+	return nil
+}
+
+// writeReport prints a run for a person: what was sent first, then what was
+// done to frames on the way, the verdict last.
+func writeReport(w io.Writer, doc delivery.Document) {
+	rows := [][]string{{"run", runLine(doc)}, {"read", units.Count(doc.Report.FramesRead) + " frames"}}
+	rows = append(rows, sentRows(doc)...)
+	rows = append(rows, frameRows(doc.Report)...)
+	rows = append(rows, sendRows(doc)...)
+	rows = append(rows, losslessRows(doc)...)
+	if doc.GrafanaURL != "" {
+		rows = append(rows, []string{"grafana", doc.GrafanaURL})
+	}
+	rows = append(rows, []string{"verdict", verdictLine(doc)})
+	ui.Table(w, rows)
+}
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+
+func runLine(doc delivery.Document) string {
+	if doc.RunPerLoop {
+		return fmt.Sprintf("%d and following, one for each loop (%s VNI)", doc.Run, doc.Encapsulation)
+	}
+	return fmt.Sprintf("%d (%s VNI)", doc.Run, doc.Encapsulation)
+}
+
+// sentRows tell how much was sent, and how fast.
+func sentRows(doc delivery.Document) [][]string {
+	rep := doc.Report
+	return [][]string{
+		{"sent", fmt.Sprintf("%s packets, %s, to %s (%s)", units.Count(rep.DatagramsSent), units.Bytes(int64(rep.InnerBytes)), doc.Destination, doc.Via)},
+		{"time", fmt.Sprintf("%s, %s, %s", units.Duration(seconds(rep.ElapsedSeconds)), units.PacketRate(rep.DatagramsPerSecond), units.BitRate(rep.InnerBitsPerSecond))},
+	}
+}
+
+// frameRows tell what was not sent as it was read.
+func frameRows(rep forward.Report) [][]string {
+	var rows [][]string
+	add := func(n uint64, name, text string) {
+		if n > 0 {
+			rows = append(rows, []string{name, units.Count(n) + text})
+		}
+	}
+	add(rep.FramesFiltered, "filtered", " frames did not match the filter")
+	add(rep.FramesNormalised, "normalised", " frames got an Ethernet header")
+	add(rep.FramesResegmented, "re-segmented", fmt.Sprintf(" TCP super-frames became %s segments", units.Count(rep.Segments)))
+	switch {
+	case rep.FramesPadded > 0:
+		add(rep.FramesCut, "cut", fmt.Sprintf(" frames were cut by the capture's snap length; %s of them were filled with zeros", units.Count(rep.FramesPadded)))
+	default:
+		add(rep.FramesCut, "cut", " frames were cut by the capture's snap length and sent as they are (--pad-cut fills them)")
+	}
+	for _, refused := range rep.Refused {
+		add(refused.Frames, "refused", fmt.Sprintf(" frames: %s (%s)", refused.Reason, refused.LinkType))
+	}
+	add(rep.DatagramsUnsent, "unsent", " packets were ready when the run ended")
+	return rows
+}
+
+// sendRows tell how it was sent.
+func sendRows(doc delivery.Document) [][]string {
+	var rows [][]string
+	rep := doc.Report
+	if rep.LateMaxNS > 0 {
+		rows = append(rows, []string{"timing", fmt.Sprintf("at most %s late, 99 %% within %s", units.Duration(time.Duration(rep.LateMaxNS)), units.Duration(time.Duration(rep.LateP99NS)))})
+	}
+	if doc.Via == way.To && rep.DatagramsOver9248 > 0 {
+		rows = append(rows, []string{"note", fmt.Sprintf("%s datagrams are longer than %d bytes: a Zeek with its default recvmmsg_buffer_size cuts them (--max-datagram %d re-segments TCP)",
+			units.Count(rep.DatagramsOver9248), forward.ZeekDefaultDatagram, forward.ZeekDefaultDatagram)})
+	}
+	if doc.ViaReason != "" {
+		rows = append(rows, []string{"via", string(doc.Via) + ", " + doc.ViaReason})
+	}
+	if doc.Transmission != nil {
+		rows = append(rows, []string{"by", doc.Transmission.String()})
+	}
+	if doc.Kernel != nil {
+		for _, f := range doc.Kernel.Fallbacks {
+			rows = append(rows, []string{"fell back", fmt.Sprintf("%s was refused: %s", f.Path, f.Cause)})
+		}
+	}
+	return rows
+}
+
+// losslessRows show a run's account.
+func losslessRows(doc delivery.Document) [][]string {
+	l := doc.Lossless
+	if l == nil {
+		return nil
+	}
+	rows := [][]string{{"lossless", l.Governance(doc.Report.StalledSeconds)}}
+	if l.Ledger == nil {
+		return rows
+	}
+	taken := units.Count(l.Ledger.Taken) + " packets"
+	if l.Ledger.QueuedBytes > 0 {
+		taken += fmt.Sprintf(", %s still queued", units.Bytes(int64(l.Ledger.QueuedBytes)))
+	}
+	rows = append(rows, []string{"taken", taken})
+	for _, c := range l.Ledger.Counters {
+		// Those that are not of a socket on the way count whatever the machine
+		// does, so they only explain what was lost.
+		if l.Ledger.Lost > 0 || c.Kind == drops.OfSocket {
+			rows = append(rows, []string{"counted", c.String()})
+		}
+	}
+	return append(rows, []string{"ledger", l.Ledger.Verdict})
+}
+
+func verdictLine(doc delivery.Document) string {
+	switch doc.Verdict {
+	case delivery.Complete:
+		return "every frame that holds a packet was sent"
+	case delivery.Interrupted:
+		return doc.Error
+	}
+	return string(doc.Verdict) + ": " + doc.Error
+}

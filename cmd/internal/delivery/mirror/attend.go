@@ -1,0 +1,175 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery"
+	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/watch"
+	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/way"
+	"github.com/zeekdemo/zeekdemo/orchestrate"
+	"github.com/zeekdemo/zeekdemo/orchestrate/tcmirror"
+)
+
+// runKernel starts the mirrors and, unless they are to stay, looks after them
+// until it is interrupted.
+func (m *mirror) runKernel(ctx context.Context) (*Document, error) {
+	capturing, end := m.untilEnd(ctx)
+	defer end()
+	books := &kernelBooks{m: m}
+	if !m.Detach {
+		books.open(nil)
+	}
+	run, err := m.request().start(capturing)
+	if err != nil {
+		books.drop()
+		return nil, KernelHint(fmt.Errorf("mirror in the kernel: %w", err))
+	}
+	begun := time.Now()
+	m.announceKernel(run)
+	if m.Detach {
+		return m.kernelOutcome(run.mirrors, begun, nil, nil)
+	}
+	runErr := m.attend(capturing, run, books)
+	last, err := run.finish()
+	err = errors.Join(runErr, err)
+	err = errors.Join(err, books.close(capturing, last, err))
+	return m.kernelOutcome(last, begun, books.accounts, err)
+}
+
+func (m *mirror) announceKernel(run *kernelRun) {
+	for _, k := range run.mirrors {
+		for _, note := range k.Notes {
+			m.say(k.Interface + ": " + note)
+		}
+	}
+	how := "Ctrl-C ends it"
+	if m.Detach {
+		how = "`zeekdemo mirror --stop` ends it"
+	}
+	m.say(fmt.Sprintf("Run %d: %s to %s %s in the kernel; %s", m.Config.VNI, strings.Join(m.interfaces, ", "), m.Config.Kind, m.target.Address, how))
+}
+
+// attend shows what the mirrors do, and lets them follow the sensor, until ctx
+// ends or one of them is stopped by somebody else.
+func (m *mirror) attend(ctx context.Context, run *kernelRun, books *kernelBooks) error {
+	gone := make(chan error, 1)
+	var mu sync.Mutex // of run
+	defer m.Observer.Flows(func() []delivery.Flow {
+		mu.Lock()
+		defer mu.Unlock()
+		now, err := run.look()
+		if err != nil {
+			select {
+			case gone <- err:
+			default:
+			}
+		}
+		return kernelFlows(now)
+	})()
+	moved := make(chan orchestrate.Sensor)
+	watching, stop := context.WithCancel(ctx)
+	defer stop()
+	if m.target.Kind != way.To {
+		go m.tellMoves(watching, moved)
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-gone:
+			return err
+		case next := <-moved:
+			mu.Lock()
+			m.follow(ctx, run, books, next)
+			mu.Unlock()
+			m.say(fmt.Sprintf("Following the sensor to %s", m.target.Address))
+		}
+	}
+}
+
+// kernelFlows are the mirrors' counters for the eye.
+func kernelFlows(mirrors []tcmirror.Mirror) (list []delivery.Flow) {
+	for _, k := range mirrors {
+		list = append(list, delivery.Flow{Name: k.Interface, Packets: k.Stats.Received.Packets + k.Stats.Sent.Packets,
+			Bytes: k.Stats.Received.Bytes + k.Stats.Sent.Bytes, Dropped: k.Stats.Lost()})
+	}
+	return list
+}
+
+// follow turns to the sensor's next life: what waited for the last one is lost.
+func (m *mirror) follow(ctx context.Context, run *kernelRun, books *kernelBooks, next orchestrate.Sensor) {
+	now, _ := run.look()
+	m.warn(books.close(ctx, now, left(m.target)))
+	was := m.target.Sensor
+	m.target.Sensor, m.target.Address = next, m.way.Address(next)
+	books.open(now)
+	m.warn(run.follow(m.target.Address, append(m.excluded(), was.Direct)))
+}
+
+// tellMoves tells whenever the sensor is another one, or elsewhere.
+func (m *mirror) tellMoves(ctx context.Context, moved chan<- orchestrate.Sensor) {
+	was := m.target.Sensor
+	for {
+		next, err := m.watchSensor(ctx, was, nil, func() { m.say("The sensor has gone; what is mirrored until it is back is lost") })
+		if err != nil {
+			return
+		}
+		was = next
+		select {
+		case moved <- next:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// kernelBooks are the accounts of a run in the kernel, one for each life of the
+// sensor. The kernel waits for nobody, but what the sensor took can be seen.
+type kernelBooks struct {
+	m        *mirror
+	now      *stretch
+	before   uint64 // packets that had left the tunnels when the stretch began
+	accounts []watch.Account
+}
+
+// packets left the tunnels so far.
+func packets(mirrors []tcmirror.Mirror) (n uint64) {
+	for _, m := range mirrors {
+		n += m.Stats.Tunnel.Packets
+	}
+	return n
+}
+
+// open begins the account of the sensor, before anything is sent to it.
+func (b *kernelBooks) open(mirrors []tcmirror.Mirror) {
+	b.before = packets(mirrors)
+	b.now = &stretch{to: b.m.target, lossless: watch.Off}
+	w, err := delivery.Feedback(b.m.target)
+	if err != nil {
+		b.now.reason = err.Error()
+	}
+	b.now.watch = w
+}
+
+// drop gives up an account.
+func (b *kernelBooks) drop() {
+	if b.now != nil && b.now.watch != nil {
+		b.m.warn(b.now.watch.Close())
+	}
+}
+
+// close ends it, as soon as the sensor has taken what waits for it.
+func (b *kernelBooks) close(ctx context.Context, mirrors []tcmirror.Mirror, runErr error) error {
+	b.now.sent.Store(packets(mirrors) - b.before)
+	account, err := b.now.settle(ctx, runErr)
+	if b.now.watch != nil {
+		account.Reason = "the kernel waits for nobody"
+	}
+	b.accounts = append(b.accounts, account)
+	return err
+}

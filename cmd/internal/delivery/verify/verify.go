@@ -1,0 +1,166 @@
+// Package verify proves that Zeek sees a capture over the live path as it sees it
+// offline.
+//
+// Each capture is a subject (subject.go): it is sent into a fresh sensor of its own
+// (send.go), which writes its logs and goes; the same image reads what was sent as a
+// file, with the times at which it was sent; and the two sets of logs are compared
+// (orchestrate/zeeklog). A second offline run reads the capture as it is: what
+// differs between the two offline runs is what the pace or a snap length changed.
+// What a capture came to is a [Row].
+package verify
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/zeekdemo/zeekdemo/assets"
+	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery"
+	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/watch"
+	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/way"
+	"github.com/zeekdemo/zeekdemo/forward"
+	"github.com/zeekdemo/zeekdemo/forward/encap"
+	"github.com/zeekdemo/zeekdemo/forward/pace"
+	"github.com/zeekdemo/zeekdemo/forward/transmit"
+	"github.com/zeekdemo/zeekdemo/orchestrate"
+	"github.com/zeekdemo/zeekdemo/orchestrate/zeeklog"
+)
+
+// Options say how captures are verified.
+type Options struct {
+	Kind     encap.Kind
+	Way      way.Request
+	Pace     pace.Spec
+	Tx       transmit.Mode
+	CPU      transmit.CPU
+	Lossless watch.Mode
+	Settings orchestrate.Settings // of the sensors: image, pull policy
+	Expected []zeeklog.Expectation
+	Jobs     int       // captures at a time, at least 1
+	Stdin    io.Reader // for a capture named "-"
+	Observer delivery.Observer
+	// Interpose stands before the way out; nil for nothing. Tests put faults there.
+	Interpose func(forward.Sink) forward.Sink
+}
+
+// run is a verification under way.
+type run struct {
+	Options
+	service orchestrate.Service
+	engine  orchestrate.Engine
+	remote  bool // the engine is not on this machine
+	shots   orchestrate.OneShots
+	id      string // part of the names and labels of all it makes
+	folder  string // for temporary files
+}
+
+// cleanupLimit bounds the removal of what was made, which also happens when the
+// run was interrupted.
+const cleanupLimit = time.Minute
+
+// listenPatience is how long a sensor that listens may take until it is reached
+// directly.
+const listenPatience = 2 * time.Second
+
+// Run verifies the captures, several at a time if asked for, and removes everything
+// that it made. It returns one row for each capture, in their order.
+func Run(ctx context.Context, e orchestrate.Engine, captures []string, o Options) (rows []Row, err error) {
+	r, err := newRun(ctx, e, o)
+	if err != nil {
+		return nil, err
+	}
+	RemoveForgotten()
+	if r.folder, err = os.MkdirTemp("", fmt.Sprintf("%s%d-*", temporaryPrefix, os.Getpid())); err != nil {
+		return nil, fmt.Errorf("make a folder for temporary files: %w", err)
+	}
+	defer os.RemoveAll(r.folder)
+	if n, err := r.shots.RemoveOneShots(ctx, orchestrate.Removal{Gone: orchestrate.ClientGone}); err != nil {
+		return nil, fmt.Errorf("remove what an earlier run left: %w", err)
+	} else if n > 0 {
+		r.Observer.Say(fmt.Sprintf("Removed %d containers that an earlier run left behind.", n))
+	}
+	defer func() { err = errors.Join(err, r.clean(ctx)) }()
+	return r.all(ctx, captures), nil
+}
+
+func newRun(ctx context.Context, e orchestrate.Engine, o Options) (*run, error) {
+	r := &run{Options: o, engine: e, id: freshID()}
+	r.Way.Patience = listenPatience
+	var err error
+	if r.service, err = orchestrate.SensorFor(o.Kind.String()); err != nil {
+		return nil, err
+	}
+	info, err := e.Info(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r.remote = info.Remote
+	var ok bool
+	if r.shots, ok = e.(orchestrate.OneShots); !ok {
+		return nil, errors.New("verify: this engine makes no containers beside the stack")
+	}
+	return r, nil
+}
+
+// clean removes what the run made.
+func (r *run) clean(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupLimit)
+	defer cancel()
+	if _, err := r.shots.RemoveOneShots(ctx, orchestrate.Removal{Run: r.id}); err != nil {
+		return orchestrate.WithHint(err, "`zeekdemo down` removes what is left")
+	}
+	return nil
+}
+
+// all returns one row for each capture, in their order.
+func (r *run) all(ctx context.Context, captures []string) []Row {
+	rows := make([]Row, len(captures))
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, r.Jobs)
+	for i, name := range captures {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			rows[i] = r.one(ctx, i, name)
+		})
+	}
+	wg.Wait()
+	return rows
+}
+
+// project is the embedded stack, of which sensors are made.
+func (r *run) project() orchestrate.Project {
+	return orchestrate.Project{Name: orchestrate.ProjectName, Compose: assets.Compose(), Env: r.Settings.Environment(), Pull: r.Settings.Pull}
+}
+
+// temporaryPrefix begins the name of the folder for temporary files; the PID of
+// its process follows.
+const temporaryPrefix = "zeekdemo-verify-"
+
+// RemoveForgotten removes the temporary files of processes that were killed. What
+// cannot be removed belongs to another user.
+func RemoveForgotten() {
+	folders, _ := filepath.Glob(filepath.Join(os.TempDir(), temporaryPrefix+"*")) // the pattern is well-formed
+	for _, folder := range folders {
+		pid, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(folder), temporaryPrefix), "-")
+		host, _, _ := strings.Cut(orchestrate.Client(), "/")
+		if orchestrate.ClientGone(host + "/" + pid) {
+			os.RemoveAll(folder)
+		}
+	}
+}
+
+// freshID draws the name of a run.
+func freshID() string {
+	var b [4]byte
+	_, _ = rand.Read(b[:]) // never fails, see its documentation
+	return hex.EncodeToString(b[:])
+}

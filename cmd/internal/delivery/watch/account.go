@@ -1,0 +1,192 @@
+package watch
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/zeekdemo/zeekdemo/cmd/internal/units"
+	"github.com/zeekdemo/zeekdemo/forward/pace"
+	"github.com/zeekdemo/zeekdemo/orchestrate"
+	"github.com/zeekdemo/zeekdemo/orchestrate/drops"
+	"github.com/zeekdemo/zeekdemo/orchestrate/zeeklog"
+)
+
+// LossError says that a run came to its end and that packets were lost.
+type LossError struct{ Err error }
+
+// Error implements error.
+func (l *LossError) Error() string { return l.Err.Error() }
+
+// Unwrap returns what was lost.
+func (l *LossError) Unwrap() error { return l.Err }
+
+// Lossf makes a LossError.
+func Lossf(format string, args ...any) error { return &LossError{fmt.Errorf(format, args...)} }
+
+// How the queues were read.
+const (
+	FromSockDiag = "sock_diag"
+	FromProc     = "proc" // their sizes had to be assumed
+)
+
+// Account says in a report whether a run was governed, by what, and what became
+// of it.
+type Account struct {
+	Governed bool   `json:"governed"`
+	Reason   string `json:"reason,omitempty"` // why it was not
+	// Feedback is how the queues were read, empty if they could not be.
+	Feedback string         `json:"feedback,omitempty"`
+	Sockets  []Socket       `json:"sockets,omitempty"`
+	Seen     *pace.Feedback `json:"seen,omitempty"`
+	Ledger   *drops.Ledger  `json:"ledger,omitempty"`
+}
+
+// Socket is a queue on the way of a run.
+type Socket struct {
+	Place       string `json:"place"` // AtSensor or AtHost (docker-proxy's)
+	Address     string `json:"address"`
+	BufferBytes int    `json:"buffer_bytes"`
+	Dropped     uint64 `json:"dropped"` // in this run
+}
+
+// Result is nil if the receiver took everything, or nothing is known of it. A
+// loss is a [LossError].
+func (a Account) Result() error {
+	switch {
+	case a.Ledger == nil:
+		return nil
+	case a.Ledger.Lost > 0:
+		return &LossError{errors.New(a.Ledger.Verdict)}
+	case a.Ledger.QueuedBytes > 0: // it stopped reading before the end
+		return orchestrate.WithHint(fmt.Errorf("wait for the sensor: it has taken nothing for %s: %s", Patience, a.Ledger.Verdict),
+			"`zeekdemo logs` and `zeekdemo status` tell how it is")
+	}
+	return nil
+}
+
+// Governance says whether and by what the run was held back, which stalled it
+// for so many seconds.
+func (a Account) Governance(stalled float64) string {
+	switch {
+	case a.Governed && stalled > 0:
+		return fmt.Sprintf("governed by %s; waited %s for the sensor", a.queues(), units.Duration(time.Duration(stalled*float64(time.Second))))
+	case a.Governed:
+		return fmt.Sprintf("governed by %s; the sensor was never waited for", a.queues())
+	}
+	return "not governed: " + a.Reason
+}
+
+// queues names the buffers that were watched.
+func (a Account) queues() string {
+	if len(a.Sockets) == 0 {
+		return "the sensor's socket" // which has gone
+	}
+	count := map[string]int{}
+	for _, s := range a.Sockets {
+		count[s.Place]++
+	}
+	text := "the sensor's socket"
+	if n := count[AtSensor]; n > 1 {
+		text = fmt.Sprintf("the sensor's %d sockets", n)
+	}
+	if count[AtHost] > 0 {
+		text += " and docker-proxy's"
+	}
+	if a.Feedback == FromProc {
+		text += " (sizes assumed)"
+	}
+	least := slices.MinFunc(a.Sockets, func(x, y Socket) int { return x.BufferBytes - y.BufferBytes })
+	return fmt.Sprintf("%s, least buffer %s", text, units.Bytes(int64(least.BufferBytes)))
+}
+
+// Explain adds to a path what the kernel's counters tell of it. A nil account
+// tells nothing.
+func (a *Account) Explain(p *zeeklog.Path) {
+	if a == nil || a.Ledger == nil {
+		return
+	}
+	p.Taken, p.TakenKnown = a.Ledger.Taken, true
+	for _, s := range a.Sockets {
+		if s.Place == AtHost {
+			p.ProxyDropped += s.Dropped
+		}
+	}
+	if p.Counted && p.Received >= p.Sent {
+		return
+	}
+	for _, c := range a.Ledger.Counters {
+		if c.Kind != drops.OfSocket && c.Kind != drops.OfLoad {
+			p.Elsewhere = append(p.Elsewhere, c.String())
+		}
+	}
+}
+
+// Join makes one account of those of several stretches, between which the
+// receiver was replaced, as far as something is known of them.
+func Join(list []Account) Account {
+	at := len(list) - 1
+	for at > 0 && list[at].Ledger == nil {
+		at--
+	}
+	last := list[at]
+	if len(list) == 1 || last.Ledger == nil {
+		return list[len(list)-1]
+	}
+	ledger := *last.Ledger
+	ledger.Counters = slices.Clone(ledger.Counters)
+	last.Ledger = &ledger
+	blind := 0
+	for i, a := range list {
+		switch {
+		case i == at:
+		case a.Ledger == nil:
+			blind++
+		default:
+			last.add(a)
+		}
+	}
+	ledger.Verdict = joined(ledger, len(list), blind)
+	return last
+}
+
+// joined is the verdict over several stretches, of some of which nothing is
+// known.
+func joined(l drops.Ledger, stretches, blind int) string {
+	var text strings.Builder
+	if l.Lost > 0 {
+		fmt.Fprintf(&text, "%d of %d packets lost", l.Lost, l.Sent)
+	} else {
+		fmt.Fprintf(&text, "all %d packets were taken", l.Sent)
+	}
+	fmt.Fprintf(&text, ", in %d stretches between which a container was replaced", stretches)
+	if blind > 0 {
+		fmt.Fprintf(&text, "; nothing is known of %d of these", blind)
+	}
+	return text.String()
+}
+
+// add puts the account of an earlier stretch to this one.
+func (a *Account) add(o Account) {
+	to, from := a.Ledger, o.Ledger
+	to.Sent, to.Taken, to.Lost = to.Sent+from.Sent, to.Taken+from.Taken, to.Lost+from.Lost+unaccounted(*from)
+	to.Counters = append(to.Counters, from.Counters...)
+	if a.Seen == nil || o.Seen == nil {
+		return
+	}
+	seen := *a.Seen
+	seen.Taken, seen.Dropped = seen.Taken+o.Seen.Taken, seen.Dropped+o.Seen.Dropped
+	seen.WrittenOff, seen.Looks = seen.WrittenOff+o.Seen.WrittenOff, seen.Looks+o.Seen.Looks
+	a.Seen = &seen
+}
+
+// unaccounted are packets that still waited in the queue of a sensor that has
+// gone: it did not take them.
+func unaccounted(l drops.Ledger) uint64 {
+	if l.QueuedBytes == 0 {
+		return 0
+	}
+	return l.Sent - min(l.Sent, l.Taken+l.Lost)
+}

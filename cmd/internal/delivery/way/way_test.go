@@ -1,0 +1,106 @@
+package way
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/zeekdemo/zeekdemo/forward/transmit"
+	"github.com/zeekdemo/zeekdemo/orchestrate"
+)
+
+// wayEngine is an engine whose containers' addresses are not to be reached from
+// here. It fails for whoever asks what the way chosen does not need.
+type wayEngine struct {
+	orchestrate.Engine
+	arch string
+}
+
+func (e wayEngine) Info(context.Context) (orchestrate.EngineInfo, error) {
+	return orchestrate.EngineInfo{OS: "linux", Arch: e.arch}, nil
+}
+
+func (e wayEngine) Exec(context.Context, string, []string, io.Writer, io.Writer) (int, error) {
+	return 0, errors.New("not that container")
+}
+
+// withSidecars is one that can run sidecars.
+type withSidecars struct {
+	wayEngine
+	program *string // of the last one made
+}
+
+func (e withSidecars) CreateSidecar(_ context.Context, spec orchestrate.SidecarSpec) (string, error) {
+	*e.program = spec.Program
+	return "1", nil
+}
+
+func (e withSidecars) StartSidecar(context.Context, string) (orchestrate.SidecarStreams, error) {
+	return orchestrate.SidecarStreams{ID: "1"}, nil
+}
+
+func (e withSidecars) Sidecars(context.Context) ([]orchestrate.Sidecar, error) { return nil, nil }
+
+func (e withSidecars) RemoveSidecar(context.Context, string) error { return nil }
+
+// sparc64 writes what looks like a static program for a machine that is
+// certainly not this one.
+func sparc64(t *testing.T) string {
+	t.Helper()
+	b := make([]byte, 64)
+	copy(b, "\x7fELF\x02\x01\x01")
+	b[16], b[18], b[20] = 2, 43, 1 // ET_EXEC, EM_SPARCV9, EV_CURRENT
+	b[52], b[54], b[58] = 64, 56, 64
+	name := filepath.Join(t.TempDir(), "zeekdemo")
+	if err := os.WriteFile(name, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// The best way that works, why not a better one, and an error where what was
+// asked for is not to be had.
+func TestOpenedWay(t *testing.T) {
+	var made string
+	plain := wayEngine{arch: "sparcv9"}
+	able := withSidecars{plain, &made}
+	given := sparc64(t)
+	tests := map[string]struct {
+		engine  orchestrate.Engine
+		via     Request
+		want    Kind
+		reasons string // what they contain, or the error
+	}{
+		"auto, by sidecar":            {able, Request{Kind: Auto, Tx: transmit.Auto, Binary: given}, Sidecar, "not direct: 192.0.2.1 does not answer from here"},
+		"auto, no such engine":        {plain, Request{Kind: Auto, Tx: transmit.Auto}, Published, "not by sidecar: run a sidecar: this engine cannot"},
+		"auto, another platform":      {able, Request{Kind: Auto, Tx: transmit.Auto}, Published, "the engine's machine is linux/sparcv9"},
+		"auto, packets of our own":    {able, Request{Kind: Auto, Tx: transmit.Packet, Binary: given}, Published, "no capability for --tx packet"},
+		"direct, by sidecar":          {able, Request{Kind: Direct, Tx: transmit.Auto, Binary: given}, Sidecar, "not direct"},
+		"direct, neither":             {plain, Request{Kind: Direct, Tx: transmit.Auto}, "", "reach sensor zeek: not direct: 192.0.2.1 does not answer"},
+		"sidecar":                     {able, Request{Kind: Sidecar, Tx: transmit.Auto, Binary: given}, Sidecar, ""},
+		"sidecar, another platform":   {able, Request{Kind: Sidecar, Tx: transmit.Auto}, "", "the engine's machine is linux/sparcv9"},
+		"published, nothing is asked": {nil, Request{Kind: Published, Tx: transmit.Auto}, Published, ""},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			// An address of RFC 5737: nobody has it.
+			sensor := orchestrate.Sensor{Service: orchestrate.Service{Name: "zeek"}, Direct: netip.MustParseAddrPort("192.0.2.1:4789")}
+			w, err := tt.via.Open(t.Context(), tt.engine, sensor)
+			said := strings.Join(w.Reasons, "; ")
+			if err != nil {
+				said = err.Error()
+			}
+			if (err != nil) != (tt.want == "") || err == nil && w.Kind != tt.want || !strings.Contains(said, tt.reasons) || tt.reasons == "" && said != "" {
+				t.Fatalf("got %q, %v: %s", w.Kind, err, said)
+			}
+			if w.Kind == Sidecar && made != given {
+				t.Errorf("the sidecar's program is %s", made)
+			}
+		})
+	}
+}
