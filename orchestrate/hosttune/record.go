@@ -162,6 +162,11 @@ func (s Store) All() (list []Record) {
 	return list
 }
 
+// tellsOfInterfaces reports whether some record has offloads of interfaces.
+func (s Store) tellsOfInterfaces() bool {
+	return slices.ContainsFunc(s.All(), func(r Record) bool { return len(r.Interfaces) > 0 })
+}
+
 func loadRecord(dir, boot string) (Record, error) {
 	none := Record{Boot: boot}
 	if !isBootID.MatchString(boot) {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+
+	"github.com/zeekdemo/zeekdemo/orchestrate/nsenter"
 )
 
 // Fate is what becomes of a recorded value when it is taken back.
@@ -95,4 +97,87 @@ func Revert(ctx context.Context, m Machine, store Records, r Record, list []Undo
 		r.Interfaces = nil
 	}
 	return errors.Join(append(failed, store.Save(r))...)
+}
+
+// RevertDocument is what `tune-host --revert --json` prints.
+type RevertDocument struct {
+	Way     nsenter.Way `json:"way"`
+	Boot    string      `json:"boot_id"`
+	Applied bool        `json:"applied"` // false with --dry-run
+	Values  []Undo      `json:"values"`
+	// PersistFile is what becomes of the file in /etc/sysctl.d: removed,
+	// foreign (somebody changed it: left alone), or empty where there is none.
+	PersistFile string `json:"persist_file,omitempty"`
+	Others      int    `json:"recorded_by_others,omitempty"`
+}
+
+// PlanRevert says what Revert would restore. It changes nothing.
+func (t *Tuner) PlanRevert(ctx context.Context) (*RevertDocument, error) {
+	return t.revert(ctx, func(Record, []Undo, Forget) error { return nil })
+}
+
+// Revert takes back what this user has recorded of the machine's present boot.
+// It can be interrupted anywhere and repeated.
+func (t *Tuner) Revert(ctx context.Context) (*RevertDocument, error) {
+	doc, err := t.revert(ctx, func(r Record, list []Undo, file Forget) error {
+		err := t.takeBack(ctx, r, list, file)
+		return whenInterrupted(ctx, err, "`zeekdemo tune-host --revert` again restores the rest")
+	})
+	if err != nil {
+		return nil, err
+	}
+	doc.Applied = true
+	return doc, nil
+}
+
+// revert finds what there is to take back, and leaves it to do.
+func (t *Tuner) revert(ctx context.Context, do func(Record, []Undo, Forget) error) (*RevertDocument, error) {
+	unlock, err := t.Store.Lock()
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	boot, err := BootID(ctx, t.Machine)
+	if err != nil {
+		return nil, err
+	}
+	own, err := t.Store.Load(boot)
+	if err != nil {
+		return nil, err
+	}
+	r, file, err := WithPersisted(ctx, t.Machine, own)
+	if err != nil {
+		return nil, err
+	}
+	list, err := NewUndo(ctx, t.Machine, r, t.Sensors)
+	if err != nil {
+		return nil, err
+	}
+	doc := &RevertDocument{Way: t.Way, Boot: boot, Values: append([]Undo{}, list...), PersistFile: file.word(), Others: t.others(boot)}
+	return doc, do(r, list, file)
+}
+
+// word is what becomes of the file.
+func (f Forget) word() string {
+	switch {
+	case f.Foreign:
+		return "foreign"
+	case f.File:
+		return "removed"
+	}
+	return ""
+}
+
+// takeBack removes the file first, so that the values of its comments are there
+// until they are recorded or restored.
+func (t *Tuner) takeBack(ctx context.Context, r Record, list []Undo, file Forget) error {
+	if file.File {
+		if err := t.Store.Save(r); err != nil {
+			return err
+		}
+		if err := persistHint(RemovePersisted(ctx, t.Machine)); err != nil {
+			return err
+		}
+	}
+	return Revert(ctx, t.Machine, t.Store, r, list)
 }

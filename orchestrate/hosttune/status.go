@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"slices"
+
+	"github.com/zeekdemo/zeekdemo/orchestrate/nsenter"
 )
 
 // State says how a setting stands.
@@ -112,4 +114,30 @@ func (s Status) Summary() string {
 		return "not tuned"
 	}
 	return fmt.Sprintf("%d of %d settings are not as wanted", lacking, len(s.Lines))
+}
+
+// StatusDocument is what `tune-host --status --json` prints.
+type StatusDocument struct {
+	Way  nsenter.Way `json:"way"`
+	Boot string      `json:"boot_id"`
+	Status
+	Late []Late `json:"late_sensors"`
+	// Others is how many values other users have recorded; only they can take
+	// them back.
+	Others int `json:"recorded_by_others,omitempty"`
+}
+
+// Status says how each setting stands, and which sensors have to be restarted.
+// It changes nothing.
+func (t *Tuner) Status(ctx context.Context) (*StatusDocument, error) {
+	status, err := Look(ctx, t.Machine, t.Store, t.Sensors)
+	if err != nil {
+		return nil, err
+	}
+	late, err := t.late(ctx, status.Record)
+	if err != nil {
+		return nil, err
+	}
+	boot := status.Record.Boot
+	return &StatusDocument{Way: t.Way, Boot: boot, Status: status, Late: append([]Late{}, late...), Others: t.others(boot)}, nil
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/mirror"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/verify"
 	"github.com/zeekdemo/zeekdemo/orchestrate"
+	"github.com/zeekdemo/zeekdemo/orchestrate/hosttune"
 )
 
 type downOptions struct {
@@ -35,8 +36,9 @@ func runDown(ctx context.Context, app *App, o downOptions) error {
 	verify.RemoveForgotten()
 	return app.withEngine(func(e orchestrate.Engine) error {
 		removed := 0
-		_, tuned := tunedBefore(ctx, app, e)
-		err := app.progress(func(p orchestrate.Progress) error {
+		store, err := app.tuningStore()
+		tuned := err == nil && hosttune.StaysTuned(ctx, e, store)
+		err = app.progress(func(p orchestrate.Progress) error {
 			return orchestrate.Down(ctx, e, o.volumes, func(event orchestrate.Event) {
 				if event.State == orchestrate.Done {
 					removed++
@@ -52,7 +54,7 @@ func runDown(ctx context.Context, app *App, o downOptions) error {
 		if err != nil {
 			return interrupted(ctx, err, "`zeekdemo down` again removes the rest")
 		}
-		if len(tuned) > 0 {
+		if tuned {
 			fmt.Fprintln(app.Err, "The machine stays tuned; `zeekdemo tune-host --revert` takes that back.")
 		}
 		if removed == 0 {

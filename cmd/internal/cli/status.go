@@ -15,6 +15,7 @@ import (
 
 	"github.com/zeekdemo/zeekdemo/cmd/internal/ui"
 	"github.com/zeekdemo/zeekdemo/orchestrate"
+	"github.com/zeekdemo/zeekdemo/orchestrate/hosttune"
 	"github.com/zeekdemo/zeekdemo/orchestrate/tcmirror"
 )
 
@@ -45,7 +46,7 @@ type statusDocument struct {
 	Services []orchestrate.ServiceStatus `json:"services"`
 	Alerts   []orchestrate.Alert         `json:"alerts,omitempty"` // those that fire
 	Mirrors  []tcmirror.Mirror           `json:"mirrors,omitempty"`
-	Tuning   *tuningDocument             `json:"tuning,omitempty"` // of the engine's machine, as far as it can be seen
+	Tuning   *hosttune.GlanceDocument    `json:"tuning,omitempty"` // of the engine's machine, as far as it can be seen
 }
 
 func runStatus(ctx context.Context, app *App, o statusOptions) error {
@@ -60,7 +61,10 @@ func runStatus(ctx context.Context, app *App, o statusOptions) error {
 		if mirrorErr != nil {
 			fmt.Fprintln(app.Err, "warning:", mirrorErr)
 		}
-		tuning := tuningStatus(ctx, app, e)
+		var tuning *hosttune.GlanceDocument
+		if store, err := app.tuningStore(); err == nil {
+			tuning = hosttune.Glance(ctx, e, store)
+		}
 		if o.json {
 			if services == nil {
 				services = []orchestrate.ServiceStatus{}
@@ -75,7 +79,7 @@ func runStatus(ctx context.Context, app *App, o statusOptions) error {
 				fmt.Fprintln(app.Out)
 				ui.Table(app.Out, mirrorRows(mirrors))
 			}
-			printTuning(app, tuning)
+			printTuning(app.Out, tuning)
 		}
 		switch {
 		case err != nil:

@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"regexp"
 	"runtime"
-	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -107,121 +105,89 @@ func (o tuneOptions) validate() error {
 // net/core/dev.c), without what would be a pattern.
 var deviceName = regexp.MustCompile(`^[0-9A-Za-z_.@-]{1,15}$`)
 
-// tuner is one call of tune-host, once the machine is open.
-type tuner struct {
-	app     *App
-	o       tuneOptions
-	engine  orchestrate.Engine // nil without one
-	id      string             // the engine's; empty if it is not known
-	machine nsenter.Machine
-	way     nsenter.Way
-	store   hosttune.Store
-	sensors []hosttune.Place
-	// beforeUp leaves the sensors' sockets to a later call: they may be new then.
-	beforeUp bool
-}
-
 func runTuneHost(ctx context.Context, app *App, o tuneOptions) error {
 	if err := o.validate(); err != nil {
 		return err
 	}
-	e, err := app.Connect(app.Err)
-	if err != nil {
-		return err
-	}
-	if c, ok := e.(io.Closer); ok {
-		defer c.Close()
-	}
-	t, err := openTuner(ctx, app, e, o, orchestrate.PullNever)
-	if err != nil {
-		return interrupted(ctx, err, "nothing was changed")
-	}
-	return errors.Join(t.run(ctx), t.close())
-}
-
-func (t *tuner) run(ctx context.Context) error {
-	switch {
-	case t.o.status:
-		return t.showStatus(ctx)
-	case t.o.revert:
-		return t.revert(ctx)
-	case t.o.dryRun:
-		return t.showPlan(ctx)
-	}
-	return t.apply(ctx)
-}
-
-// openTuner finds the sensors and the way to the machine, and changes nothing.
-func openTuner(ctx context.Context, app *App, e orchestrate.Engine, o tuneOptions, pull orchestrate.PullPolicy) (*tuner, error) {
-	t := &tuner{app: app, o: o, engine: e}
-	var err error
-	if t.store, err = hosttune.UserStore(app.Getenv, os.Geteuid()); err != nil {
-		return nil, err
-	}
-	info, infoErr := e.Info(ctx)
-	if infoErr == nil {
-		err = t.findSensors(ctx)
-	} else if o.via != string(nsenter.Direct) || ctx.Err() != nil {
-		err = orchestrate.WithHint(infoErr, "start the engine")
-	}
-	if err != nil {
-		return nil, err
-	}
-	options := nsenter.Options{Way: nsenter.Way(o.via), Image: o.image, Pull: pull,
-		Progress: func(e orchestrate.Event) { fmt.Fprintf(app.Err, "%s: %s\n", e.ID, e.Text) }}
-	if options.Image == "" {
-		options.Image = t.helperImage(ctx)
-	}
-	if len(o.interfaces) > 0 || t.recordedInterfaces() {
-		options.Program = func() (string, error) { return helperProgram(info, o.binary) }
-	}
-	t.machine, t.way, err = nsenter.Open(ctx, e, options)
-	if err != nil {
-		return nil, err
-	}
-	if infoErr != nil {
-		fmt.Fprintf(app.Err, "note: this machine alone, without sensors: %v\n", infoErr)
-	}
-	return t, nil
-}
-
-// recordedInterfaces reports whether some record tells of offloads, so that a
-// helper will have to look at them.
-func (t *tuner) recordedInterfaces() bool {
-	return slices.ContainsFunc(t.store.All(), func(r hosttune.Record) bool { return len(r.Interfaces) > 0 })
-}
-
-func (t *tuner) close() error { return t.machine.Close() }
-
-// findSensors asks the engine which sensors run.
-func (t *tuner) findSensors(ctx context.Context) error {
-	list, err := t.engine.Containers(ctx, orchestrate.ProjectName)
-	if err != nil {
-		return err
-	}
-	t.sensors = hosttune.Sensors(list)
-	if h, ok := t.engine.(orchestrate.HelperEngine); ok && t.id == "" {
-		if host, err := h.Host(ctx); err == nil {
-			t.id = host.ID
+	return app.withEngine(func(e orchestrate.Engine) error {
+		t, err := app.openTuner(ctx, e, o.hosttune())
+		if err == nil {
+			err = errors.Join(o.run(ctx, app, t), t.Close())
 		}
+		return tuningInterrupted(ctx, err)
+	})
+}
+
+// run does what was asked for, and prints it.
+func (o tuneOptions) run(ctx context.Context, app *App, t *hosttune.Tuner) error {
+	show := tuneReport{out: app.Out, err: app.Err, json: o.json}
+	switch {
+	case o.status:
+		return show.status(t.Status(ctx))
+	case o.revert && o.dryRun:
+		return show.reverted(t.PlanRevert(ctx))
+	case o.revert:
+		return show.reverted(t.Revert(ctx))
+	case o.dryRun:
+		return show.tuned(t.Plan(ctx))
 	}
-	return nil
+	var doc *hosttune.TuneDocument
+	err := app.progress(func(p orchestrate.Progress) (err error) {
+		t.Observer.Progress = p
+		doc, err = t.Apply(ctx, hosttune.Request{Persist: o.persist, RestartSensors: o.restart})
+		return err
+	})
+	return show.tuned(doc, err)
+}
+
+// hosttune are the options that concern the machine.
+func (o tuneOptions) hosttune() hosttune.Options {
+	return hosttune.Options{Way: nsenter.Way(o.via), Image: o.image, Pull: orchestrate.PullNever, Interfaces: o.interfaces,
+		Program: func(info orchestrate.EngineInfo) (string, error) { return helperProgram(info, o.binary) }}
+}
+
+// openTuner completes the options by what this process knows, and opens the
+// engine's machine.
+func (a *App) openTuner(ctx context.Context, e orchestrate.Engine, o hosttune.Options) (*hosttune.Tuner, error) {
+	o, err := a.tuning(o)
+	if err != nil {
+		return nil, err
+	}
+	return hosttune.Open(ctx, e, o)
+}
+
+// tuning completes options.
+func (a *App) tuning(o hosttune.Options) (_ hosttune.Options, err error) {
+	o.UpImage = sensorImage(a.Getenv)
+	o.Observer = hosttune.Observer{
+		Progress: func(e orchestrate.Event) { fmt.Fprintf(a.Err, "%s: %s\n", e.ID, e.Text) },
+		Note:     func(text string) { fmt.Fprintln(a.Err, "note: "+text) },
+	}
+	o.Store, err = a.tuningStore()
+	return o, err
+}
+
+// tuningStore keeps what this user has changed.
+func (a *App) tuningStore() (hosttune.Store, error) {
+	return hosttune.UserStore(a.Getenv, os.Geteuid())
+}
+
+// tuningInterrupted says that the user interrupted, with the advice that the
+// error carries.
+func tuningInterrupted(ctx context.Context, err error) error {
+	var advice interface{ Hint() string }
+	if !errors.As(err, &advice) {
+		return err
+	}
+	return interrupted(ctx, err, advice.Hint())
 }
 
 // defaultZeek finds the image of the sensors in the stack's Compose file.
 var defaultZeek = regexp.MustCompile(regexp.QuoteMeta("${"+orchestrate.ImageVariable("zeek")+":-") + `([^}]+)}`)
 
-// helperImage is the image of the sensors: as they are, else as `up` would make
-// them.
-func (t *tuner) helperImage(ctx context.Context) string {
-	if list, err := t.engine.Containers(ctx, orchestrate.ProjectName); err == nil {
-		for _, c := range list {
-			if s, err := orchestrate.ServiceByName(c.Service); err == nil && s.Encap != "" {
-				return c.Image
-			}
-		}
-	}
-	if ref := t.app.Getenv(orchestrate.ImageVariable("zeek")); ref != "" {
+// sensorImage is what `up` would make sensors of.
+func sensorImage(getenv func(string) string) string {
+	if ref := getenv(orchestrate.ImageVariable("zeek")); ref != "" {
 		return ref
 	}
 	if m := defaultZeek.FindSubmatch(assets.Compose()); m != nil {

@@ -1,36 +1,48 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/zeekdemo/zeekdemo/cmd/internal/ui"
 	"github.com/zeekdemo/zeekdemo/orchestrate/hosttune"
 )
 
-// print reports what was or would be changed: the changes on standard output,
-// what there is to know and to do about them on standard error.
-func (t *tuner) print(doc tuneDocument) error {
-	if t.o.json {
-		return ui.JSON(t.app.Out, doc)
+// tuneReport prints what came out: results to out, what there is to know and to
+// do about them to err. Its methods take a document with the error beside it,
+// and return that; without a document they print nothing.
+type tuneReport struct {
+	out, err io.Writer
+	json     bool
+}
+
+// tuned reports what was or would be changed.
+func (r tuneReport) tuned(doc *hosttune.TuneDocument, err error) error {
+	switch {
+	case doc == nil:
+		return err
+	case r.json:
+		return errors.Join(ui.JSON(r.out, doc), err)
 	}
 	if len(doc.Changes) > 0 {
-		ui.Table(t.app.Out, planRows(doc.Changes, doc.Applied))
+		ui.Table(r.out, planRows(doc.Changes, doc.Applied))
 	}
-	t.printNotes(doc.Notes)
+	r.notes(doc.Notes)
 	switch changes := len(doc.Changes); {
 	case changes == 0:
-		fmt.Fprintf(t.app.Err, "Nothing to change: all %s are good enough.\n", settings(len(doc.Fine)))
+		fmt.Fprintf(r.err, "Nothing to change: all %s are good enough.\n", settings(len(doc.Fine)))
 	case doc.Applied:
-		fmt.Fprintf(t.app.Err, "%s changed, %d good enough before. Take it back with: zeekdemo tune-host --revert\n", settings(changes), len(doc.Fine))
+		fmt.Fprintf(r.err, "%s changed, %d good enough before. Take it back with: zeekdemo tune-host --revert\n", settings(changes), len(doc.Fine))
 	default:
-		fmt.Fprintf(t.app.Err, "%s to change, %d good enough. Nothing was changed (--dry-run).\n", settings(changes), len(doc.Fine))
+		fmt.Fprintf(r.err, "%s to change, %d good enough. Nothing was changed (--dry-run).\n", settings(changes), len(doc.Fine))
 	}
 	if doc.Persisted != "" {
-		fmt.Fprintf(t.app.Err, "The limits last over reboots, in %s of the engine's machine; what concerns single interfaces does not.\n", doc.Persisted)
+		fmt.Fprintf(r.err, "The limits last over reboots, in %s of the engine's machine; what concerns single interfaces does not.\n", doc.Persisted)
 	}
-	t.printLate(doc.Late)
-	return nil
+	r.late(doc.Late)
+	return err
 }
 
 func settings(n int) string {
@@ -51,19 +63,19 @@ func planRows(items []hosttune.Item, applied bool) [][]string {
 	return rows
 }
 
-func (t *tuner) printNotes(notes []string) {
+func (r tuneReport) notes(notes []string) {
 	for _, note := range notes {
-		fmt.Fprintln(t.app.Err, "note: "+note)
+		fmt.Fprintln(r.err, "note: "+note)
 	}
 }
 
-// printLate names the sensors that have to be restarted.
-func (t *tuner) printLate(late []hosttune.Late) {
+// late names the sensors that have to be restarted.
+func (r tuneReport) late(late []hosttune.Late) {
 	for _, l := range late {
-		fmt.Fprintf(t.app.Err, "note: sensor %s has to be restarted: %s\n", l.Name, l.Reason)
+		fmt.Fprintf(r.err, "note: sensor %s has to be restarted: %s\n", l.Name, l.Reason)
 	}
 	if len(late) > 0 {
-		fmt.Fprintln(t.app.Err, "`zeekdemo tune-host --restart-sensors` does that.")
+		fmt.Fprintln(r.err, "`zeekdemo tune-host --restart-sensors` does that.")
 	}
 }
 
@@ -74,41 +86,49 @@ var stateWords = map[hosttune.State]string{
 	hosttune.Wants: "not tuned",
 }
 
-func (t *tuner) printStatus(doc tuneStatus) error {
-	if t.o.json {
-		return ui.JSON(t.app.Out, doc)
+// status reports how each setting stands.
+func (r tuneReport) status(doc *hosttune.StatusDocument, err error) error {
+	switch {
+	case doc == nil:
+		return err
+	case r.json:
+		return errors.Join(ui.JSON(r.out, doc), err)
 	}
 	rows := [][]string{{"SETTING", "WHERE", "NOW", "WANTED", "BEFORE", "STATE"}}
 	for _, l := range doc.Lines {
 		rows = append(rows, []string{l.Setting, l.Where, l.Now, l.Wanted, dash(l.Before), stateWords[l.State]})
 	}
-	ui.Table(t.app.Out, rows)
-	t.printNotes(doc.Notes)
+	ui.Table(r.out, rows)
+	r.notes(doc.Notes)
 	summary := doc.Summary()
 	if doc.Persisted {
 		summary += "; the limits last over reboots (" + hosttune.PersistFile + ")"
 	}
-	fmt.Fprintf(t.app.Err, "The engine's machine: %s.\n", summary)
+	fmt.Fprintf(r.err, "The engine's machine: %s.\n", summary)
 	switch {
 	case !doc.Tuned:
-		fmt.Fprintln(t.app.Err, "`zeekdemo tune-host` tunes it, `zeekdemo tune-host --dry-run` shows why.")
+		fmt.Fprintln(r.err, "`zeekdemo tune-host` tunes it, `zeekdemo tune-host --dry-run` shows why.")
 	case doc.Recorded:
-		fmt.Fprintln(t.app.Err, "`zeekdemo tune-host --revert` takes it back.")
+		fmt.Fprintln(r.err, "`zeekdemo tune-host --revert` takes it back.")
 	}
-	t.printOthers(doc.Others)
-	t.printLate(doc.Late)
-	return nil
+	r.others(doc.Others)
+	r.late(doc.Late)
+	return err
 }
 
-func (t *tuner) printOthers(n int) {
+func (r tuneReport) others(n int) {
 	if n > 0 {
-		fmt.Fprintf(t.app.Err, "note: another user has recorded %s of this machine, which are theirs to take back (root: sudo zeekdemo tune-host --revert)\n", settings(n))
+		fmt.Fprintf(r.err, "note: another user has recorded %s of this machine, which are theirs to take back (root: sudo zeekdemo tune-host --revert)\n", settings(n))
 	}
 }
 
-func (t *tuner) printRevert(doc revertDocument) error {
-	if t.o.json {
-		return ui.JSON(t.app.Out, doc)
+// reverted reports what was or would be taken back.
+func (r tuneReport) reverted(doc *hosttune.RevertDocument, err error) error {
+	switch {
+	case doc == nil:
+		return err
+	case r.json:
+		return errors.Join(ui.JSON(r.out, doc), err)
 	}
 	if len(doc.Values) > 0 {
 		rows := [][]string{{"SETTING", "WHERE", "NOW", "BEFORE", "RESULT"}}
@@ -118,21 +138,33 @@ func (t *tuner) printRevert(doc revertDocument) error {
 		for _, u := range doc.Values {
 			rows = append(rows, undoRow(u, doc.Applied))
 		}
-		ui.Table(t.app.Out, rows)
+		ui.Table(r.out, rows)
 	}
 	switch {
 	case doc.PersistFile == "foreign":
-		fmt.Fprintf(t.app.Err, "note: %s was changed by somebody else: left alone\n", hosttune.PersistFile)
+		fmt.Fprintf(r.err, "note: %s was changed by somebody else: left alone\n", hosttune.PersistFile)
 	case doc.PersistFile != "" && doc.Applied:
-		fmt.Fprintf(t.app.Err, "Removed %s.\n", hosttune.PersistFile)
+		fmt.Fprintf(r.err, "Removed %s.\n", hosttune.PersistFile)
 	case doc.PersistFile != "":
-		fmt.Fprintf(t.app.Err, "%s would be removed.\n", hosttune.PersistFile)
+		fmt.Fprintf(r.err, "%s would be removed.\n", hosttune.PersistFile)
 	}
 	if len(doc.Values) == 0 && doc.PersistFile != "removed" {
-		fmt.Fprintln(t.app.Err, "Nothing to take back: zeekdemo has changed nothing since this machine was started.")
+		fmt.Fprintln(r.err, "Nothing to take back: zeekdemo has changed nothing since this machine was started.")
 	}
-	t.printOthers(doc.Others)
-	return nil
+	r.others(doc.Others)
+	return err
+}
+
+// printTuning says in a line of `status` how the machine stands.
+func printTuning(to io.Writer, doc *hosttune.GlanceDocument) {
+	if doc == nil {
+		return
+	}
+	advice := ""
+	if !doc.Tuned {
+		advice = " (zeekdemo tune-host)"
+	}
+	fmt.Fprintf(to, "\nThe kernel's limits on the packets' way: %s%s\n", doc.Summary, advice)
 }
 
 // undoRow shows one value; what is left alone keeps its present one.

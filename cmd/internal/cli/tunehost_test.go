@@ -14,7 +14,6 @@ import (
 
 	"github.com/rogpeppe/go-internal/txtar"
 
-	"github.com/zeekdemo/zeekdemo/cmd/internal/ui"
 	"github.com/zeekdemo/zeekdemo/orchestrate/hosttune"
 	"github.com/zeekdemo/zeekdemo/orchestrate/nsenter"
 )
@@ -35,9 +34,11 @@ func TestPlansOfMachines(t *testing.T) {
 				t.Fatal(err)
 			}
 			root := t.TempDir()
-			tuner, out, errs := tunerOf(t, root, archive)
+			tuner := tunerOf(t, root, archive)
 			before := section(archive, "machine/")
-			if err := tuner.showPlan(t.Context()); err != nil {
+			var out, errs bytes.Buffer
+			show := tuneReport{out: &out, err: &errs}
+			if err := show.tuned(tuner.Plan(t.Context())); err != nil {
 				t.Fatal(err)
 			}
 			golden(t, file, archive, map[string]string{"stdout": out.String(), "stderr": errs.String()})
@@ -46,12 +47,11 @@ func TestPlansOfMachines(t *testing.T) {
 			}
 			for run, want := range []string{"changed", "Nothing to change"} {
 				errs.Reset()
-				if err := tuner.apply(t.Context()); err != nil || !strings.Contains(errs.String(), want) {
-					t.Errorf("run %d: %v, %s", run, err, errs)
+				if err := show.tuned(tuner.Apply(t.Context(), hosttune.Request{})); err != nil || !strings.Contains(errs.String(), want) {
+					t.Errorf("run %d: %v, %s", run, err, errs.String())
 				}
 			}
-			tuner.o = tuneOptions{}
-			if err := tuner.revert(t.Context()); err != nil {
+			if err := show.reverted(tuner.Revert(t.Context())); err != nil {
 				t.Fatal(err)
 			}
 			if now := below(t, root); !maps.Equal(now, before) {
@@ -62,7 +62,7 @@ func TestPlansOfMachines(t *testing.T) {
 }
 
 // tunerOf makes a tuner for a fixture's machine.
-func tunerOf(t *testing.T, root string, archive *txtar.Archive) (tu *tuner, out, errs *bytes.Buffer) {
+func tunerOf(t *testing.T, root string, archive *txtar.Archive) *hosttune.Tuner {
 	t.Helper()
 	for name, content := range section(archive, "machine/") {
 		path := filepath.Join(root, name)
@@ -73,9 +73,8 @@ func tunerOf(t *testing.T, root string, archive *txtar.Archive) (tu *tuner, out,
 			t.Fatal(err)
 		}
 	}
-	out, errs = &bytes.Buffer{}, &bytes.Buffer{}
-	tu = &tuner{app: &App{Streams: ui.Streams{Out: out, Err: errs}}, id: "engine", machine: nsenter.Tree(root), way: nsenter.Helper,
-		store: hosttune.Store{Dir: t.TempDir()}, o: tuneOptions{interfaces: strings.Fields(section(archive, "")["interfaces"])}}
+	tuner := &hosttune.Tuner{EngineID: "engine", Machine: nsenter.Tree(root), Way: nsenter.Helper, Store: hosttune.Store{Dir: t.TempDir()},
+		Interfaces: strings.Fields(section(archive, "")["interfaces"])}
 	for line := range strings.Lines(section(archive, "")["sensors"]) {
 		var p hosttune.Place
 		var address string
@@ -83,9 +82,9 @@ func tunerOf(t *testing.T, root string, archive *txtar.Archive) (tu *tuner, out,
 			t.Fatalf("sensor %q: %v", line, err)
 		}
 		p.Container, p.Started, p.Address = p.Name, time.Unix(1, 0), netip.MustParseAddr(address)
-		tu.sensors = append(tu.sensors, p)
+		tuner.Sensors = append(tuner.Sensors, p)
 	}
-	return tu, out, errs
+	return tuner
 }
 
 // below returns what all files of a folder hold, without their last line breaks.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/mirror"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/ui"
 	"github.com/zeekdemo/zeekdemo/orchestrate"
+	"github.com/zeekdemo/zeekdemo/orchestrate/hosttune"
 )
 
 type upOptions struct {
@@ -101,31 +103,75 @@ func runUp(ctx context.Context, app *App, o upOptions) error {
 	}
 	var services []orchestrate.ServiceStatus
 	err = app.withEngine(func(e orchestrate.Engine) error {
-		tuning, err := tuneBeforeUp(ctx, app, e, o.tune, settings)
-		if err == nil {
-			err = app.progress(func(p orchestrate.Progress) (err error) {
+		start := func() error {
+			err := app.progress(func(p orchestrate.Progress) (err error) {
 				services, err = orchestrate.Up(ctx, e, assets.Compose(), settings, o.waitTimeout, p)
 				return err
 			})
+			tellLate(app.Err, err)
+			return interrupted(ctx, err, "`zeekdemo up` again completes the stack, `zeekdemo down` removes what is there of it")
 		}
-		if err == nil {
-			err = tuning.after(ctx)
+		if o.tune {
+			return tuneAround(ctx, app, e, settings, start)
 		}
-		return errors.Join(err, tuning.close())
+		if err := start(); err != nil {
+			return err
+		}
+		tuneAgain(ctx, app, e)
+		return nil
 	})
-	var late *orchestrate.NotReadyError
-	if errors.As(err, &late) {
-		fmt.Fprintf(app.Err, "\nThe last lines of %s:\n", late.Service)
-		for _, line := range late.Tail {
-			fmt.Fprintln(app.Err, "  "+line)
-		}
-	}
 	if err != nil {
-		return interrupted(ctx, err, "`zeekdemo up` again completes the stack, `zeekdemo down` removes what is there of it")
+		return err
 	}
 	printWelcome(app, services, settings)
 	followDetached(app, services)
 	return nil
+}
+
+// tellLate shows what a service printed that does not answer.
+func tellLate(to io.Writer, err error) {
+	var late *orchestrate.NotReadyError
+	if !errors.As(err, &late) {
+		return
+	}
+	fmt.Fprintf(to, "\nThe last lines of %s:\n", late.Service)
+	for _, line := range late.Tail {
+		fmt.Fprintln(to, "  "+line)
+	}
+}
+
+// tuneAround tunes the machine before it starts the stack, and the sensors after
+// it. What it changes is told on standard error, for standard output is up's.
+func tuneAround(ctx context.Context, app *App, e orchestrate.Engine, s orchestrate.Settings, start func() error) error {
+	t, err := app.openTuner(ctx, e, hosttune.Options{Image: s.Images["zeek"], Pull: s.Pull})
+	if err != nil {
+		return tuningInterrupted(ctx, err)
+	}
+	show := tuneReport{out: app.Err, err: app.Err}
+	err = tuningInterrupted(ctx, show.tuned(t.BeforeUp(ctx)))
+	if err == nil {
+		err = start()
+	}
+	if err == nil {
+		err = tuningInterrupted(ctx, show.tuned(t.AfterUp(ctx)))
+	}
+	return errors.Join(err, t.Close())
+}
+
+// tuneAgain tunes new sensors where the others were tuned. The stack is up by
+// then: what fails is told, and does not fail the command.
+func tuneAgain(ctx context.Context, app *App, e orchestrate.Engine) {
+	options, err := app.tuning(hosttune.Options{})
+	if err != nil {
+		return // nor was anything recorded
+	}
+	changed, err := hosttune.AgainAfterUp(ctx, e, options)
+	if len(changed) > 0 {
+		fmt.Fprintf(app.Err, "Tuned new sensors as before: %s changed (zeekdemo tune-host --status)\n", settings(len(changed)))
+	}
+	if err != nil {
+		fmt.Fprintf(app.Err, "note: the new sensors are not tuned as the others were: %v\n", err)
+	}
 }
 
 // printWelcome tells where to look and what to type next.
