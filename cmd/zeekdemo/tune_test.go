@@ -150,7 +150,7 @@ func TestTuneHost(t *testing.T) {
 	featuresBefore := features()
 	var plans []string
 	for _, way := range []string{"direct", "helper"} {
-		plan := p.must(t, "tune-host", "--dry-run", "--json", "--via", way, "--interface", device).stdout
+		plan := p.must(t, "tune-host", "--dry-run", "--json", "--reach", way, "--interface", device).stdout
 		if r := tuneJSON(t, plan); r.Way != way || r.Applied || len(r.Changes) < 6 {
 			t.Errorf("plan: %s", plan)
 		}
@@ -159,7 +159,7 @@ func TestTuneHost(t *testing.T) {
 			t.Fatalf("a plan has changed something: %v", now)
 		}
 
-		r := tuneJSON(t, p.must(t, "tune-host", "--json", "--via", way, "--interface", device).stdout)
+		r := tuneJSON(t, p.must(t, "tune-host", "--json", "--reach", way, "--interface", device).stdout)
 		if r.Way != way || !r.Applied || len(r.Late) != 2 {
 			t.Errorf("%s: %+v", way, r)
 		}
@@ -167,13 +167,13 @@ func TestTuneHost(t *testing.T) {
 		if now := features(); now[nsenter.Feature(device, "rx-gro")] != nsenter.Off || now[nsenter.Feature(device, "tx-tcp-segmentation")] != nsenter.Off {
 			t.Errorf("%s: the features of %s are %v", way, device, now)
 		}
-		if again := tuneJSON(t, p.must(t, "tune-host", "--json", "--via", way).stdout); len(again.Changes) != 0 {
+		if again := tuneJSON(t, p.must(t, "tune-host", "--json", "--reach", way).stdout); len(again.Changes) != 0 {
 			t.Errorf("%s: a second time changes %v", way, again.Changes)
 		}
 		if err := os.WriteFile("/proc/sys/net/core/rmem_default", []byte("300032"), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		p.must(t, "tune-host", "--revert", "--via", way)
+		p.must(t, "tune-host", "--revert", "--reach", way)
 		after := maps.Clone(before)
 		after["/proc/sys/net/core/rmem_default"] = "300032\n"
 		if now := readHost(t); !maps.Equal(now, after) {
@@ -233,7 +233,7 @@ func tuneWithoutRoot(t *testing.T, p program, before map[string]string) {
 		checkTuned(t, r)
 	}
 	asNobody(t, p, "tune-host", "--revert")
-	for _, args := range [][]string{{"tune-host"}, {"tune-host", "--via", "direct"}, {"tune-host", "--revert"}} {
+	for _, args := range [][]string{{"tune-host"}, {"tune-host", "--reach", "direct"}, {"tune-host", "--revert"}} {
 		cmd := exec.CommandContext(t.Context(), filepath.Join(openCopy(t, p), "zeekdemo"), args...)
 		cmd.Env = append(os.Environ(), "DOCKER_HOST=unix:///nonexistent/docker.sock")
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
@@ -275,7 +275,7 @@ func killedTuning(t *testing.T, p program, before map[string]string) {
 	half := 0
 	for _, way := range []string{"helper", "direct"} {
 		for wait := range 3 {
-			cmd := exec.CommandContext(t.Context(), p.path, "tune-host", "--via", way)
+			cmd := exec.CommandContext(t.Context(), p.path, "tune-host", "--reach", way)
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}

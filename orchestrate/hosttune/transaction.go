@@ -177,7 +177,7 @@ func (tx *transaction) persist(ctx context.Context) error {
 // takenBack says what became of the settings where one could not be made.
 func (t *Tuner) takenBack(ctx context.Context, err error) error {
 	if errors.Is(err, os.ErrPermission) && t.Way == nsenter.Helper {
-		err = orchestrate.WithHint(err, "this engine's containers may not change its machine: run zeekdemo as root on that machine, with --via direct")
+		err = orchestrate.WithHint(err, "this engine's containers may not change its machine: run zeekdemo as root on that machine, with --reach direct")
 	}
 	return whenInterrupted(ctx, err, "what was changed was put back")
 }
@@ -188,7 +188,7 @@ func persistHint(err error) error {
 	case errors.Is(err, os.ErrExist):
 		return orchestrate.WithHint(err, "remove or rename it if it is not needed, then try again")
 	case errors.Is(err, os.ErrPermission):
-		return orchestrate.WithHint(err, "leave out --persist, or run zeekdemo as root on that machine, with --via direct")
+		return orchestrate.WithHint(err, "leave out --persist, or run zeekdemo as root on that machine, with --reach direct")
 	}
 	return err
 }

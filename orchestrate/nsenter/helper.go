@@ -53,7 +53,7 @@ func openHelper(ctx context.Context, engine orchestrate.HelperEngine, spec orche
 	go h.said.read(streams.Stderr)
 	if _, err := h.request("read", 0); err != nil { // it has mounted what it needs
 		err = orchestrate.WithHint(fmt.Errorf("reach the engine's machine by a helper container: %w", err),
-			"an engine that runs without root cannot: run zeekdemo as root on that machine, with --via direct")
+			"an engine that runs without root cannot: run zeekdemo as root on that machine")
 		return nil, errors.Join(err, h.Close())
 	}
 	return h, nil

@@ -30,7 +30,7 @@ func Open(ctx context.Context, engine orchestrate.Engine, o Options) (Machine, W
 		return nil, "", errNoEngine
 	}
 	if _, err := engine.Info(ctx); err != nil {
-		return nil, "", orchestrate.WithHint(err, "start the engine; or, as root on its machine: --via direct")
+		return nil, "", orchestrate.WithHint(err, "start the engine; or, as root on its machine: --reach direct")
 	}
 	spec := orchestrate.HelperSpec{Image: o.Image, Pull: o.Pull, Progress: o.Progress}
 	if o.Program != nil {
@@ -77,7 +77,7 @@ func sensorImage(ctx context.Context, engine orchestrate.Engine) (string, error)
 func directly(ctx context.Context, engine orchestrate.Engine, said bool) error {
 	if os.Geteuid() != 0 {
 		return orchestrate.WithHint(errors.New("change this machine's kernel settings: only root may"),
-			"run it with sudo, or by a helper container: --via helper")
+			"run it with sudo, or by a helper container: --reach helper")
 	}
 	helpers, ok := engine.(orchestrate.HelperEngine)
 	if !ok {
@@ -94,7 +94,7 @@ func directly(ctx context.Context, engine orchestrate.Engine, said bool) error {
 		return err
 	}
 	if err := isThisMachine(host); err != nil {
-		return orchestrate.WithHint(fmt.Errorf("reach the engine's machine directly: %w", err), "a helper container reaches it: --via helper")
+		return orchestrate.WithHint(fmt.Errorf("reach the engine's machine directly: %w", err), "a helper container reaches it: --reach helper")
 	}
 	return sameProcesses(ctx, engine)
 }
@@ -119,7 +119,7 @@ func sameProcesses(ctx context.Context, engine orchestrate.Engine) error {
 	}
 	if running {
 		return orchestrate.WithHint(errors.New("reach the engine's machine directly: its containers' processes are not seen from here"),
-			"a helper container reaches it: --via helper")
+			"a helper container reaches it: --reach helper")
 	}
 	return nil
 }

@@ -21,7 +21,8 @@ type tuneOptions struct {
 	persist                bool
 	restart                bool
 	interfaces             []string
-	via                    string
+	reach                  string
+	oldName                bool // it was given as --via
 	image                  string
 	binary                 string
 	json                   bool
@@ -53,7 +54,10 @@ reaches the virtual machine of Docker Desktop or colima as well.
   zeekdemo tune-host --status            show what is tuned and what is not
   zeekdemo tune-host --revert            take it back`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return runTuneHost(cmd.Context(), app, o) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.oldName = cmd.Flags().Changed("via")
+			return runTuneHost(cmd.Context(), app, o)
+		},
 	}
 	f := cmd.Flags()
 	f.BoolVar(&o.dryRun, "dry-run", false, "only show what would be changed (with --revert: restored)")
@@ -62,7 +66,9 @@ reaches the virtual machine of Docker Desktop or colima as well.
 	f.BoolVar(&o.persist, "persist", false, "make the limits last over reboots, in "+hosttune.PersistFile+" of the engine's machine")
 	f.BoolVar(&o.restart, "restart-sensors", false, "restart the sensors whose sockets were opened before the limits were raised")
 	f.StringArrayVar(&o.interfaces, "interface", nil, "turn the offloads of this interface of the engine's machine off (repeatable)")
-	f.StringVar(&o.via, "via", string(nsenter.Auto), "way to the engine's machine: direct (as root on it), helper (by a container) or auto")
+	f.StringVar(&o.reach, "reach", string(nsenter.Auto), "way to the engine's machine: direct (as root on it), helper (by a container) or auto")
+	f.StringVar(&o.reach, "via", string(nsenter.Auto), "the former name of --reach")
+	f.Lookup("via").Hidden = true // not deprecated by pflag, of which cobra would print a line into the result
 	f.StringVar(&o.image, "image", "", "image of the helper container (default: that of the sensors)")
 	f.StringVar(&o.binary, "sidecar-binary", "", `this program built for the engine's platform, where that is not this machine's;
 only --interface by way of a helper needs it`)
@@ -72,10 +78,10 @@ only --interface by way of a helper needs it`)
 
 // validate looks at the flags alone.
 func (o tuneOptions) validate() error {
-	switch nsenter.Way(o.via) {
+	switch nsenter.Way(o.reach) {
 	case nsenter.Auto, nsenter.Direct, nsenter.Helper:
 	default:
-		return usagef("--via %q: want direct, helper or auto", o.via)
+		return usagef("--reach %q: want direct, helper or auto", o.reach)
 	}
 	for _, name := range o.interfaces {
 		if !deviceName.MatchString(name) || name == "." || name == ".." {
@@ -108,6 +114,9 @@ var deviceName = regexp.MustCompile(`^[0-9A-Za-z_.@-]{1,15}$`)
 func runTuneHost(ctx context.Context, app *App, o tuneOptions) error {
 	if err := o.validate(); err != nil {
 		return err
+	}
+	if o.oldName {
+		fmt.Fprintln(app.Err, "note: --via is called --reach here now: --via is the way to a sensor")
 	}
 	return app.withEngine(func(e orchestrate.Engine) error {
 		t, err := app.openTuner(ctx, e, o.hosttune())
@@ -142,7 +151,7 @@ func (o tuneOptions) run(ctx context.Context, app *App, t *hosttune.Tuner) error
 
 // hosttune are the options that concern the machine.
 func (o tuneOptions) hosttune() hosttune.Options {
-	return hosttune.Options{Way: nsenter.Way(o.via), Image: o.image, Pull: orchestrate.PullNever, Interfaces: o.interfaces,
+	return hosttune.Options{Way: nsenter.Way(o.reach), Image: o.image, Pull: orchestrate.PullNever, Interfaces: o.interfaces,
 		Program: func(info orchestrate.EngineInfo) (string, error) { return helperProgram(info, o.binary) }}
 }
 
