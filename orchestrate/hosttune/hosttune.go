@@ -15,6 +15,11 @@
 //     can be taken back.
 //   - A Session applies plans. If one value cannot be set, all that the session
 //     set is taken back.
+//   - A Tuner is who does all that for one engine: it finds the sensors and the
+//     way to the machine, and its Apply is one transaction: the machine, the
+//     sensors that have to be restarted, their namespaces, the file that makes
+//     it last. [AgainAfterUp], [StaysTuned] and [Glance] are for commands to
+//     which tuning is a side issue.
 //
 // Taking back restores only what still is as we set it: a value that somebody
 // else changed since is named and left alone. What is gone, such as the

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,7 +13,6 @@ import (
 	"time"
 
 	"github.com/zeekdemo/zeekdemo/orchestrate"
-	"github.com/zeekdemo/zeekdemo/orchestrate/nsenter"
 	"github.com/zeekdemo/zeekdemo/testdata/testenv/fakehelper"
 )
 
@@ -119,30 +117,5 @@ func (e *fakeEngine) look(ctx context.Context, id string, cmd []string, stdout i
 	if e.machine() == "" {
 		return false
 	}
-	patterns, mark := cmd[1:], ""
-	switch {
-	case cmd[0] == "sh" && len(cmd) > 4:
-		mark, patterns = cmd[4], cmd[5:]
-	case cmd[0] != "cat" || !strings.HasPrefix(cmd[1], "/proc/sys/kernel/") && cmd[1] != "/proc/net/udp":
-		return false
-	}
-	here := nsenter.Tree(e.machine())
-	found, _ := here.Read(ctx, nsenter.Namespace{PID: e.pidOf(id)}, patterns...)
-	if found == nil {
-		found = map[string]string{}
-	}
-	whole, _ := here.Read(ctx, nsenter.Namespace{}, patterns...)
-	for path, content := range whole {
-		if !strings.HasPrefix(path, "/sys/class/net/") && !strings.HasPrefix(path, "/proc/net/") {
-			found[path] = content
-		}
-	}
-	for _, path := range slices.Sorted(maps.Keys(found)) {
-		if mark != "" {
-			fmt.Fprintf(stdout, "%s %s\n%s\n", mark, path, found[path])
-		} else {
-			fmt.Fprint(stdout, found[path])
-		}
-	}
-	return true
+	return fakehelper.Look(ctx, e.machine(), e.pidOf(id), cmd, stdout)
 }

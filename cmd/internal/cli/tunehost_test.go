@@ -2,8 +2,10 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"flag"
 	"fmt"
+	"io"
 	"maps"
 	"net/netip"
 	"os"
@@ -14,6 +16,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/txtar"
 
+	"github.com/zeekdemo/zeekdemo/cmd/internal/ui"
+	"github.com/zeekdemo/zeekdemo/orchestrate"
 	"github.com/zeekdemo/zeekdemo/orchestrate/hosttune"
 	"github.com/zeekdemo/zeekdemo/orchestrate/nsenter"
 )
@@ -58,6 +62,34 @@ func TestPlansOfMachines(t *testing.T) {
 				t.Errorf("taken back: %v, want %v", now, before)
 			}
 		})
+	}
+}
+
+// interruptedEngine is one at which the user interrupts when the sensors are
+// looked for.
+type interruptedEngine struct {
+	orchestrate.Engine
+	interrupt func()
+}
+
+func (e interruptedEngine) Containers(ctx context.Context, _ string) ([]orchestrate.Container, error) {
+	e.interrupt()
+	return nil, fmt.Errorf("list the containers: %w", ctx.Err())
+}
+
+// Interrupted, a tuning says so once, and what became of the settings.
+func TestInterruptedTuning(t *testing.T) {
+	for _, args := range [][]string{{"tune-host"}, {"tune-host", "--status"}, {"up", "--tune"}} {
+		ctx, cancel := context.WithCancel(t.Context())
+		var out, errs bytes.Buffer
+		e := interruptedEngine{&fakeEngine{path: filepath.Join(t.TempDir(), "state")}, cancel}
+		app := &App{Streams: ui.Streams{Out: &out, Err: &errs},
+			Getenv:  func(name string) string { return map[string]string{"XDG_STATE_HOME": t.TempDir()}[name] },
+			Connect: func(io.Writer) (orchestrate.Engine, error) { return e, nil }}
+		code := Main(ctx, args, app)
+		if want := "zeekdemo: interrupted: list the containers\nhint: nothing was changed\n"; code != exitInterrupted || errs.String() != want || out.Len() > 0 {
+			t.Errorf("%v: exit code %d, %q, %q", args, code, errs.String(), out.String())
+		}
 	}
 }
 
