@@ -169,8 +169,12 @@ func (a *App) openTuner(ctx context.Context, e orchestrate.Engine, o hosttune.Op
 func (a *App) tuning(o hosttune.Options) (_ hosttune.Options, err error) {
 	o.UpImage = sensorImage(a.Getenv)
 	o.Observer = hosttune.Observer{
-		Progress: func(e orchestrate.Event) { fmt.Fprintf(a.Err, "%s: %s\n", e.ID, e.Text) },
-		Note:     func(text string) { fmt.Fprintln(a.Err, "note: "+text) },
+		Progress: func(e orchestrate.Event) {
+			if e.Parent == "" { // else it is a layer of an image
+				fmt.Fprintf(a.Err, "%s: %s\n", e.ID, e.Text)
+			}
+		},
+		Note: func(text string) { fmt.Fprintln(a.Err, "note: "+text) },
 	}
 	o.Store, err = a.tuningStore()
 	return o, err
