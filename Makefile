@@ -8,7 +8,7 @@ GOLANGCI_LINT = go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2
 GORELEASER    = go run -gcflags='all=-N -l' github.com/goreleaser/goreleaser/v2@v2.16.0
 
 # Packages whose goroutines meet run with the race detector as well.
-RACE = ./orchestrate ./orchestrate/doctor ./orchestrate/drops ./orchestrate/hosttune ./orchestrate/nsenter ./cmd/internal/ui ./forward/...
+RACE = ./orchestrate/... ./cmd/internal/... ./forward/...
 
 .PHONY: help
 help:

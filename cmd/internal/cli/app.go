@@ -13,6 +13,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -65,7 +66,7 @@ func System(version string) *App {
 		},
 		Mirrors:     tcmirror.List,
 		OpenBrowser: openBrowser,
-		Exec:        execProcess,
+		Exec:        syscall.Exec,
 	}
 }
 

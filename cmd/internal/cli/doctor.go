@@ -1,17 +1,22 @@
 package cli
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/zeekdemo/zeekdemo/assets"
+	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/ui"
 	"github.com/zeekdemo/zeekdemo/forward"
 	"github.com/zeekdemo/zeekdemo/forward/filter"
@@ -48,7 +53,7 @@ The file is for your eyes first: what is in it is listed.`,
 		},
 	}
 	f := cmd.Flags()
-	f.BoolVar(&o.json, "json", false, "print one JSON document")
+	jsonFlag(f, &o.json, "")
 	f.StringVar(&o.bundle, "bundle", "", "write a bundle for a bug report into this `FILE`.tar.gz")
 	return cmd
 }
@@ -74,7 +79,7 @@ func runDoctor(ctx context.Context, app *App, o doctorOptions) error {
 	p := newProber(app, engine, connectErr)
 	report := doctor.Diagnose(p.Probe(ctx))
 	if ctx.Err() != nil {
-		return errors.New("interrupted")
+		return delivery.ErrInterrupted
 	}
 	if o.json {
 		if err := ui.JSON(app.Out, report); err != nil {
@@ -84,6 +89,63 @@ func runDoctor(ctx context.Context, app *App, o doctorOptions) error {
 		writeDoctor(app.Out, report)
 	}
 	return verdict(report)
+}
+
+// runBundle collects and writes. That there are problems is the reason to do
+// so, and no failure of it.
+func runBundle(ctx context.Context, app *App, o doctorOptions) error {
+	if err := doctor.CanWrite(o.bundle); err != nil {
+		return err
+	}
+	fmt.Fprintln(app.Err, "Collecting what a bug report needs")
+	engine, connectErr := app.Connect(app.Err)
+	if c, ok := engine.(io.Closer); ok {
+		defer c.Close()
+	}
+	c, err := newCollector(ctx, app, newProber(app, engine, connectErr))
+	if err != nil {
+		return err
+	}
+	b := c.Collect(ctx)
+	if ctx.Err() != nil {
+		return fmt.Errorf("%w: no bundle was written", delivery.ErrInterrupted)
+	}
+	size, err := b.WriteFile(o.bundle, time.Now())
+	if err != nil {
+		return err
+	}
+	doc := bundleDocument{Bundle: o.bundle, Bytes: size, Files: []bundleFile{}, Missing: b.Missing, Report: c.Report}
+	for _, f := range b.Files {
+		doc.Files = append(doc.Files, bundleFile{f.Name, len(f.Data)})
+	}
+	if o.json {
+		return ui.JSON(app.Out, doc)
+	}
+	listBundle(app, doc)
+	return nil
+}
+
+// newCollector looks first, for what the doctor says goes into the bundle.
+func newCollector(ctx context.Context, app *App, p *doctor.Prober) (*doctor.Collector, error) {
+	c := &doctor.Collector{Prober: p, Facts: p.Probe(ctx), Environ: os.Environ(), Secrets: dockerLogins(app.Getenv)}
+	c.Report = doctor.Diagnose(c.Facts)
+	var text bytes.Buffer
+	writeDoctor(&text, c.Report)
+	c.Text = text.Bytes()
+	var err error
+	if c.Version, err = json.MarshalIndent(describeVersion(app.Version), "", "  "); err != nil {
+		return nil, fmt.Errorf("describe the version: %w", err)
+	}
+	return c, nil
+}
+
+// dockerLogins are the files in which Docker's client keeps logins and proxies.
+func dockerLogins(getenv func(string) string) []string {
+	dir := getenv("DOCKER_CONFIG")
+	if dir == "" {
+		dir = filepath.Join(getenv("HOME"), ".docker")
+	}
+	return []string{filepath.Join(dir, "config.json")}
 }
 
 // newProber looks at the stack as `up` would make it with the variables that
@@ -161,40 +223,3 @@ func installTcpdump() string {
 	return "install tcpdump"
 }
 
-// doctorWidth is how wide the lines are at most.
-const doctorWidth = 80
-
-// writeDoctor prints each line in columns: the state, the check, and the fact,
-// with what mends it below.
-func writeDoctor(w io.Writer, r doctor.Report) {
-	for _, line := range r.Lines {
-		state := string(line.State)
-		if line.State == doctor.Unknown {
-			state = "-"
-		}
-		head := fmt.Sprintf("%-9s%-10s", state, line.Check)
-		writeWrapped(w, head, strings.Repeat(" ", len(head)), line.Fact)
-		if line.Remedy != "" {
-			writeWrapped(w, strings.Repeat(" ", len(head))+"-> ", strings.Repeat(" ", len(head)+3), line.Remedy)
-		}
-	}
-}
-
-// writeWrapped breaks a text between words; first begins its first line, next
-// the others. A word that is longer than a line stays whole.
-func writeWrapped(w io.Writer, first, next, text string) {
-	line := first
-	empty := true
-	for _, word := range strings.Fields(text) {
-		if !empty && len([]rune(line))+1+len([]rune(word)) > doctorWidth {
-			fmt.Fprintln(w, strings.TrimRight(line, " "))
-			line, empty = next, true
-		}
-		if !empty {
-			line += " "
-		}
-		line += word
-		empty = false
-	}
-	fmt.Fprintln(w, strings.TrimRight(line, " "))
-}

@@ -22,8 +22,13 @@ func encapFlag(f *pflag.FlagSet, to *string) {
 	f.StringVar(to, "encap", "vxlan", "encapsulation: vxlan or geneve")
 }
 
+// jsonFlag is for a command that prints what it is called here; empty for one that
+// does nothing but print.
 func jsonFlag(f *pflag.FlagSet, to *bool, what string) {
-	f.BoolVar(to, "json", false, "print "+what+" as one JSON document")
+	if what != "" {
+		what += " as "
+	}
+	f.BoolVar(to, "json", false, "print "+what+"one JSON document")
 }
 
 func imageFlag(f *pflag.FlagSet, to *[]string) {

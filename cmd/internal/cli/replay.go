@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -185,9 +186,9 @@ const inSlice = "ZEEKDEMO_IN_SLICE"
 
 // reexecInSlice starts this command once more, as a scope of a systemd slice.
 func (a *App) reexecInSlice(slice string) error {
-	path, err := lookPath("systemd-run")
+	path, err := exec.LookPath("systemd-run")
 	if err != nil {
-		return fmt.Errorf("run in %s: %w", slice, err)
+		return orchestrate.WithHint(fmt.Errorf("run in %s: find systemd-run: %w", slice, err), "leave --slice away where systemd does not run")
 	}
 	self, err := os.Executable()
 	if err != nil {

@@ -36,7 +36,7 @@ tuned ("zeekdemo tune-host").`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runStatus(cmd.Context(), app, o) },
 	}
-	cmd.Flags().BoolVar(&o.json, "json", false, "print one JSON document")
+	jsonFlag(cmd.Flags(), &o.json, "")
 	return cmd
 }
 

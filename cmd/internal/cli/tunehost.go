@@ -72,7 +72,7 @@ reaches the virtual machine of Docker Desktop or colima as well.
 	f.StringVar(&o.image, "image", "", "image of the helper container (default: that of the sensors)")
 	f.StringVar(&o.binary, "sidecar-binary", "", `this program built for the engine's platform, where that is not this machine's;
 only --interface by way of a helper needs it`)
-	f.BoolVar(&o.json, "json", false, "print one JSON document")
+	jsonFlag(f, &o.json, "")
 	return cmd
 }
 

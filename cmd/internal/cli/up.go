@@ -51,7 +51,7 @@ processes.`,
 	f := cmd.Flags()
 	f.DurationVar(&o.waitTimeout, "wait-timeout", 3*time.Minute, "how long to wait for the services to answer once they were started")
 	f.StringVar(&o.pull, "pull", string(orchestrate.PullMissing), "when to pull images: missing, always or never")
-	f.StringArrayVar(&o.images, "image", nil, "use another image, as NAME=REF, e.g. zeek=zeek/zeek:9.0 (repeatable)")
+	imageFlag(f, &o.images)
 	f.StringVar(&o.grafanaUser, "grafana-user", "", `Grafana's user (default "zeek")`)
 	f.StringVar(&o.grafanaPassword, "grafana-password", "", `Grafana's password (default "zeek")`)
 	f.BoolVar(&o.tune, "tune", false, "tune the machine first, and the sensors afterwards, as tune-host does")

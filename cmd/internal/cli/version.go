@@ -34,7 +34,7 @@ func newVersion(app *App) *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON document")
+	jsonFlag(cmd.Flags(), &asJSON, "")
 	return cmd
 }
 
