@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/zeekdemo/zeekdemo/orchestrate/internal/procfs"
 )
 
 // OneShots is what verifying needs of a container engine: containers of their
@@ -140,15 +142,14 @@ type seen struct {
 	started string // no two processes of a number have the same; empty: not known
 }
 
-// processFrom reads a line in the form of /proc/PID/stat (proc_pid_stat(5)). The
-// second field, a name, is in parentheses and may hold any character; the third
-// is the state, the 22nd the time of start since the machine's, in ticks.
+// processFrom judges by a process's /proc/PID/stat. One of which nothing can be
+// told is taken to exist.
 func processFrom(stat string) seen {
-	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
-	if len(fields) < 20 {
+	p, err := procfs.Stat(stat)
+	if err != nil {
 		return seen{exists: true}
 	}
-	return seen{exists: fields[0] != "Z" && fields[0] != "X", started: fields[19]}
+	return seen{exists: !p.Ended(), started: strconv.FormatUint(p.Started, 10)}
 }
 
 // ClientNotHere reports whether a client is not a living process of this
@@ -187,21 +188,14 @@ func SensorSockets(ctx context.Context, e Engine, c Container, port uint16) (Soc
 	return socketState(out.String(), port), nil
 }
 
-// socketState reads a table in the form of /proc/net/udp: the second field is
-// the local address, the fifth the queues as TX:RX, the last the drops, all
-// but the last in hexadecimal (udp4_format_sock in net/ipv4/udp.c).
+// socketState adds up the sockets that listen on a port, from the text of
+// /proc/net/udp.
 func socketState(table string, port uint16) (s SocketState) {
-	suffix := fmt.Sprintf(":%04X", port)
-	for line := range strings.Lines(table) {
-		fields := strings.Fields(line)
-		if len(fields) < 13 || !strings.HasSuffix(fields[1], suffix) {
-			continue
+	for _, socket := range procfs.UDP(table, port) {
+		if socket.Listens() {
+			s.Listening = true
+			s.Queued, s.Drops = s.Queued+socket.Queued, s.Drops+socket.Drops
 		}
-		s.Listening = true
-		_, rx, _ := strings.Cut(fields[4], ":")
-		queued, _ := strconv.ParseUint(rx, 16, 64)
-		drops, _ := strconv.ParseUint(fields[len(fields)-1], 10, 64)
-		s.Queued, s.Drops = s.Queued+queued, s.Drops+drops
 	}
 	return s
 }

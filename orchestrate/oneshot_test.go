@@ -37,7 +37,9 @@ func TestSocketState(t *testing.T) {
 	if got, want := socketState(udpTable, 4789), (SocketState{Listening: true, Queued: 0x310, Drops: 9}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
-	for _, table := range []string{"", udpTable[:150], "1 2 3\n", strings.ReplaceAll(udpTable, ":12B5", ":12B6")} {
+	for _, table := range []string{"", udpTable[:150], "1 2 3\n", strings.ReplaceAll(udpTable, ":12B5", ":12B6"),
+		strings.ReplaceAll(udpTable, "00000000:0000 07", "0100007F:0035 01"), // sockets with a peer
+	} {
 		if got := socketState(table, 4789); got.Listening {
 			t.Errorf("%q: %+v", table, got)
 		}
@@ -91,7 +93,7 @@ func TestContainerThatRunsHere(t *testing.T) {
 		addr netip.Addr
 		want bool
 	}{
-		"here": {os.Getpid(), own, true}, "another's number": {os.Getpid(), other, false}, "no process": {0, own, false}, "none yet": {os.Getpid(), netip.Addr{}, false},
+		"here": {os.Getpid(), own, true}, "another's number": {os.Getpid(), other, false}, "a network's": {os.Getpid(), netip.MustParseAddr("127.255.255.255"), false}, "no process": {0, own, false}, "none yet": {os.Getpid(), netip.Addr{}, false},
 	} {
 		c := Container{PID: tt.pid, Addresses: map[string]netip.Addr{"monitoring": tt.addr}}
 		if got := c.RunsHere(); got != tt.want {

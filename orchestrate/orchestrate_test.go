@@ -230,7 +230,7 @@ const procNetUDP = `  sl  local_address rem_address   st tx_queue rx_queue tr tm
 
 func TestListensUDP(t *testing.T) {
 	for port, want := range map[uint16]bool{4789: true, 6081: false, 0: false} {
-		if got := listensUDP(procNetUDP, port); got != want {
+		if got := socketState(procNetUDP, port).Listening; got != want {
 			t.Errorf("port %d: %t, want %t", port, got, want)
 		}
 	}

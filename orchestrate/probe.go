@@ -96,7 +96,7 @@ func (p *prober) sensorListens(s Service, c Container) error {
 	}
 	if !p.remote && c.PID > 0 {
 		list, err := os.ReadFile(filepath.Join(p.proc, strconv.Itoa(c.PID), "net", "udp"))
-		if err == nil && listensUDP(string(list), s.Port) {
+		if err == nil && socketState(string(list), s.Port).Listening {
 			return nil
 		}
 		if err == nil {
@@ -107,20 +107,6 @@ func (p *prober) sensorListens(s Service, c Container) error {
 		return nil // no health check and no view into its namespace
 	}
 	return fmt.Errorf("health check says %s", c.Health)
-}
-
-// listensUDP reports whether a table in the form of /proc/net/udp has a socket
-// bound to the port. The local address is the second field, address and port
-// in hexadecimal.
-func listensUDP(table string, port uint16) bool {
-	suffix := fmt.Sprintf(":%04X", port)
-	for line := range strings.Lines(table) {
-		fields := strings.Fields(line)
-		if len(fields) > 1 && strings.HasSuffix(fields[1], suffix) {
-			return true
-		}
-	}
-	return false
 }
 
 // unpublished asks a service that only its fellows reach: at its own address,

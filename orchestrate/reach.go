@@ -10,10 +10,12 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
+
+	"github.com/zeekdemo/zeekdemo/orchestrate/internal/procfs"
 )
 
 // MetricsPort is the TCP port on which every sensor of the stack serves its
@@ -23,10 +25,6 @@ const MetricsPort = 9991
 // reachTimeout is how long a container that can be reached may take to accept a
 // connection. It is never further than a bridge or a tunnel.
 const reachTimeout = 300 * time.Millisecond
-
-// tcpEstablished is the state of a connection in /proc/net/tcp (the kernel's
-// include/net/tcp_states.h), TCP_ESTABLISHED.
-const tcpEstablished = "01"
 
 // Reaches returns nil if packets for the sensor's own address arrive there when
 // they are sent from here, else why they do not.
@@ -90,24 +88,16 @@ func (c Container) RunsHere() bool {
 	return false
 }
 
-// hasAddress looks into the routes (fib_trie_seq_show in net/ipv4/fib_trie.c) or
-// addresses (if6_seq_show in net/ipv6/addrconf.c) of a process's namespace.
+// hasAddress looks whether a process's network namespace has an address itself.
 func hasAddress(pid int, addr netip.Addr) bool {
-	name, text := "fib_trie", "|-- "+addr.String()
-	if addr.Is6() {
-		name, text = "if_inet6", strings.ReplaceAll(addr.StringExpanded(), ":", "")
+	net := filepath.Join("/proc", strconv.Itoa(pid), "net")
+	if addr.Is4() {
+		table, err := os.ReadFile(filepath.Join(net, "fib_trie"))
+		return err == nil && slices.Contains(procfs.LocalAddresses(string(table)), addr)
 	}
-	table, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "net", name))
-	if err != nil {
-		return false
-	}
-	for line := range strings.Lines(string(table)) {
-		line = strings.TrimSpace(line)
-		if line == text || addr.Is6() && strings.HasPrefix(line, text) {
-			return true
-		}
-	}
-	return false
+	table, err := os.ReadFile(filepath.Join(net, "if_inet6"))
+	has := func(a procfs.Address6) bool { return a.Prefix.Addr() == addr }
+	return err == nil && slices.ContainsFunc(procfs.Addresses6(string(table)), has)
 }
 
 // AwaitReach is Reaches for a sensor that has just begun to listen: its metrics,
@@ -140,18 +130,12 @@ func tablesOf(proc string, pid int) string {
 	return string(four) + string(six)
 }
 
-// connected reports whether a table in the form of /proc/net/tcp has an
-// established connection with these ports. Fields two and three are the
-// addresses, port last, in hexadecimal; the fourth is the state.
+// connected reports whether the text of /proc/net/tcp has an established
+// connection with these ports.
 func connected(table string, local, remote uint16) bool {
-	l, r := fmt.Sprintf(":%04X", local), fmt.Sprintf(":%04X", remote)
-	for line := range strings.Lines(table) {
-		f := strings.Fields(line)
-		if len(f) > 3 && strings.HasSuffix(f[1], l) && strings.HasSuffix(f[2], r) && f[3] == tcpEstablished {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(procfs.TCP(table, local), func(s procfs.TCPSocket) bool {
+		return s.State == procfs.Established && s.Remote.Port() == remote
+	})
 }
 
 // unwrapOp drops what net puts before a cause: the address is named already.
