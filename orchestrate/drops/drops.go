@@ -41,6 +41,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/zeekdemo/zeekdemo/orchestrate/internal/procfs"
 )
 
 // Place is a network namespace.
@@ -118,14 +120,14 @@ func protocols(p Place) (s Snapshot, err error) {
 	if err != nil {
 		return nil, err
 	}
-	n := numbers{}
-	if err := parseSNMP(string(data), n); err != nil {
+	n, err := procfs.SNMP(string(data), "Ip", "Udp")
+	if err != nil {
 		return nil, fmt.Errorf("%s/snmp: %w", p.Net, err)
 	}
 	if data, err = os.ReadFile(filepath.Join(p.Net, "snmp6")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	parseSNMP6(string(data), n)
+	maps.Copy(n, procfs.SNMP6(string(data), "Ip6", "Udp6"))
 	for _, name := range losses() {
 		if count, ok := n[name]; ok {
 			s = append(s, Counter{Place: p.Name, Kind: OfProtocol, Name: name, Count: count})
@@ -140,14 +142,14 @@ func deviceLosses(p Place) (s Snapshot, err error) {
 	if err != nil {
 		return nil, err
 	}
-	devices := parseDevices(string(data))
+	devices := procfs.Devices(string(data))
 	for _, name := range slices.Sorted(maps.Keys(devices)) {
 		if p.Devices == nil && name == "lo" || p.Devices != nil && !slices.Contains(p.Devices, name) {
 			continue
 		}
 		d := devices[name]
-		for _, c := range []Counter{{Name: "rx_errors", Count: d.rxErrors}, {Name: rxDropped, Count: d.rxDropped},
-			{Name: "tx_errors", Count: d.txErrors}, {Name: txDropped, Count: d.txDropped}} {
+		for _, c := range []Counter{{Name: "rx_errors", Count: d.RxErrors}, {Name: rxDropped, Count: d.RxDropped},
+			{Name: "tx_errors", Count: d.TxErrors}, {Name: txDropped, Count: d.TxDropped}} {
 			s = append(s, Counter{Place: p.Name, Kind: OfDevice, Name: "device " + name + " " + c.Name, Count: c.Count})
 		}
 	}
@@ -163,13 +165,13 @@ func processors(p Place) (Snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	lines, err := parseSoftnet(string(data))
+	lines, err := procfs.Softnet(string(data))
 	if err != nil {
 		return nil, fmt.Errorf("%s/softnet_stat: %w", p.Net, err)
 	}
 	var dropped, squeezed uint64
 	for _, l := range lines {
-		dropped, squeezed = dropped+l.dropped, squeezed+l.squeezed
+		dropped, squeezed = dropped+l.Dropped, squeezed+l.Squeezed
 	}
 	return Snapshot{{p.Name, OfSoftnet, "softnet dropped", dropped}, {p.Name, OfLoad, squeeze, squeezed}}, nil
 }

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/zeekdemo/zeekdemo/orchestrate/internal/procfs"
 )
 
 // Names of values that arithmetic refers to.
@@ -29,7 +31,7 @@ const (
 )
 
 // add appends the counters that are there; the others are named as not known.
-func (s *State) add(role Role, from numbers, names ...string) {
+func (s *State) add(role Role, from procfs.Counters, names ...string) {
 	for _, name := range names {
 		if n, ok := from[name]; ok {
 			s.Values = append(s.Values, Value{Name: name, Role: role, N: n, bits: 64})
@@ -91,7 +93,7 @@ func (r *Reader) shared(_ context.Context, host *sight, queues map[string]Queuei
 // for: a few hundred packets wait for the answer (neigh_resolve_output).
 func (s *State) neighbours(host *sight) {
 	f, ok := host.files[fileARP]
-	n, err := parseStat(f.Text)
+	n, err := procfs.PerCPU(f.Text)
 	v, has := n["unresolved_discards"]
 	switch {
 	case !ok || f.Err != nil || err != nil:
@@ -135,7 +137,7 @@ const ownName = "zeekdemo"
 // what fell out of sockets' queues (RcvbufErrors), what the limit of memory for
 // all UDP forbade (MemErrors), and wrong checksums: __udp_queue_rcv_skb in
 // net/ipv4/udp.c.
-func (s *State) receive(from numbers) {
+func (s *State) receive(from procfs.Counters) {
 	s.add(RoleVain, from, inErrors, noPorts, inErrors6, noPorts6)
 	s.add(RolePart, from, "UdpRcvbufErrors", "UdpInCsumErrors", "Udp6RcvbufErrors", "Udp6InCsumErrors")
 	for _, newer := range []string{"UdpMemErrors", "Udp6MemErrors"} { // since 5.11
@@ -154,7 +156,7 @@ func conntrack(host *sight) State {
 		s.unknown(fileConntrack, f.Err)
 		return s
 	}
-	n, err := parseStat(f.Text)
+	n, err := procfs.PerCPU(f.Text)
 	if err != nil {
 		s.unknown(fileConntrack, err)
 		return s
@@ -197,15 +199,15 @@ func (s *State) device(name string, in *sight, queues map[string]Queueing, queue
 		s.Values = append(s.Values, Value{Name: name, Role: role, N: n, bits: 64})
 	}
 	if sends {
-		add(RoleIn, "tx_packets", d.txPackets)
-		add(RoleVain, txDropped, d.txDropped)
-		add(RoleVain, "tx_errors", max(d.txErrors, d.txFIFO+d.txCarrier))
-		add(RolePart, "tx_fifo_errors", d.txFIFO)
+		add(RoleIn, "tx_packets", d.TxPackets)
+		add(RoleVain, txDropped, d.TxDropped)
+		add(RoleVain, "tx_errors", max(d.TxErrors, d.TxFIFO+d.TxCarrier))
+		add(RolePart, "tx_fifo_errors", d.TxFIFO)
 	} else {
-		add(RoleIn, "rx_packets", d.rxPackets)
-		add(RoleVain, rxDropped, d.rxDropped)
-		add(RoleVain, "rx_errors", max(d.rxErrors, d.rxFIFO+d.rxFrame))
-		add(RolePart, "rx_fifo_errors", d.rxFIFO)
+		add(RoleIn, "rx_packets", d.RxPackets)
+		add(RoleVain, rxDropped, d.RxDropped)
+		add(RoleVain, "rx_errors", max(d.RxErrors, d.RxFIFO+d.RxFrame))
+		add(RolePart, "rx_fifo_errors", d.RxFIFO)
 	}
 	switch q, ok := queues[name]; {
 	case queuesErr != nil:
@@ -224,7 +226,7 @@ func (s *State) device(name string, in *sight, queues map[string]Queueing, queue
 func (r *Reader) softnet(host *sight, in []*sight) State {
 	s := State{Hop: HopSoftnet, Wide: true, Name: "softnet"}
 	f := host.files[fileSoftnet]
-	lines, err := parseSoftnet(f.Text)
+	lines, err := procfs.Softnet(f.Text)
 	if err = errors.Join(f.Err, err); err != nil {
 		s.unknown(fileSoftnet, err)
 		return s
@@ -232,29 +234,29 @@ func (r *Reader) softnet(host *sight, in []*sight) State {
 	s.Name = fmt.Sprintf("softnet (%d CPUs)", len(lines))
 	s.Facts.Backlog = number(host.files[fileBacklog])
 	s.Facts.RPS = r.steering(host, in)
-	sum := func(name string, role Role, of func(softnet) uint64) {
+	sum := func(name string, role Role, of func(procfs.SoftnetCPU) uint64) {
 		v := Value{Name: name, Role: role, bits: 32}
 		for _, l := range lines {
-			v.cells = append(v.cells, cell{l.cpu, uint32(of(l))})
+			v.cells = append(v.cells, cell{l.CPU, uint32(of(l))})
 			v.N += of(l)
 		}
 		s.Values = append(s.Values, v)
 	}
-	sum("processed", RoleIn, func(l softnet) uint64 { return l.processed })
-	sum(softDropped, RoleVain, func(l softnet) uint64 { return l.dropped })
-	sum("time_squeeze", RoleSign, func(l softnet) uint64 { return l.squeezed })
+	sum("processed", RoleIn, func(l procfs.SoftnetCPU) uint64 { return l.Processed })
+	sum(softDropped, RoleVain, func(l procfs.SoftnetCPU) uint64 { return l.Dropped })
+	sum("time_squeeze", RoleSign, func(l procfs.SoftnetCPU) uint64 { return l.Squeezed })
 	if len(lines) == 0 {
 		return s
 	}
-	if !lines[0].hasRPS || !lines[0].hasFlowLimit {
+	if !lines[0].HasRPS || !lines[0].HasFlowLimit {
 		s.Unknown = append(s.Unknown, Unknown{"received_rps, " + flowLimited, "this kernel does not have it"})
 		return s
 	}
-	sum("received_rps", RoleSign, func(l softnet) uint64 { return l.receivedRPS })
-	sum(flowLimited, RolePart, func(l softnet) uint64 { return l.flowLimit })
-	if lines[0].hasBacklog {
-		fullest := slices.MaxFunc(lines, func(a, b softnet) int { return int(a.backlog) - int(b.backlog) })
-		s.Queues = append(s.Queues, Queue{Used: int64(fullest.backlog), Size: int64(s.Facts.Backlog), Unit: "packets", Exact: true})
+	sum("received_rps", RoleSign, func(l procfs.SoftnetCPU) uint64 { return l.ReceivedRPS })
+	sum(flowLimited, RolePart, func(l procfs.SoftnetCPU) uint64 { return l.FlowLimit })
+	if lines[0].HasBacklog {
+		fullest := slices.MaxFunc(lines, func(a, b procfs.SoftnetCPU) int { return int(a.Backlog) - int(b.Backlog) })
+		s.Queues = append(s.Queues, Queue{Used: int64(fullest.Backlog), Size: int64(s.Facts.Backlog), Unit: "packets", Exact: true})
 	}
 	return s
 }
@@ -300,7 +302,7 @@ func (r *Reader) proxy(ctx context.Context, s SensorAt, host *sight) State {
 		return st
 	}
 	st.Facts.Listens = true
-	o := r.ownerOf(list[0].inode, at)
+	o := r.ownerOf(list[0].Inode, at)
 	if o.err != nil {
 		st.unknown("whose socket it is", o.err)
 	} else {
@@ -316,14 +318,14 @@ func (r *Reader) proxy(ctx context.Context, s SensorAt, host *sight) State {
 
 // sockets adds sockets' drops and queues. Where the kernel can be asked for the
 // buffers it is, else the table tells.
-func (r *Reader) sockets(st *State, pid int, at netip.AddrPort, list []udpSocket) {
+func (r *Reader) sockets(st *State, pid int, at netip.AddrPort, list []procfs.UDPSocket) {
 	var exact []QueueState
 	if r.host.Sockets != nil {
 		exact, _ = r.host.Sockets(pid, at) // the table has been read already
 	}
 	if len(exact) == 0 {
 		for _, s := range list {
-			exact = append(exact, QueueState{ID: s.inode, Local: s.local, Queued: s.queued, Drops: s.drops})
+			exact = append(exact, QueueState{ID: s.Inode, Local: s.Local, Queued: int(s.Queued), Drops: s.Drops})
 		}
 		st.Unknown = append(st.Unknown, Unknown{"the buffer's size", "only known on the engine's own machine"})
 	}
@@ -386,7 +388,7 @@ func (s *State) internet(in *sight) {
 	s.add(RoleLost, in.snmp, "IpInHdrErrors", "IpInAddrErrors", "IpInDiscards", reasmFails, reasmFails6, "Ip6InHdrErrors", "IpExtInTruncatedPkts", "IpExtInNoRoutes")
 	s.add(RolePart, in.snmp, "IpReasmTimeout", "Ip6ReasmTimeout", "IpExtInCsumErrors")
 	s.add(RoleSign, in.snmp, "IpReasmReqds", "IpReasmOKs", "Ip6InDiscards", "Ip6InAddrErrors")
-	if n, err := parseStat(in.files[fileConntrack].Text); err == nil {
+	if n, err := procfs.PerCPU(in.files[fileConntrack].Text); err == nil {
 		if v, ok := n["drop"]; ok {
 			s.Values = append(s.Values, Value{Name: "conntrack drop", Role: RoleLost, N: v, bits: 32})
 		}

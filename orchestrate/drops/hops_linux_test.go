@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/zeekdemo/zeekdemo/orchestrate/internal/procfs"
 	"github.com/zeekdemo/zeekdemo/orchestrate/nsenter"
 	"github.com/zeekdemo/zeekdemo/testdata/testenv"
 )
@@ -581,7 +582,7 @@ func kill(t *testing.T, pid int) {
 	}
 	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		if state, _, _ := processState(string(text)); err != nil || state == "Z" {
+		if p, bad := procfs.Stat(string(text)); err != nil || bad == nil && p.Ended() {
 			return
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"github.com/zeekdemo/zeekdemo/orchestrate/internal/procfs"
 	"github.com/zeekdemo/zeekdemo/orchestrate/sockets"
 )
 
@@ -190,7 +191,7 @@ func processName(dir string) (pid int, name string, err error) {
 		return 0, "", err
 	}
 	comm, err := os.ReadFile(dir + "/comm")
-	return pid, strings.TrimSpace(string(comm)), err
+	return pid, procfs.Comm(string(comm)), err
 }
 
 // proxyFor reports whether a process is docker-proxy for a UDP port.
@@ -199,7 +200,7 @@ func proxyFor(dir string, at netip.AddrPort) bool {
 	if err != nil || !strings.Contains(string(text), "docker-proxy\x00") {
 		return false
 	}
-	args := strings.Split(string(text), "\x00")
+	args := procfs.CommandLine(string(text))
 	has := func(flag, value string) bool {
 		for i := 1; i < len(args); i++ {
 			if args[i-1] == flag && args[i] == value {

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/zeekdemo/zeekdemo/orchestrate/internal/procfs"
 )
 
 // Reader takes pictures of all hops. It belongs to one goroutine.
@@ -72,11 +75,11 @@ func (r *Reader) logsSince() time.Time {
 
 // sight is one namespace as read for one picture.
 type sight struct {
-	snmp    numbers // nil if not known
-	again   numbers // snmp after everything else
-	devices map[string]device
-	later   map[string]device // devices after everything else
-	errs    map[string]error  // by file
+	snmp    procfs.Counters // nil if not known
+	again   procfs.Counters // snmp after everything else
+	devices map[string]procfs.Device
+	later   map[string]procfs.Device // devices after everything else
+	errs    map[string]error         // by file
 	files   map[string]File
 }
 
@@ -90,6 +93,7 @@ const (
 	fileUDP6      = "/proc/net/udp6"
 	fileSoftnet   = "/proc/net/softnet_stat"
 	fileConntrack = "/proc/net/stat/nf_conntrack"
+	fileRoute     = "/proc/net/route"
 	fileARP       = "/proc/net/stat/arp_cache"
 	fileBacklog   = "/proc/sys/net/core/netdev_max_backlog"
 	fileTracked   = "/proc/sys/net/netfilter/nf_conntrack_count"
@@ -148,11 +152,11 @@ func (r *Reader) identity(ctx context.Context, s SensorAt) string {
 	const file = "/proc/%d/stat"
 	path := fmt.Sprintf(file, s.PID)
 	text := r.files.Read(ctx, 0, path)[path].Text
-	state, started, ok := processState(text)
-	if !ok || state == "Z" || state == "X" { // it is dead
+	p, err := procfs.Stat(text)
+	if err != nil || p.Ended() {
 		return ""
 	}
-	return fmt.Sprintf("%s %d/%d", s.ID, s.PID, started)
+	return fmt.Sprintf("%s %d/%d", s.ID, s.PID, p.Started)
 }
 
 // topology finds the devices between the sensors and the monitoring bridge.
@@ -174,7 +178,8 @@ func (r *Reader) topology(ctx context.Context) {
 		l := link{}
 		if s.PID != 0 {
 			l.identity = r.identity(ctx, s)
-			l.inside = deviceOf(r.files.Read(ctx, s.PID, "/proc/net/route")["/proc/net/route"].Text, s.Address)
+			routes := r.files.Read(ctx, s.PID, fileRoute)[fileRoute].Text
+			l.inside = procfs.OnLink(procfs.Routes(routes), s.Address)
 			l.outside, l.whyNot = r.otherEnd(ctx, s.PID, l.inside, byIndex)
 		}
 		r.links[s.Name] = l
@@ -260,21 +265,34 @@ func (s *sight) more(files map[string]File) {
 	}
 }
 
-func (s *sight) parse() (numbers, map[string]device) {
-	var n numbers
+func (s *sight) parse() (procfs.Counters, map[string]procfs.Device) {
+	var n procfs.Counters
 	if f := s.files[fileSNMP]; f.Err == nil {
-		n = numbers{}
-		if err := errors.Join(parseSNMP(f.Text, n), parseSNMP(s.files[fileNetstat].Text, n)); err != nil {
-			s.errs[fileSNMP], n = err, nil
-		} else {
-			parseSNMP6(s.files[fileSNMP6].Text, n)
+		var err error
+		if n, err = protocolCounters(f.Text, s.files[fileNetstat].Text, s.files[fileSNMP6].Text); err != nil {
+			s.errs[fileSNMP] = err
 		}
 	}
-	var d map[string]device
+	var d map[string]procfs.Device
 	if f := s.files[fileDevices]; f.Err == nil {
-		d = parseDevices(f.Text)
+		d = procfs.Devices(f.Text)
 	}
 	return n, d
+}
+
+// protocolCounters are those of IP and UDP, from three files.
+func protocolCounters(snmp, netstat, snmp6 string) (procfs.Counters, error) {
+	n, err := procfs.SNMP(snmp, "Ip", "Udp")
+	if err != nil {
+		return nil, err
+	}
+	more, err := procfs.SNMP(netstat, "IpExt")
+	if err != nil {
+		return nil, err
+	}
+	maps.Copy(n, more)
+	maps.Copy(n, procfs.SNMP6(snmp6, "Ip6", "Udp6"))
+	return n, nil
 }
 
 func (s *sight) lookAgain(files map[string]File) {
@@ -300,20 +318,20 @@ func (r *Reader) enclose(st *State, host *sight, sensors []*sight) {
 			v.Again = max(v.N, n)
 		}
 		if d, ok := in.later[st.Facts.Device]; ok {
-			if n, ok := d.by(v.Name); ok {
+			if n, ok := deviceCounter(d, v.Name); ok {
 				v.Again = max(v.N, n)
 			}
 		}
 	}
 }
 
-// by returns a device's number by the name that it has in a [Value].
-func (d device) by(name string) (uint64, bool) {
+// deviceCounter returns a device's number by the name that it has in a [Value].
+func deviceCounter(d procfs.Device, name string) (uint64, bool) {
 	switch name {
 	case rxDropped:
-		return d.rxDropped, true
+		return d.RxDropped, true
 	case txDropped:
-		return d.txDropped, true
+		return d.TxDropped, true
 	}
 	return 0, false
 }
@@ -328,13 +346,15 @@ func (r *Reader) queues() (map[string]Queueing, error) {
 
 // listening returns the sockets that take what is sent to an address, from a
 // namespace's tables.
-func (s *sight) listening(at netip.AddrPort) (list []udpSocket, err error) {
+func (s *sight) listening(at netip.AddrPort) (list []procfs.UDPSocket, err error) {
 	if err := s.errs[fileUDP]; err != nil {
 		return nil, err
 	}
-	ports := []uint16{at.Port()}
-	for _, socket := range append(parseSockets(s.files[fileUDP].Text, ports), parseSockets(s.files[fileUDP6].Text, ports)...) {
-		bound := socket.local.Addr().Unmap()
+	for _, socket := range append(procfs.UDP(s.files[fileUDP].Text, at.Port()), procfs.UDP(s.files[fileUDP6].Text, at.Port())...) {
+		bound := socket.Local.Addr().Unmap()
+		if !socket.Listens() {
+			continue
+		}
 		if at.Addr().IsUnspecified() || bound.IsUnspecified() || bound == at.Addr().Unmap() {
 			list = append(list, socket)
 		}
@@ -358,6 +378,6 @@ func (r *Reader) ownerOf(inode uint64, at netip.AddrPort) owner {
 // stopped reports whether a process does nothing because it was told to.
 func (r *Reader) stopped(ctx context.Context, pid int) bool {
 	path := "/proc/" + strconv.Itoa(pid) + "/stat"
-	state, _, _ := processState(r.files.Read(ctx, 0, path)[path].Text)
-	return state == "T" || state == "t"
+	p, err := procfs.Stat(r.files.Read(ctx, 0, path)[path].Text)
+	return err == nil && p.Stopped()
 }
