@@ -6,9 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
-	"strconv"
-	"strings"
 
+	"github.com/zeekdemo/zeekdemo/orchestrate/internal/procfs"
 	"github.com/zeekdemo/zeekdemo/orchestrate/nsenter"
 )
 
@@ -158,10 +157,9 @@ func Uptime(ctx context.Context, m Machine) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	first, _, _ := strings.Cut(files[file], " ")
-	seconds, err := strconv.ParseFloat(first, 64)
+	seconds, err := procfs.Uptime(files[file])
 	if err != nil {
-		return 0, fmt.Errorf("read %s: %q: %w", file, files[file], fs.ErrInvalid)
+		return 0, fmt.Errorf("read %s: %w", file, err)
 	}
 	return seconds, nil
 }

@@ -8,8 +8,8 @@ import (
 	"math"
 	"net/netip"
 	"strconv"
-	"strings"
 
+	"github.com/zeekdemo/zeekdemo/orchestrate/internal/procfs"
 	"github.com/zeekdemo/zeekdemo/orchestrate/nsenter"
 	"github.com/zeekdemo/zeekdemo/orchestrate/sockets"
 )
@@ -17,10 +17,6 @@ import (
 // SensorBuffer is the receive buffer that the stack's sensors ask for, in bytes
 // (udp_recv_buffer_size in their script).
 const SensorBuffer = 32 << 20
-
-// clockTick is USER_HZ, in which the kernel tells when a process began: 100 a
-// second on every architecture that runs containers.
-const clockTick = 100
 
 // Late is a sensor whose socket was opened before the limit was raised, and why
 // that is known.
@@ -138,9 +134,7 @@ func mebibytes(n int) string {
 	return strconv.FormatFloat(float64(n)/(1<<20), 'g', 3, 64) + " MiB"
 }
 
-// processStart tells when a process began, in seconds of the machine's uptime:
-// the 22nd field of its stat (proc_pid_stat(5)). The second, its name, is in
-// parentheses and may hold anything.
+// processStart tells when a process began, in seconds of the machine's uptime.
 func processStart(ctx context.Context, m Machine, pid int) (float64, error) {
 	file := fmt.Sprintf("/proc/%d/stat", pid)
 	files, err := m.Read(ctx, nsenter.Namespace{}, file)
@@ -151,13 +145,9 @@ func processStart(ctx context.Context, m Machine, pid int) (float64, error) {
 	if !ok {
 		return 0, fmt.Errorf("read %s: %w", file, fs.ErrNotExist)
 	}
-	fields := strings.Fields(content[strings.LastIndexByte(content, ')')+1:])
-	if len(fields) < 20 {
-		return 0, fmt.Errorf("read %s: %w", file, fs.ErrInvalid)
-	}
-	ticks, err := strconv.ParseUint(fields[19], 10, 64)
+	p, err := procfs.Stat(content)
 	if err != nil {
 		return 0, fmt.Errorf("read %s: %w", file, err)
 	}
-	return float64(ticks) / clockTick, nil
+	return float64(p.Started) / procfs.TicksPerSecond, nil
 }

@@ -544,11 +544,12 @@ func TestPlansWithNotes(t *testing.T) {
 }
 
 func TestInterfaceByItsAddress(t *testing.T) {
-	files := map[string]string{"/proc/net/route": route, "/proc/net/if_inet6": `fd00000000000000000000000000000a 17 40 00 80     eth2
+	const wide = "tun0	000010AC	00000000	0001	0	0	0	0000F0FF	0	0	0\n" // 172.16.0.0/12, which holds the others
+	files := map[string]string{"/proc/net/route": wide + route, "/proc/net/if_inet6": `fd00000000000000000000000000000a 17 40 00 80     eth2
 fe80000000000000001122fffe334455 17 40 20 80     eth2
 00000000000000000000000000000001 01 80 10 80       lo
 `}
-	for address, want := range map[string]string{"172.22.0.3": "eth1", "172.23.9.1": "eth0", "10.0.0.1": "", "fd00::a": "eth2", "fd00::b": ""} {
+	for address, want := range map[string]string{"172.22.0.3": "eth1", "172.23.9.1": "eth0", "172.24.0.1": "tun0", "10.0.0.1": "", "fd00::a": "eth2", "fd00::b": ""} {
 		if got := deviceOf(files, netip.MustParseAddr(address)); got != want {
 			t.Errorf("%s: got %q, want %q", address, got, want)
 		}

@@ -2,8 +2,6 @@ package hosttune
 
 import (
 	"context"
-	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -15,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/zeekdemo/zeekdemo/orchestrate/internal/procfs"
 	"github.com/zeekdemo/zeekdemo/orchestrate/nsenter"
 )
 
@@ -178,40 +177,15 @@ func (p *Plan) addSensor(ctx context.Context, m Machine, s Place, cpus *big.Int)
 	return nil
 }
 
-// deviceOf finds the interface that has an address: the one whose network, a
-// route without a gateway, holds it.
+// deviceOf finds the interface that has an address. Of IPv4 it is the one whose
+// network holds it.
 func deviceOf(files map[string]string, address netip.Addr) string {
 	if address.Is4() {
-		return routeTo(files["/proc/net/route"], address)
+		return procfs.OnLink(procfs.Routes(files["/proc/net/route"]), address)
 	}
-	want := hex.EncodeToString(address.AsSlice())
-	for line := range strings.Lines(files["/proc/net/if_inet6"]) { // address index length scope flags name
-		fields := strings.Fields(line)
-		if len(fields) == 6 && fields[0] == want {
-			return fields[5]
-		}
-	}
-	return ""
-}
-
-// routeTo reads a table in the form of /proc/net/route (fib_route_seq_show in
-// net/ipv4/fib_trie.c): the name, the destination, the gateway, and as the
-// eighth the mask, as numbers of the machine that hold bytes in network order.
-func routeTo(table string, address netip.Addr) string {
-	raw := address.As4()
-	for line := range strings.Lines(table) {
-		fields := strings.Fields(line)
-		if len(fields) < 8 || fields[2] != "00000000" {
-			continue
-		}
-		network, errN := strconv.ParseUint(fields[1], 16, 32)
-		netmask, errM := strconv.ParseUint(fields[7], 16, 32)
-		if errN != nil || errM != nil || netmask == 0 {
-			continue
-		}
-		// Both machines have the same byte order: every one that runs containers is little-endian.
-		if uint64(binary.LittleEndian.Uint32(raw[:]))&netmask == network {
-			return fields[0]
+	for _, a := range procfs.Addresses6(files["/proc/net/if_inet6"]) {
+		if a.Prefix.Addr() == address {
+			return a.Device
 		}
 	}
 	return ""
