@@ -1,19 +1,18 @@
 package doctor
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/bits"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/zeekdemo/zeekdemo/orchestrate/internal/procfs"
 )
 
 // elsewhere is why something of the engine's machine is not known.
@@ -77,32 +76,17 @@ func (p *Prober) isHere(m Machine) bool {
 	return nameErr == nil && kernelErr == nil && name == m.Name && kernel == m.Kernel
 }
 
-// memory reads /proc/meminfo (fs/proc/meminfo.c), whose kB are 1024 bytes.
+// memory is what the kernel has and could give.
 func (p *Prober) memory() (Memory, error) {
 	text, err := p.read("proc/meminfo")
 	if err != nil {
 		return Memory{}, err
 	}
-	m := Memory{Available: -1}
-	for line := range strings.Lines(text) {
-		name, rest, _ := strings.Cut(line, ":")
-		fields := strings.Fields(rest)
-		if len(fields) == 0 {
-			continue
-		}
-		n, err := strconv.ParseInt(fields[0], 10, 64)
-		switch {
-		case err != nil:
-		case name == "MemTotal":
-			m.Total = n << 10
-		case name == "MemAvailable":
-			m.Available = n << 10
-		}
+	m, err := procfs.MemInfo(text)
+	if err != nil {
+		return Memory{}, fmt.Errorf("read /proc/meminfo: %w", err)
 	}
-	if m.Total == 0 {
-		return m, errors.New("read /proc/meminfo: it has no MemTotal")
-	}
-	return m, nil
+	return Memory{Total: m.Total, Available: m.Available}, nil
 }
 
 // cpus counts the processors that are online, from a list such as "0-3,8".
@@ -127,27 +111,17 @@ func (p *Prober) cpus() (int, error) {
 	return n, nil
 }
 
-// routes reads /proc/net/route (fib_route_seq_show in net/ipv4/fib_trie.c):
-// device, destination, gateway, flags, reference count, use, metric, mask; the
-// addresses are numbers of this machine in hexadecimal.
+// routes lists the routes to a range of addresses, which default routes are not.
 func (p *Prober) routes() ([]Route, error) {
 	text, err := p.read("proc/net/route")
 	if err != nil {
 		return nil, err
 	}
 	routes := []Route{}
-	for line := range strings.Lines(text) {
-		fields := strings.Fields(line)
-		if len(fields) < 8 {
-			continue
+	for _, r := range procfs.Routes(text) {
+		if r.To.Bits() > 0 {
+			routes = append(routes, Route{Device: r.Device, To: r.To})
 		}
-		to, toErr := strconv.ParseUint(fields[1], 16, 32)
-		mask, maskErr := strconv.ParseUint(fields[7], 16, 32)
-		if toErr != nil || maskErr != nil || mask == 0 { // the heading, or a default route
-			continue
-		}
-		routes = append(routes, Route{Device: fields[0],
-			To: netip.PrefixFrom(address(uint64(bits.ReverseBytes32(uint32(to)))), bits.OnesCount32(uint32(mask)))})
 	}
 	return routes, nil
 }
@@ -228,11 +202,11 @@ func (p *Prober) processes() []string {
 	return pids
 }
 
-// commandLine reads /proc/PID/cmdline, whose arguments end with a zero byte.
+// commandLine returns a process's arguments; none if they cannot be read.
 func (p *Prober) commandLine(pid string) []string {
 	data, err := os.ReadFile(p.path("proc", pid, "cmdline"))
-	if err != nil || len(data) == 0 {
+	if err != nil {
 		return nil
 	}
-	return strings.Split(string(bytes.TrimRight(data, "\x00")), "\x00")
+	return procfs.CommandLine(string(data))
 }
