@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/zeekdemo/zeekdemo/orchestrate"
+	"github.com/zeekdemo/zeekdemo/orchestrate/internal/procfs"
 )
 
 // here is this machine.
@@ -228,20 +229,19 @@ func writeSysfs(file, value string) (err error) {
 }
 
 // sysfsReadOnly tells whether the superblock of the newest mount there is
-// read-only: its options are the last of a line (proc_pid_mountinfo(5)).
+// read-only.
 func sysfsReadOnly() (bool, error) {
 	data, err := os.ReadFile("/proc/thread-self/mountinfo")
 	if err != nil {
 		return false, err
 	}
-	var options string
-	for line := range strings.Lines(string(data)) {
-		fields := strings.Fields(line)
-		if len(fields) > 6 && fields[4] == sysfs {
-			options = fields[len(fields)-1]
+	readOnly := false
+	for _, m := range procfs.Mounts(string(data)) {
+		if m.Point == sysfs {
+			readOnly = m.SuperblockReadOnly
 		}
 	}
-	return options == "ro" || strings.HasPrefix(options, "ro,"), nil
+	return readOnly, nil
 }
 
 // readFeatures adds the features that match. What the interface does not have

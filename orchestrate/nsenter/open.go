@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/zeekdemo/zeekdemo/orchestrate"
+	"github.com/zeekdemo/zeekdemo/orchestrate/internal/procfs"
 )
 
 // Open chooses a way to the engine's machine and opens it: directly where this
@@ -113,7 +115,8 @@ func sameProcesses(ctx context.Context, engine orchestrate.Engine) error {
 		}
 		running = true
 		groups, err := os.ReadFile("/proc/" + strconv.Itoa(c.PID) + "/cgroup")
-		if err == nil && strings.Contains(string(groups), c.ID) || c.RunsHere() {
+		names := func(g procfs.Cgroup) bool { return strings.Contains(g.Path, c.ID) }
+		if err == nil && slices.ContainsFunc(procfs.Cgroups(string(groups)), names) || c.RunsHere() {
 			return nil
 		}
 	}
