@@ -1,13 +1,14 @@
 package tcmirror
 
 import (
-	"bytes"
 	"crypto/rand"
 	"fmt"
 	"os"
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/zeekdemo/zeekdemo/orchestrate/internal/procfs"
 )
 
 // self is this process.
@@ -30,19 +31,14 @@ func pidSpace() uint64 {
 }
 
 // startOf returns when a process started, in clock ticks since boot; ok is false
-// if it does not run (proc(5), /proc/PID/stat).
+// if it does not run.
 func startOf(pid int) (start uint64, ok bool) {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
 		return 0, false
 	}
-	// The second field is the name, which may hold anything, in parentheses.
-	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
-	if len(fields) < 20 || string(fields[0]) == "Z" || string(fields[0]) == "X" {
-		return 0, false
-	}
-	start, err = strconv.ParseUint(string(fields[19]), 10, 64)
-	return start, err == nil
+	p, err := procfs.Stat(string(b))
+	return p.Started, err == nil && !p.Ended()
 }
 
 // alive reports whether the process still runs. One of another PID namespace is

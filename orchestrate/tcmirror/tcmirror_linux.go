@@ -1,7 +1,6 @@
 package tcmirror
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -9,7 +8,6 @@ import (
 	"net/netip"
 	"os"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -17,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/zeekdemo/zeekdemo/orchestrate"
+	"github.com/zeekdemo/zeekdemo/orchestrate/internal/procfs"
 )
 
 // capNetAdmin is the number of CAP_NET_ADMIN.
@@ -45,17 +44,13 @@ func missing(what string, err error) error {
 
 // capable says early, and at once, that the capability is missing.
 func capable() error {
-	status, err := os.ReadFile("/proc/thread-self/status")
+	text, err := os.ReadFile("/proc/thread-self/status")
 	if err != nil {
 		return nil // the kernel will say it
 	}
-	for line := range bytes.Lines(status) {
-		if hex, ok := bytes.CutPrefix(line, []byte("CapEff:")); ok {
-			have, err := strconv.ParseUint(string(bytes.TrimSpace(hex)), 16, 64)
-			if err == nil && have&(1<<capNetAdmin) == 0 {
-				return needCapability(fmt.Errorf("change traffic control: %w", os.ErrPermission))
-			}
-		}
+	status, err := procfs.Status(string(text))
+	if err == nil && status.Effective&(1<<capNetAdmin) == 0 {
+		return needCapability(fmt.Errorf("change traffic control: %w", os.ErrPermission))
 	}
 	return nil
 }
