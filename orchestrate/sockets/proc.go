@@ -11,7 +11,15 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+
+	"github.com/zeekdemo/zeekdemo/orchestrate/internal/procfs"
 )
+
+// The readers of this file do without [procfs], whose strings and slices are made
+// anew for each answer: a sender that is governed looks up to some thousand times
+// a second, between two packets, where collecting garbage would be waiting. They
+// take bytes from a buffer that is read into again and again, and allocate
+// nothing. Their tests hold them to the answers of procfs.
 
 // procRoot is where the proc file system is mounted.
 const procRoot = "/proc"
@@ -121,8 +129,8 @@ func (r *procReader) assume(s *Socket) {
 	s.Allocated = s.Queued + r.buffer/4
 }
 
-// unconnected is TCP_CLOSE, as the kernel shows a UDP socket without a peer.
-const unconnected = 7
+// unconnected is the state of a UDP socket without a peer.
+const unconnected = procfs.Closed
 
 // parseLine reads one line of /proc/net/udp or udp6 (udp4_format_sock in
 // net/ipv4/udp.c). It reports false for the heading and for connected sockets.
@@ -170,10 +178,11 @@ func parseAddr(text []byte) (netip.AddrPort, bool) {
 	return netip.AddrPortFrom(addr, uint16(hex(text[colon+1:]))), true
 }
 
-// hex reads a number; what is no digit counts as 0, for the kernel prints none.
+// hex reads a number as %X prints it; what is no digit counts as 0, for the
+// kernel prints none.
 func hex(text []byte) (n uint64) {
 	for _, c := range text {
-		n = n<<4 | uint64(bytes.IndexByte([]byte("0123456789ABCDEF"), c)&15)
+		n = n<<4 | uint64(max(bytes.IndexByte([]byte("0123456789ABCDEF"), c), 0))
 	}
 	return n
 }

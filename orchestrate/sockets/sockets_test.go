@@ -1,8 +1,13 @@
 package sockets
 
 import (
+	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"testing"
+
+	"github.com/zeekdemo/zeekdemo/orchestrate/internal/procfs"
 )
 
 func TestTakes(t *testing.T) {
@@ -68,6 +73,62 @@ func TestParseLine(t *testing.T) {
 		if got, ok := parseLine([]byte(tt.line)); ok != tt.ok || ok && got != tt.want {
 			t.Errorf("%q:\ngot  %+v, %t\nwant %+v, %t", tt.line, got, ok, tt.want, tt.ok)
 		}
+	}
+}
+
+// Of whatever the kernel prints, the reader that allocates nothing says the same
+// as the one that everybody else uses.
+func FuzzSameAsProcfs(f *testing.F) {
+	f.Add(uint32(0x0100007f), uint16(4789), uint8(7), uint32(213120), uint64(54321), uint32(32065), false)
+	f.Add(uint32(0x01000000), uint16(6081), uint8(7), uint32(768), uint64(7), uint32(0), true)
+	f.Add(uint32(0), uint16(53), uint8(1), uint32(0xffffffff), uint64(1<<63), uint32(1), false)
+	f.Fuzz(func(t *testing.T, word uint32, port uint16, state uint8, queued uint32, inode uint64, drops uint32, six bool) {
+		address, peer := fmt.Sprintf("%08X", word), "00000000:0000"
+		if six {
+			address, peer = "00000000000000000000000"+fmt.Sprintf("%09X", word), "00000000000000000000000000000000:0000"
+		}
+		line := fmt.Sprintf("%5d: %s:%04X %s %02X 00000000:%08X 00:00000000 00000000 %5d        0 %d 2 0000000000000000 %d        \n",
+			port, address, port, peer, state, queued, 0, inode, drops)
+		want := procfs.UDP(line, port)
+		if len(want) != 1 {
+			t.Fatalf("%q: procfs reads %+v", line, want)
+		}
+		got, ok := parseLine([]byte(line))
+		same := got == (Socket{ID: want[0].Inode, Local: want[0].Local, Queued: int(want[0].Queued), Drops: want[0].Drops})
+		if ok != want[0].Listens() || ok && !same {
+			t.Errorf("%q:\ngot  %+v, %t\nwant %+v", line, got, ok, want[0])
+		}
+	})
+}
+
+// The datagrams taken are those that procfs counts, with IPv6 and without.
+func TestCounterSameAsProcfs(t *testing.T) {
+	const snmp = "Ip: Forwarding DefaultTTL InReceives\nIp: 1 64 48172\nIcmpMsg: InType3\nIcmpMsg: 1\n" +
+		"Udp: InDatagrams NoPorts InErrors OutDatagrams RcvbufErrors\nUdp: 2374192 7 0 48 0\n" +
+		"UdpLite: InDatagrams NoPorts\nUdpLite: 5 6\n"
+	const snmp6 = "Ip6InReceives                   \t1\nUdp6InDatagrams                 \t42\nUdpLite6InDatagrams             \t9\n"
+	dir := t.TempDir()
+	for name, text := range map[string]string{"snmp": snmp, "snmp6": snmp6} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c, err := openCounter(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.close()
+	four, err := procfs.SNMP(snmp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	six := procfs.SNMP6(snmp6)
+	if got, err := c.read(); err != nil || got != four["UdpInDatagrams"]+six["Udp6InDatagrams"] || got != 2374234 {
+		t.Errorf("both: %d, %v; procfs counts %v and %v", got, err, four, six)
+	}
+	c.without6()
+	if got, err := c.read(); err != nil || got != four["UdpInDatagrams"] {
+		t.Errorf("IPv4: %d, %v; procfs counts %v", got, err, four)
 	}
 }
 
