@@ -3,9 +3,7 @@ package orchestrate
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
-	"net/http"
 	"slices"
 	"time"
 )
@@ -41,33 +39,29 @@ func Alerts(ctx context.Context, engine Engine) ([]Alert, error) {
 	if !ok || !c.Running() || info.Remote && at.Addr().IsLoopback() {
 		return nil, nil
 	}
-	body, status, err := newProber(info).fetch(ctx, "http://"+at.String()+"/api/v1/alerts")
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("ask Prometheus for alerts: %w", unwrapURL(err))
-	case status != http.StatusOK:
-		return nil, fmt.Errorf("ask Prometheus for alerts: answers %d %s", status, firstLine(body))
-	}
-	return parseAlerts(body)
-}
-
-// parseAlerts reads an answer of /api/v1/alerts
-// (https://prometheus.io/docs/prometheus/latest/querying/api/#alerts).
-func parseAlerts(body string) ([]Alert, error) {
-	var answer struct {
-		Data struct {
-			Alerts []struct {
-				Labels, Annotations map[string]string
-				State               string
-				ActiveAt            time.Time
-			}
-		}
-	}
-	if err := json.Unmarshal([]byte(body), &answer); err != nil {
+	var answer firing
+	if err := NewQueryClient(probeTimeout).JSON(ctx, "http://"+at.String()+"/api/v1/alerts", &answer); err != nil {
 		return nil, fmt.Errorf("ask Prometheus for alerts: %w", err)
 	}
+	return answer.alerts(), nil
+}
+
+// firing is an answer of /api/v1/alerts
+// (https://prometheus.io/docs/prometheus/latest/querying/api/#alerts).
+type firing struct {
+	Data struct {
+		Alerts []struct {
+			Labels, Annotations map[string]string
+			State               string
+			ActiveAt            time.Time
+		}
+	}
+}
+
+// alerts are those that fire, the critical ones first.
+func (f firing) alerts() []Alert {
 	var list []Alert
-	for _, a := range answer.Data.Alerts {
+	for _, a := range f.Data.Alerts {
 		if a.State == "firing" {
 			list = append(list, Alert{Name: a.Labels["alertname"], Severity: a.Labels["severity"],
 				Summary: a.Annotations["summary"], Action: a.Annotations["action"], Since: a.ActiveAt})
@@ -76,5 +70,5 @@ func parseAlerts(body string) ([]Alert, error) {
 	slices.SortFunc(list, func(a, b Alert) int {
 		return cmp.Or(cmp.Compare(a.Severity, b.Severity), a.Since.Compare(b.Since), cmp.Compare(a.Name+a.Summary, b.Name+b.Summary))
 	})
-	return list, nil
+	return list
 }

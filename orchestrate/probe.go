@@ -2,12 +2,8 @@ package orchestrate
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
 	"net/netip"
 	"net/url"
 	"os"
@@ -25,18 +21,13 @@ const probeTimeout = 2 * time.Second
 // for sensors in the kernel's list of sockets. Nothing is needed inside the
 // images.
 type prober struct {
-	client *http.Client
+	client *QueryClient
 	proc   string // the proc filesystem, "/proc"
 	remote bool   // the engine is not on this machine
 }
 
 func newProber(info EngineInfo) *prober {
-	// No proxy: every address asked is this machine's own or a container's.
-	return &prober{
-		client: &http.Client{Timeout: probeTimeout, Transport: &http.Transport{DisableKeepAlives: true}},
-		proc:   "/proc",
-		remote: info.Remote,
-	}
+	return &prober{client: NewQueryClient(probeTimeout), proc: "/proc", remote: info.Remote}
 }
 
 // ready returns nil if the service does its work, else why it does not yet.
@@ -137,65 +128,12 @@ func (p *prober) unpublished(ctx context.Context, s Service, c Container, contai
 }
 
 func (p *prober) get(ctx context.Context, at netip.AddrPort, path string) error {
-	body, status, err := p.fetch(ctx, "http://"+at.String()+path)
-	switch {
-	case err != nil:
-		return unwrapURL(err)
-	case status != http.StatusOK:
-		return fmt.Errorf("answers %d %s", status, strings.TrimSpace(firstLine(body)))
-	}
-	return nil
+	_, err := p.client.Get(ctx, "http://"+at.String()+path)
+	return err
 }
 
 // scraped asks Prometheus whether its last scrape of a target went well.
 func (p *prober) scraped(ctx context.Context, at netip.AddrPort, target string) (bool, error) {
-	query := url.Values{"query": {"min(up{" + target + "})"}}
-	body, _, err := p.fetch(ctx, "http://"+at.String()+"/api/v1/query?"+query.Encode())
-	if err != nil {
-		return false, err
-	}
-	var answer struct {
-		Data struct {
-			Result []struct{ Value [2]any }
-		}
-	}
-	if err := json.Unmarshal([]byte(body), &answer); err != nil {
-		return false, err
-	}
-	return len(answer.Data.Result) == 1 && answer.Data.Result[0].Value[1] == "1", nil
-}
-
-func (p *prober) fetch(ctx context.Context, target string) (body string, status int, err error) {
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
-	if err != nil {
-		return "", 0, err
-	}
-	resp, err := p.client.Do(req)
-	if err != nil {
-		return "", 0, err
-	}
-	defer resp.Body.Close()
-	content, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	return string(content), resp.StatusCode, err
-}
-
-// unwrapURL drops the method and address that net/http puts before a cause:
-// the service is named already.
-func unwrapURL(err error) error {
-	var u *url.Error
-	if errors.As(err, &u) {
-		err = u.Err
-	}
-	var op *net.OpError
-	if errors.As(err, &op) {
-		return fmt.Errorf("%s %s: %w", op.Op, op.Addr, op.Err)
-	}
-	return err
-}
-
-func firstLine(s string) string {
-	line, _, _ := strings.Cut(s, "\n")
-	return line
+	list, err := p.client.Instant(ctx, "http://"+at.String()+"/api/v1/query", url.Values{"query": {"min(up{" + target + "})"}})
+	return err == nil && len(list) == 1 && list[0].Value == 1, err
 }
