@@ -1,22 +1,23 @@
 package drops
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
-	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+
+	"github.com/zeekdemo/zeekdemo/orchestrate"
 )
 
 // Services are the base URLs by which the stack's services are asked, such as
@@ -45,14 +46,13 @@ const patience = 1500 * time.Millisecond
 
 // asker asks the services for their numbers.
 type asker struct {
-	client *http.Client
+	client *orchestrate.QueryClient
 	mu     sync.Mutex     // of failed: answers come while others are asked
 	failed map[string]int // of URLs: how many more pictures not to ask again
 }
 
 func newAsker() *asker {
-	// No proxy: every address is this machine's own or a container's.
-	return &asker{client: &http.Client{Timeout: patience, Transport: &http.Transport{MaxIdleConnsPerHost: 2}}, failed: map[string]int{}}
+	return &asker{client: orchestrate.NewQueryClient(patience), failed: map[string]int{}}
 }
 
 // metric is one sample: a name with its labels, and a number.
@@ -177,147 +177,84 @@ func (a *asker) metrics(ctx context.Context, base, prometheus, selector string, 
 	return answer{metrics: list, stale: true}
 }
 
-func (a *asker) get(ctx context.Context, target string) (io.ReadCloser, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
-	if err != nil {
-		cancel()
-		return nil, err
-	}
-	resp, err := a.client.Do(req) //nolint:bodyclose // the caller closes it, as a body that ends its context too
-	if err != nil {
-		cancel()
-		var u *url.Error
-		if errors.As(err, &u) {
-			err = fmt.Errorf("ask %s: %w", req.URL.Host, u.Err)
-		}
-		return nil, err
-	}
-	b := body{resp.Body, cancel}
-	if resp.StatusCode != http.StatusOK {
-		text, _ := io.ReadAll(io.LimitReader(resp.Body, 200))
-		return nil, errors.Join(fmt.Errorf("%s answers %s: %s", req.URL.Host, resp.Status, strings.TrimSpace(string(text))), b.Close())
-	}
-	return b, nil
-}
-
-// body ends its request's context when it is closed.
-type body struct {
-	io.ReadCloser
-	cancel context.CancelFunc
-}
-
-func (b body) Close() error {
-	defer b.cancel()
-	return b.ReadCloser.Close()
-}
-
 // scrape reads the named metrics from a page in Prometheus' text format.
 func (a *asker) scrape(ctx context.Context, target string, names []string) ([]metric, error) {
-	b, err := a.get(ctx, target)
+	page, err := a.client.Get(ctx, target)
 	if err != nil {
-		return nil, err
+		return nil, asked(target, err)
 	}
-	defer b.Close()
-	return parseMetrics(b, names)
+	list, err := parseMetrics(page, names)
+	if err != nil {
+		return nil, asked(target, err)
+	}
+	return list, nil
 }
 
-// parseMetrics reads the text format, version 0.0.4, as far as named metrics are
-// concerned; a counter may have "_total" after its name, and loses it.
-func parseMetrics(r io.Reader, names []string) (list []metric, err error) {
-	lines := bufio.NewScanner(r)
-	lines.Buffer(make([]byte, 64<<10), 1<<20)
-	for lines.Scan() {
-		raw := lines.Bytes()
-		end := bytes.IndexAny(raw, "{ ")
-		if end <= 0 || raw[0] == '#' {
-			continue
-		}
-		name := wantedMetric(raw[:end], names)
+// asked names the service whose answer was none.
+func asked(target string, err error) error {
+	host := target
+	if u, parseErr := url.Parse(target); parseErr == nil {
+		host = u.Host
+	}
+	return fmt.Errorf("ask %s: %w", host, err)
+}
+
+// parseMetrics reads a page in the text format, version 0.0.4, as far as named
+// metrics of one number are concerned; a counter may have "_total" after its
+// name, and loses it.
+func parseMetrics(page []byte, names []string) (list []metric, err error) {
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(bytes.NewReader(page))
+	if err != nil {
+		return nil, fmt.Errorf("read its metrics: %w", err)
+	}
+	for _, family := range slices.Sorted(maps.Keys(families)) {
+		name := wantedMetric(family, names)
 		if name == "" {
 			continue
 		}
-		m, line := metric{name: name}, string(raw)
-		rest := line[end:]
-		if rest[0] == '{' {
-			if m.labels, rest, err = parseLabels(rest[1:]); err != nil {
-				return nil, fmt.Errorf("metric %s: %w", name, err)
-			}
+		samples, err := expfmt.ExtractSamples(&expfmt.DecodeOptions{}, families[family])
+		if err != nil {
+			return nil, fmt.Errorf("read its metrics: %w", err)
 		}
-		number, _, _ := strings.Cut(strings.TrimSpace(rest), " ") // a time may follow
-		if m.value, err = strconv.ParseFloat(number, 64); err != nil {
-			return nil, fmt.Errorf("metric %s: %w", name, err)
+		for _, s := range samples {
+			list = append(list, metric{name, labelsOf(s.Metric), float64(s.Value)})
 		}
-		list = append(list, m)
 	}
-	return list, lines.Err()
+	return list, nil
+}
+
+func labelsOf(m model.Metric) map[string]string {
+	labels := make(map[string]string, len(m))
+	for name, value := range m {
+		labels[string(name)] = string(value)
+	}
+	return labels
 }
 
 // wantedMetric returns the name under which a metric is wanted.
-func wantedMetric[text string | []byte](name text, names []string) string {
-	for _, want := range names {
-		if len(name) >= len(want) && string(name[:len(want)]) == want && (len(name) == len(want) || string(name[len(want):]) == "_total") {
-			return want
-		}
+func wantedMetric(name string, names []string) string {
+	if short := strings.TrimSuffix(name, "_total"); slices.Contains(names, short) {
+		return short
+	}
+	if slices.Contains(names, name) {
+		return name
 	}
 	return ""
 }
 
-// parseLabels reads what stands between the braces, and returns what follows.
-func parseLabels(text string) (map[string]string, string, error) {
-	labels := map[string]string{}
-	for {
-		text = strings.TrimLeft(text, ", ")
-		if rest, ok := strings.CutPrefix(text, "}"); ok {
-			return labels, rest, nil
-		}
-		name, rest, ok := strings.Cut(text, "=")
-		if !ok {
-			return nil, "", errors.New("labels without an end")
-		}
-		quoted, err := strconv.QuotedPrefix(rest)
-		if err != nil {
-			return nil, "", fmt.Errorf("label %s: %w", name, err)
-		}
-		if labels[name], err = strconv.Unquote(quoted); err != nil {
-			return nil, "", fmt.Errorf("label %s: %w", name, err)
-		}
-		text = rest[len(quoted):]
-	}
-}
-
-// vector is Prometheus' and Loki's answer to a query at one time.
-type vector struct {
-	Data struct {
-		Result []struct {
-			Metric map[string]string
-			Value  [2]any
-		}
-	}
-}
-
 // query asks Prometheus.
 func (a *asker) query(ctx context.Context, base, query string) ([]metric, error) {
-	return a.vector(ctx, base+"/api/v1/query?"+url.Values{"query": {query}}.Encode())
+	return a.vector(ctx, base+"/api/v1/query", url.Values{"query": {query}})
 }
 
-func (a *asker) vector(ctx context.Context, target string) (list []metric, err error) {
-	b, err := a.get(ctx, target)
+func (a *asker) vector(ctx context.Context, api string, values url.Values) (list []metric, err error) {
+	samples, err := a.client.Instant(ctx, api, values)
 	if err != nil {
-		return nil, err
+		return nil, asked(api, err)
 	}
-	defer b.Close()
-	var v vector
-	if err := json.NewDecoder(b).Decode(&v); err != nil {
-		return nil, fmt.Errorf("read the answer of %s: %w", target, err)
-	}
-	for _, r := range v.Data.Result {
-		text, _ := r.Value[1].(string)
-		m := metric{name: r.Metric["__name__"], labels: r.Metric}
-		if m.value, err = strconv.ParseFloat(text, 64); err != nil {
-			return nil, fmt.Errorf("read the answer of %s: %w", target, err)
-		}
-		list = append(list, m)
+	for _, s := range samples {
+		list = append(list, metric{s.Labels["__name__"], s.Labels, s.Value})
 	}
 	return list, nil
 }
@@ -371,7 +308,7 @@ func (a *asker) window(ctx context.Context, loki, query string, since time.Time)
 	seconds := int64(time.Since(since)/time.Second) + 1
 	values := url.Values{"query": {fmt.Sprintf(query, fmt.Sprintf("[%ds]", seconds))},
 		"time": {strconv.FormatInt(since.Add(time.Duration(seconds)*time.Second).UnixNano(), 10)}}
-	return a.vector(ctx, loki+"/loki/api/v1/query?"+values.Encode())
+	return a.vector(ctx, loki+"/loki/api/v1/query", values)
 }
 
 // services adds the hops behind the kernel.

@@ -195,7 +195,7 @@ func TestLinesThatVanish(t *testing.T) {
 		{0, 100, 90, 2, -1}, {1, 100, 95, 0, -1}, {2, 200, 150, 1, -1}, {3, 200, 195, 0, -1}, {6, 200, 195, 0, 0},
 		{7, 500, 200, 3, 0}, {8, 500, 450, 0, 0}, {9, 500, 450, 0, 0}, {10, 500, 450, 0, 45}, {11, 600, 450, 0, 45}, {12, 600, 550, 0, 45}, {20, 600, 550, 0, 45},
 	} {
-		list, err := parseMetrics(strings.NewReader(fmt.Sprintf(page, look.accepted, look.sent, look.waiting)), collectorNames())
+		list, err := parseMetrics(fmt.Appendf(nil, page, look.accepted, look.sent, look.waiting), collectorNames())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -255,12 +255,12 @@ func TestWindowOfTheLogs(t *testing.T) {
 
 func TestParseMetrics(t *testing.T) {
 	const text = "# HELP a_total x\n# TYPE a_total counter\na_total{l=\"x\\\"},\",m=\"\"} 5 1700000000\na 6\nab 7\nb{} NaN\n"
-	got, err := parseMetrics(strings.NewReader(text), []string{"a", "b"})
-	if err != nil || len(got) != 3 || got[0].labels["l"] != `x"},` || got[0].value != 5 || got[1].value != 6 || got[2].name != "b" {
+	got, err := parseMetrics([]byte(text), []string{"a", "b"})
+	if err != nil || len(got) != 3 || got[0].value != 6 || got[1].labels["l"] != `x"},` || got[1].value != 5 || got[1].name != "a" || got[2].name != "b" {
 		t.Errorf("%+v, %v", got, err)
 	}
 	for _, bad := range []string{"a{l=5} 1\n", "a{l=\"x\n", "a x\n"} {
-		if got, err := parseMetrics(strings.NewReader(bad), []string{"a"}); err == nil {
+		if got, err := parseMetrics([]byte(bad), []string{"a"}); err == nil {
 			t.Errorf("%q: %+v", bad, got)
 		}
 	}
