@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -23,45 +22,29 @@ type Reading struct {
 // Meter shows the readings of a transfer: one live line on a terminal, a plain
 // line every ten seconds elsewhere.
 type Meter struct {
-	w       io.Writer
-	term    Terminal
-	read    func() Reading
-	stop    chan struct{}
-	stopped sync.WaitGroup
-	drawn   bool
+	w     io.Writer
+	term  Terminal
+	beat  *beat
+	drawn bool
 }
 
 // NewMeter starts showing what read returns. Close ends it and clears the live
 // line.
 func NewMeter(w io.Writer, term Terminal, read func() Reading) *Meter {
-	m := &Meter{w: w, term: term, read: read, stop: make(chan struct{})}
-	m.stopped.Go(m.loop)
+	m := &Meter{w: w, term: term}
+	pause := plainInterval
+	if term.Live {
+		pause = 2 * redraw
+	}
+	m.beat = every(pause, func() { m.show(read()) })
 	return m
 }
 
 // Close takes the live line away.
 func (m *Meter) Close() {
-	close(m.stop)
-	m.stopped.Wait()
+	m.beat.end()
 	if m.drawn {
 		fmt.Fprint(m.w, "\r\x1b[K")
-	}
-}
-
-func (m *Meter) loop() {
-	every := plainInterval
-	if m.term.Live {
-		every = 2 * redraw
-	}
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	for {
-		select {
-		case <-m.stop:
-			return
-		case <-tick.C:
-			m.show(m.read())
-		}
 	}
 }
 
@@ -72,10 +55,7 @@ func (m *Meter) show(r Reading) {
 		return
 	}
 	width, _ := m.term.Size()
-	if cells := []rune(line); len(cells) >= width {
-		line = string(cells[:width-1])
-	}
-	fmt.Fprint(m.w, "\r"+line+"\x1b[K")
+	fmt.Fprint(m.w, "\r"+Cut(line, width-1)+"\x1b[K")
 	m.drawn = true
 }
 

@@ -47,44 +47,31 @@ type Progress struct {
 	said    map[string]string          // the last line of each finished step
 	plainly map[string]bool            // every plain line so far
 	drawn   int                        // live lines on the screen
-	stop    chan struct{}
-	stopped sync.WaitGroup
+	beat    *beat                      // none where nothing moves
 }
 
 // NewProgress starts showing on w. Close ends it.
 func NewProgress(w io.Writer, term Terminal) *Progress {
 	p := &Progress{w: w, term: term, steps: map[string]*Step{}, parts: map[string]map[string]Step{},
-		said: map[string]string{}, plainly: map[string]bool{}, stop: make(chan struct{})}
+		said: map[string]string{}, plainly: map[string]bool{}}
 	if term.Live {
-		p.stopped.Go(p.animate)
+		p.beat = every(redraw, p.redraw)
 	}
 	return p
 }
 
 // Close draws the last picture and leaves every line on the screen.
 func (p *Progress) Close() {
-	close(p.stop)
-	p.stopped.Wait()
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.beat.end()
 	if p.term.Live {
-		p.draw()
+		p.redraw()
 	}
 }
 
-func (p *Progress) animate() {
-	tick := time.NewTicker(redraw)
-	defer tick.Stop()
-	for {
-		select {
-		case <-p.stop:
-			return
-		case <-tick.C:
-			p.mu.Lock()
-			p.draw()
-			p.mu.Unlock()
-		}
-	}
+func (p *Progress) redraw() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.draw()
 }
 
 // Update takes the news of one step.
@@ -177,10 +164,7 @@ func (p *Progress) forget(running []string) {
 func (p *Progress) line(s *Step, width int) string {
 	marks := map[StepState]string{StepWorking: "…", StepDone: "✔", StepWarning: "!", StepFailed: "✘"}
 	colors := map[StepState]string{StepWorking: "36", StepDone: "32", StepWarning: "33", StepFailed: "31"}
-	text := s.ID + "  " + s.Text + detail(*s) + p.bar(s)
-	if room := max(width-3, 10); len([]rune(text)) > room {
-		text = string([]rune(text)[:room-1]) + "…"
-	}
+	text := Cut(s.ID+"  "+s.Text+detail(*s)+p.bar(s), max(width-3, 10))
 	if p.term.Color {
 		return "\x1b[" + colors[s.State] + "m" + marks[s.State] + "\x1b[0m " + text
 	}

@@ -12,12 +12,11 @@ import (
 // terminal in place of those before, elsewhere one after the other. Say prints
 // between them.
 type Ticker struct {
-	w       io.Writer
-	term    Terminal
-	mu      sync.Mutex
-	drawn   int // live lines on the screen
-	stop    chan struct{}
-	stopped sync.WaitGroup
+	w     io.Writer
+	term  Terminal
+	mu    sync.Mutex
+	drawn int // live lines on the screen
+	beat  *beat
 }
 
 // tickInterval is the pause between two showings.
@@ -25,15 +24,14 @@ const tickInterval = time.Second
 
 // NewTicker starts to show what lines returns. Close ends it.
 func NewTicker(w io.Writer, term Terminal, lines func() []string) *Ticker {
-	t := &Ticker{w: w, term: term, stop: make(chan struct{})}
-	t.stopped.Go(func() { t.loop(lines) })
+	t := &Ticker{w: w, term: term}
+	t.beat = every(tickInterval, func() { t.show(lines()) })
 	return t
 }
 
 // Close takes the live lines away.
 func (t *Ticker) Close() {
-	close(t.stop)
-	t.stopped.Wait()
+	t.beat.end()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	fmt.Fprint(t.w, t.erase())
@@ -44,19 +42,6 @@ func (t *Ticker) Say(line string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	fmt.Fprint(t.w, t.erase()+line+"\n")
-}
-
-func (t *Ticker) loop(lines func() []string) {
-	tick := time.NewTicker(tickInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-t.stop:
-			return
-		case <-tick.C:
-			t.show(lines())
-		}
-	}
 }
 
 func (t *Ticker) show(lines []string) {
@@ -72,10 +57,7 @@ func (t *Ticker) show(lines []string) {
 	out := t.erase()
 	lines = lines[:min(len(lines), max(1, height-1))]
 	for _, line := range lines {
-		if cells := []rune(line); len(cells) >= width {
-			line = string(cells[:max(width-1, 0)])
-		}
-		out += line + "\n"
+		out += Cut(line, width-1) + "\n"
 	}
 	t.drawn = len(lines)
 	fmt.Fprint(t.w, out)

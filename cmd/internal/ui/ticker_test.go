@@ -52,8 +52,8 @@ func TestATickerShowsPlainLines(t *testing.T) {
 func TestATickerReplacesLinesOnATerminal(t *testing.T) {
 	t.Parallel()
 	term := Terminal{Live: true, Size: func() (int, int) { return 20, 10 }}
-	want := "news\neth0: 1 packet\neth1: a line that i\n\x1b[A\x1b[A\r\x1b[Jmore news\n"
-	if got := tickFor(t, term, "that i\n"); got != want {
+	want := "news\neth0: 1 packet\neth1: a line that …\n\x1b[A\x1b[A\r\x1b[Jmore news\n"
+	if got := tickFor(t, term, "that …\n"); got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }

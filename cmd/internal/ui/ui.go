@@ -12,6 +12,7 @@
 //   - Colour only marks a state that the words say as well, only on a
 //     terminal, and never with NO_COLOR set or TERM=dumb.
 //   - Numbers carry their units, and large ones a separator.
+//   - What does not fit a line of the terminal ends in an ellipsis there.
 package ui
 
 import (
@@ -56,6 +57,13 @@ func Standard(getenv func(string) string) Streams {
 	}}
 }
 
+// Interactive reports whether a person sees standard output and can press keys.
+func (s Streams) Interactive(getenv func(string) string) bool {
+	out, ok := s.Out.(*os.File)
+	in, ok2 := s.In.(*os.File)
+	return ok && ok2 && getenv("TERM") != "dumb" && term.IsTerminal(int(out.Fd())) && term.IsTerminal(int(in.Fd()))
+}
+
 // JSON writes one document, indented for people.
 func JSON(w io.Writer, document any) error {
 	enc := json.NewEncoder(w)
@@ -85,16 +93,16 @@ func Table(w io.Writer, rows [][]string) {
 			if i == len(widths) {
 				widths = append(widths, 0)
 			}
-			widths[i] = max(widths[i], len([]rune(cell)))
+			widths[i] = max(widths[i], Width(cell))
 		}
 	}
 	for _, row := range rows {
 		var line strings.Builder
 		for i, cell := range row {
-			line.WriteString(cell)
 			if i < len(row)-1 {
-				line.WriteString(strings.Repeat(" ", widths[i]-len([]rune(cell))+2))
+				cell = Pad(cell, widths[i]+2)
 			}
+			line.WriteString(cell)
 		}
 		fmt.Fprintln(w, strings.TrimRight(line.String(), " "))
 	}

@@ -96,7 +96,7 @@ func screen(text string) []string {
 func TestLiveProgressKeepsFinishedStepsAboveRunningOnes(t *testing.T) {
 	var out bytes.Buffer
 	p := &Progress{w: &out, term: Terminal{Live: true, Size: func() (int, int) { return 61, 24 }},
-		steps: map[string]*Step{}, parts: map[string]map[string]Step{}, said: map[string]string{}, stop: make(chan struct{})}
+		steps: map[string]*Step{}, parts: map[string]map[string]Step{}, said: map[string]string{}}
 	p.Update(Step{ID: "Image a", Text: "Pulling"})
 	p.Update(Step{ID: "l1", Parent: "Image a", Text: "Downloading", Current: 5_000_000, Total: 20_000_000})
 	p.Update(Step{ID: "Image b", Text: "Pulling"})
