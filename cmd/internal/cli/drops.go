@@ -2,10 +2,8 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -94,23 +92,26 @@ func runDrops(ctx context.Context, app *App, o dropsOptions) error {
 		return err
 	}
 	return app.withEngine(func(e orchestrate.Engine) error {
-		reader, done, err := openDrops(ctx, app, e, o.via)
+		reader, err := drops.Open(ctx, e, o.via)
 		if err != nil {
 			return err
+		}
+		if reader.Away {
+			fmt.Fprintln(app.Err, "The sensors do not run on this machine: their counters are read by a helper container.")
 		}
 		if o.sinceStart {
 			reader.WholeLogs()
 		}
-		ledger := &dropsLedger{reader: reader, sinceStart: o.sinceStart}
+		ledger := &dropsLedger{reader: reader.Reader, sinceStart: o.sinceStart}
 		switch {
-		case o.watch && !o.json && app.interactive():
+		case o.watch && !o.json && app.Interactive(app.Getenv):
 			err = watchScreen(ctx, app, o, ledger)
 		case o.watch:
 			err = watchLines(ctx, app, o, ledger)
 		default:
 			err = dropsOnce(ctx, app, o, ledger)
 		}
-		return errors.Join(err, done())
+		return errors.Join(err, reader.Close())
 	})
 }
 
@@ -225,27 +226,19 @@ func watchLines(ctx context.Context, app *App, o dropsOptions, l *dropsLedger) e
 	return l.result()
 }
 
-func writeInterval(app *App, report drops.Report, asJSON bool) error {
-	if !asJSON {
-		_, err := fmt.Fprintln(app.Out, intervalLine(report))
+// watchScreen shows the hops live until q or Ctrl-C, and leaves the account of
+// the whole time on the terminal.
+func watchScreen(ctx context.Context, app *App, o dropsOptions, l *dropsLedger) error {
+	if err := l.begin(ctx); err != nil {
 		return err
 	}
-	line, err := json.Marshal(report)
-	if err == nil {
-		_, err = fmt.Fprintf(app.Out, "%s\n", line)
+	if err := ui.Watch(ctx, app.In, app.Out, newDropsScreen(o, l, app.Getenv("NO_COLOR") == "")); err != nil {
+		return fmt.Errorf("watch the hops: %w", err)
 	}
-	return err
-}
-
-// intervalLine is, for example:
-//
-//	15:04:05  lost 32 065  32065 packets lost in 2s: ...; cure: zeekdemo replay --direct
-func intervalLine(r drops.Report) string {
-	parts := []string{r.To.Format(time.TimeOnly), string(r.Verdict), r.Sentence}
-	if r.Culprit != nil {
-		parts[2] += "; cure: " + r.Culprit.Cure
+	if l.first != l.last {
+		writeDrops(app.Out, l.whole(), o.all)
 	}
-	return strings.Join(parts, "  ")
+	return l.result()
 }
 
 // pause waits until an interval after the last picture, or returns why it did not.

@@ -6,8 +6,7 @@ import (
 	"testing"
 	"time"
 
-	tea "github.com/charmbracelet/bubbletea"
-
+	"github.com/zeekdemo/zeekdemo/cmd/internal/ui"
 	"github.com/zeekdemo/zeekdemo/orchestrate/drops"
 )
 
@@ -94,32 +93,34 @@ func TestIntervalLine(t *testing.T) {
 // The screen fits every terminal: no line is wider, none too many, and a hop
 // that loses is always on it.
 func TestDropsScreenFits(t *testing.T) {
-	s := &dropsScreen{options: dropsOptions{interval: time.Second}, past: map[string][]moment{}, busy: map[string]bool{}}
+	s := newDropsScreen(dropsOptions{interval: time.Second}, nil, false)
 	for range 200 {
-		s.remember(dropsNews{interval: lossy(), shown: lossy()})
+		if !s.Take(dropsNews{interval: lossy(), shown: lossy()}) {
+			t.Fatal("ends by itself")
+		}
 	}
-	for _, size := range []tea.WindowSizeMsg{{Width: 80, Height: 24}, {Width: 80, Height: 10}, {Width: 60, Height: 16}, {Width: 200, Height: 60}, {Width: 20, Height: 5}} {
-		s.Update(size)
-		lines := strings.Split(s.View(), "\n")
+	for _, size := range []struct{ Width, Height int }{{80, 24}, {80, 10}, {60, 16}, {200, 60}, {20, 5}} {
+		screen := s.Draw(size.Width, size.Height)
+		lines := strings.Split(screen, "\n")
 		if len(lines) > size.Height {
 			t.Errorf("%dx%d: %d lines", size.Width, size.Height, len(lines))
 		}
 		for _, line := range lines {
-			if n := len([]rune(line)); n > size.Width {
+			if n := ui.Width(line); n > size.Width {
 				t.Errorf("%dx%d: a line of %d cells: %q", size.Width, size.Height, n, line)
 			}
 		}
-		if size.Height >= 10 && !strings.Contains(s.View(), "docker-proxy 127.0.0.1:4789 ") {
-			t.Errorf("%dx%d:\n%s", size.Width, size.Height, s.View())
+		if size.Height >= 10 && !strings.Contains(screen, "docker-proxy 127.0.0.1:4789 ") {
+			t.Errorf("%dx%d:\n%s", size.Width, size.Height, screen)
 		}
-		if size.Width >= 60 && size.Height >= 16 && !strings.Contains(s.View(), " LOST HER") {
-			t.Errorf("%dx%d: no verdict\n%s", size.Width, size.Height, s.View())
+		if size.Width >= 60 && size.Height >= 16 && !strings.Contains(screen, " LOST HER") {
+			t.Errorf("%dx%d: no verdict\n%s", size.Width, size.Height, screen)
 		}
-		if size.Width >= 80 && size.Height >= 24 && (!strings.Contains(s.View(), " LOST HERE FIRST") || !strings.Contains(s.View(), "cure: zeekdemo replay --direct")) {
-			t.Errorf("%dx%d:\n%s", size.Width, size.Height, s.View())
+		if size.Width >= 80 && size.Height >= 24 && (!strings.Contains(screen, " LOST HERE FIRST") || !strings.Contains(screen, "cure: zeekdemo replay --direct")) {
+			t.Errorf("%dx%d:\n%s", size.Width, size.Height, screen)
 		}
-		if size.Width == 80 && size.Height == 10 && !strings.Contains(s.View(), "more hops without a loss") {
-			t.Errorf("%dx%d:\n%s", size.Width, size.Height, s.View())
+		if size.Width == 80 && size.Height == 10 && !strings.Contains(screen, "more hops without a loss") {
+			t.Errorf("%dx%d:\n%s", size.Width, size.Height, screen)
 		}
 	}
 	if got := s.past["docker-proxy/zeek"]; len(got) != moments || !got[0].lost || got[0].in != 30302 {
@@ -128,25 +129,11 @@ func TestDropsScreenFits(t *testing.T) {
 }
 
 func TestDropsScreenEnds(t *testing.T) {
-	s := &dropsScreen{options: dropsOptions{count: 2}, past: map[string][]moment{}, busy: map[string]bool{}, ledger: &dropsLedger{last: &drops.Picture{}}}
-	quits := func(msg tea.Msg) bool {
-		_, cmd := s.Update(msg)
-		if cmd == nil {
-			return false
-		}
-		_, quit := cmd().(tea.QuitMsg)
-		return quit
+	s := newDropsScreen(dropsOptions{count: 2}, nil, false)
+	if !s.Take(dropsNews{}) {
+		t.Error("ends before --count intervals")
 	}
-	for _, key := range []tea.KeyMsg{{Type: tea.KeyRunes, Runes: []rune("q")}, {Type: tea.KeyCtrlC}, {Type: tea.KeyEsc}} {
-		if !quits(key) {
-			t.Errorf("%s does not quit", key)
-		}
-	}
-	if quits(tea.KeyMsg{Type: tea.KeyRunes, Runes: []rune("x")}) {
-		t.Error("x quits")
-	}
-	s.intervals = 1
-	if !quits(dropsNews{}) {
+	if s.Take(dropsNews{}) {
 		t.Error("goes on after --count intervals")
 	}
 }
