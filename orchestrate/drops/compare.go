@@ -17,8 +17,8 @@ const (
 	VerdictHeld      Verdict = "held up"   // log lines wait, for the next hop does not take them
 	VerdictSuspect   Verdict = "suspect"   // something died here, but other traffic is counted too
 	VerdictUnknown   Verdict = "not known" // what would tell cannot be read
-	VerdictReordered Verdict = "reordered" // nothing was lost, and yet bytes are missed
-	VerdictMissed    Verdict = "missed"    // bytes are missed, of packets that may have been lost before
+	VerdictReordered Verdict = "reordered" // nothing was lost, and yet bytes are missed of packets that passed a relay
+	VerdictMissed    Verdict = "missed"    // bytes are missed: packets were lost before, or never sent, or overtaken
 )
 
 // Report is the difference of two pictures, judged.
@@ -47,8 +47,8 @@ type Culprit struct {
 	Name   string `json:"name"`
 	Lost   uint64 `json:"lost"`
 	Held   uint64 `json:"held,omitempty"` // log lines, each time they were refused
-	Reason string `json:"reason"`         // why this usually happens here
-	Cure   string `json:"cure"`           // the command that mends it
+	Reason string `json:"reason"`         // why, as far as it was seen
+	Cure   string `json:"cure"`           // the command that mends it; empty if none is known
 }
 
 // HopReport is what became of packets at one hop.
@@ -73,7 +73,7 @@ type HopReport struct {
 	// CaptureLoss is that of [Missed], since the sensor started.
 	CaptureLoss *float64 `json:"capture_loss_percent,omitempty"`
 
-	facts Facts
+	facts, was Facts // now, and in the picture before
 }
 
 // Delta is one number and how it grew.
@@ -141,6 +141,9 @@ func difference(before, after *State) HopReport {
 		Unknown: slices.Clone(after.Unknown), Notes: slices.Clone(after.Notes), Counters: []Delta{}, Lag: after.Facts.LagSecond, CaptureLoss: after.Facts.CaptureLoss, facts: after.Facts}
 	if after.Lines {
 		h.Unit = "lines"
+	}
+	if before != nil {
+		h.was = before.Facts
 	}
 	anew := before != nil && before.Identity != after.Identity && len(after.Values) > 0 && before.Identity != ""
 	if anew {
@@ -344,38 +347,50 @@ func (r *Report) queueDeaths() {
 		if h.Hop != HopDevice && h.Hop != HopLoopback {
 			continue
 		}
-		rx := h.counter(rxDropped)
-		if rx == nil {
-			continue
-		}
-		moved := min(rx.Grown, left)
+		moved := r.moveDeaths(h, left)
 		left -= moved
 		if !h.Wide {
 			ours += moved
 		}
-		rest := rx.inner - min(rx.inner, moved)
-		if veth := r.hop(HopVeth, h.Sensor); h.Hop == HopDevice && veth != nil {
-			if tx := veth.counter(txDropped); tx != nil {
-				there := tx.inner - min(tx.inner, rx.outer)
-				veth.less(tx.Grown - there)
-			}
-		}
-		h.less(rx.Grown - rest)
-		if moved > 0 {
-			h.note("%d died in the queue of a processor: see softnet", moved)
+	}
+	if dropped != nil && soft.Lost != nil {
+		soft.takeDeaths(dropped, ours, left)
+	}
+}
+
+// moveDeaths takes off a receiving device, and off the other end of its link,
+// what of at most left deaths in the processors' queues it counts too, and
+// returns how many these are.
+func (r *Report) moveDeaths(h *HopReport, left uint64) (moved uint64) {
+	rx := h.counter(rxDropped)
+	if rx == nil {
+		return 0
+	}
+	moved = min(rx.Grown, left)
+	rest := rx.inner - min(rx.inner, moved)
+	if veth := r.hop(HopVeth, h.Sensor); h.Hop == HopDevice && veth != nil {
+		if tx := veth.counter(txDropped); tx != nil {
+			there := tx.inner - min(tx.inner, rx.outer)
+			veth.less(tx.Grown - there)
 		}
 	}
-	if dropped == nil || soft.Lost == nil {
-		return
+	h.less(rx.Grown - rest)
+	if moved > 0 {
+		h.note("%d died in the queue of a processor: see softnet", moved)
 	}
-	soft.Lost, soft.Wide = &ours, false
-	if left > 0 {
-		soft.note("%d more were dropped that did not come by a device on this way", left)
+	return moved
+}
+
+// takeDeaths leaves softnet what died on our way, and notes the others.
+func (h *HopReport) takeDeaths(dropped *Delta, ours, others uint64) {
+	h.Lost, h.Wide = &ours, false
+	if others > 0 {
+		h.note("%d more were dropped that did not come by a device on this way", others)
 	}
 	for cpu, n := range dropped.CPUs {
-		soft.note("CPU %d dropped %d", cpu, n)
+		h.note("CPU %d dropped %d", cpu, n)
 	}
-	slices.Sort(soft.Notes)
+	slices.Sort(h.Notes)
 }
 
 // less takes something off what was lost.

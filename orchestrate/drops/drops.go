@@ -1,7 +1,7 @@
 // Package drops keeps the books on packets: it reads every counter that grows
 // when a packet dies on the way from the sender to Zeek's log, takes
-// differences, and says whether anything was lost, where, why that usually
-// happens there, and what cures it.
+// differences, and says whether anything was lost, where, why as far as that was
+// seen, and what cures it.
 //
 // There are two books. The first follows the way hop by hop:
 //

@@ -14,20 +14,24 @@ import (
 
 // Names of values that arithmetic refers to.
 const (
-	rxDropped    = "rx_dropped"
-	txDropped    = "tx_dropped"
-	inErrors     = "UdpInErrors"
-	inErrors6    = "Udp6InErrors"
-	inDatagrams  = "UdpInDatagrams"
-	inDatagrams6 = "Udp6InDatagrams"
-	noPorts      = "UdpNoPorts"
-	noPorts6     = "Udp6NoPorts"
-	softDropped  = "dropped"
-	flowLimited  = "flow_limit_count"
-	queueDrops   = "qdisc drops"
-	socketDrops  = "drops" // of a socket: its address comes before
-	reasmFails   = "IpReasmFails"
-	reasmFails6  = "Ip6ReasmFails"
+	rxDropped     = "rx_dropped"
+	txDropped     = "tx_dropped"
+	inErrors      = "UdpInErrors"
+	inErrors6     = "Udp6InErrors"
+	inDatagrams   = "UdpInDatagrams"
+	inDatagrams6  = "Udp6InDatagrams"
+	noPorts       = "UdpNoPorts"
+	noPorts6      = "Udp6NoPorts"
+	softDropped   = "dropped"
+	flowLimited   = "flow_limit_count"
+	queueDrops    = "qdisc drops"
+	socketDrops   = "drops" // of a socket: its address comes before
+	reasmFails    = "IpReasmFails"
+	reasmFails6   = "Ip6ReasmFails"
+	reasmTimeout  = "IpReasmTimeout"
+	reasmTimeout6 = "Ip6ReasmTimeout"
+	conntrackDrop = "conntrack drop" // of a sensor's namespace
+	unresolved    = "unresolved_discards"
 )
 
 // add appends the counters that are there; the others are named as not known.
@@ -74,7 +78,7 @@ func (r *Reader) shared(_ context.Context, host *sight, queues map[string]Queuei
 		udp.add(RoleIn, host.snmp, inDatagrams, inDatagrams6)
 		udp.receive(host.snmp)
 		udp.add(RoleLost, host.snmp, "IpInHdrErrors", "IpInDiscards", reasmFails, reasmFails6)
-		udp.add(RoleSign, host.snmp, "IpInAddrErrors", "Ip6InDiscards", "IpReasmReqds", "IpReasmTimeout")
+		udp.add(RoleSign, host.snmp, "IpInAddrErrors", "Ip6InDiscards", "IpReasmReqds", reasmTimeout)
 	}
 	lo := State{Hop: HopLoopback, Name: "lo"}
 	lo.device("lo", host, queues, queuesErr, false)
@@ -94,12 +98,12 @@ func (r *Reader) shared(_ context.Context, host *sight, queues map[string]Queuei
 func (s *State) neighbours(host *sight) {
 	f, ok := host.files[fileARP]
 	n, err := procfs.PerCPU(f.Text)
-	v, has := n["unresolved_discards"]
+	v, has := n[unresolved]
 	switch {
 	case !ok || f.Err != nil || err != nil:
 		s.unknown(fileARP, errors.Join(f.Err, err))
 	case has:
-		s.Values = append(s.Values, Value{Name: "unresolved_discards", Role: RoleLost, N: v, bits: 32})
+		s.Values = append(s.Values, Value{Name: unresolved, Role: RoleLost, N: v, bits: 32})
 	}
 }
 
@@ -185,7 +189,7 @@ func number(f File) int {
 // it, else those of receiving; and what its queueing discipline dropped, which
 // the device does not count.
 func (s *State) device(name string, in *sight, queues map[string]Queueing, queuesErr error, sends bool) {
-	s.Facts.Device = name
+	s.Facts.Device, s.Facts.MTU = name, number(in.files[fileMTU(name)])
 	d, ok := in.devices[name]
 	if !ok {
 		err := in.errs[fileDevices]
@@ -282,6 +286,9 @@ func (r *Reader) steering(host *sight, in []*sight) []string {
 // fileRPS is the mask of a device's first queue.
 func fileRPS(device string) string { return "/sys/class/net/" + device + "/queues/rx-0/rps_cpus" }
 
+// fileMTU is the length of the longest packet that a device passes on.
+func fileMTU(device string) string { return "/sys/class/net/" + device + "/mtu" }
+
 // proxy is the socket at a sensor's published port, which docker-proxy holds, or
 // what stands in for it.
 func (r *Reader) proxy(ctx context.Context, s SensorAt, host *sight) State {
@@ -346,27 +353,10 @@ func (r *Reader) sensor(ctx context.Context, s SensorAt, host, in *sight, queues
 		veth.unknown("which device it is", l.whyNot)
 	}
 	if in == nil {
-		why := s.Missing
-		if why == nil {
-			why = errors.New("its network namespace cannot be seen from here")
-		}
-		states := []State{veth}
-		for _, hop := range []Hop{HopDevice, HopIP, HopUDP, HopSocket} {
-			st := State{Hop: hop, Sensor: s.Name, Name: fmt.Sprintf("%s of %s", hop, s.Name)}
-			st.unknown("counters", why)
-			states = append(states, st)
-		}
-		return states
+		return append([]State{veth}, unseen(s)...)
 	}
 	own := func(hop Hop, name string) State {
 		return State{Hop: hop, Sensor: s.Name, Name: name + " of " + s.Name, Identity: l.identity, Facts: Facts{Since: s.Started}}
-	}
-	device := own(HopDevice, l.inside)
-	if l.inside == "" {
-		device.Name = "device of " + s.Name
-		device.unknown("counters", errors.New("it has no device on the monitoring network"))
-	} else {
-		device.device(l.inside, in, nil, nil, false)
 	}
 	ip, udp := own(HopIP, "IP"), own(HopUDP, "UDP")
 	if ip.protocols(in) {
@@ -377,7 +367,35 @@ func (r *Reader) sensor(ctx context.Context, s SensorAt, host, in *sight, queues
 		udp.receive(in.snmp)
 		udp.add(RoleSign, in.snmp, "UdpSndbufErrors")
 	}
-	return []State{veth, device, ip, udp, r.receiver(ctx, own(HopSocket, "socket"), s, in)}
+	return []State{veth, l.innerEnd(own(HopDevice, "device"), in), ip, udp, r.receiver(ctx, own(HopSocket, "socket"), s, in)}
+}
+
+// unseen are the hops in the namespace of a sensor into which nobody sees.
+func unseen(s SensorAt) (states []State) {
+	why := s.Missing
+	if why == nil {
+		why = errors.New("its network namespace cannot be seen from here")
+	}
+	for _, hop := range []Hop{HopDevice, HopIP, HopUDP, HopSocket} {
+		st := State{Hop: hop, Sensor: s.Name, Name: fmt.Sprintf("%s of %s", hop, s.Name)}
+		st.unknown("counters", why)
+		states = append(states, st)
+	}
+	return states
+}
+
+// innerEnd is the sensor's end of its link.
+func (l link) innerEnd(st State, in *sight) State {
+	if l.inside == "" {
+		st.unknown("counters", errors.New("it has no device on the monitoring network"))
+		return st
+	}
+	st.Name = l.inside + " of " + st.Sensor
+	st.device(l.inside, in, nil, nil, false)
+	if !l.proven {
+		st.Facts.MTU = 0 // it may be that of another device with this name
+	}
+	return st
 }
 
 // internet adds what IP counts in a sensor's namespace. In the counts of
@@ -386,11 +404,11 @@ func (r *Reader) sensor(ctx context.Context, s SensorAt, host, in *sight, queues
 func (s *State) internet(in *sight) {
 	s.add(RoleIn, in.snmp, "IpExtInNoECTPkts", "IpExtInECT0Pkts", "IpExtInECT1Pkts", "IpExtInCEPkts", "Ip6InNoECTPkts")
 	s.add(RoleLost, in.snmp, "IpInHdrErrors", "IpInAddrErrors", "IpInDiscards", reasmFails, reasmFails6, "Ip6InHdrErrors", "IpExtInTruncatedPkts", "IpExtInNoRoutes")
-	s.add(RolePart, in.snmp, "IpReasmTimeout", "Ip6ReasmTimeout", "IpExtInCsumErrors")
+	s.add(RolePart, in.snmp, reasmTimeout, reasmTimeout6, "IpExtInCsumErrors")
 	s.add(RoleSign, in.snmp, "IpReasmReqds", "IpReasmOKs", "Ip6InDiscards", "Ip6InAddrErrors")
 	if n, err := procfs.PerCPU(in.files[fileConntrack].Text); err == nil {
 		if v, ok := n["drop"]; ok {
-			s.Values = append(s.Values, Value{Name: "conntrack drop", Role: RoleLost, N: v, bits: 32})
+			s.Values = append(s.Values, Value{Name: conntrackDrop, Role: RoleLost, N: v, bits: 32})
 		}
 	}
 }

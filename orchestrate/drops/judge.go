@@ -52,16 +52,45 @@ func (m *Missed) odd(h *HopReport) {
 	}
 }
 
-// explained reports whether the missed bytes may come from packets that were
-// lost before the interval, as far as is known: not if none was lost since the
-// sensors started, nor since the first look if their connections began later.
-func (r *Report) explained(b Picture) bool {
-	if r.LostBefore == 0 || r.Missed.Fresh == 0 || r.Missed.Fresh < r.Missed.Connections || b.first == nil {
-		return r.LostBefore > 0
+// gap is what is known about packets whose bytes Zeek missed.
+type gap struct {
+	earlier bool // they may have been lost before the interval
+	relayed bool // they may have passed a UDP socket of the host
+	known   bool // whether they have
+}
+
+// gap looks back to the first picture: lines are written when connections end,
+// long after their packets came.
+func (r *Report) gap(b Picture) gap {
+	since := r
+	if b.first != nil {
+		begun := *b.first
+		begun.first = nil
+		whole := Compare(begun, Picture{At: b.At, States: b.States})
+		since = &whole
 	}
-	begun := *b.first
-	begun.first = nil
-	return Compare(begun, Picture{At: b.At, States: b.States}).Lost > 0
+	var g gap
+	if b.first == nil || r.Missed.Fresh >= r.Missed.Connections {
+		g.relayed, g.known = since.relayed(r.missing()...)
+	}
+	switch {
+	case r.LostBefore == 0: // none since the sensors started
+	case b.first == nil || r.Missed.Fresh < r.Missed.Connections:
+		g.earlier = true // some connections began before the first picture
+	default:
+		g.earlier = since.Lost > 0
+	}
+	return g
+}
+
+// missing are the sensors that missed bytes.
+func (r *Report) missing() (sensors []string) {
+	for _, h := range r.Hops {
+		if h.Verdict == VerdictMissed {
+			sensors = append(sensors, h.Sensor)
+		}
+	}
+	return sensors
 }
 
 func (h *HopReport) verdict() Verdict {
@@ -103,6 +132,7 @@ type evidence struct {
 	held                    *HopReport // the hop where lines wait
 	suspects, unknown, anew []string
 	traffic                 bool // something came for a sensor
+	gap                     gap
 }
 
 // evidence gathers it, and finds the culprit.
@@ -111,7 +141,7 @@ func (r *Report) evidence() (e evidence) {
 		h := &r.Hops[i]
 		switch {
 		case h.Verdict == VerdictLost && r.Culprit == nil:
-			reason, cure := advice(r, h)
+			reason, cure := r.advise(h)
 			r.Culprit = &Culprit{Hop: h.Hop, Sensor: h.Sensor, Name: h.Name, Lost: *h.Lost, Reason: reason, Cure: cure}
 		case h.Verdict == VerdictHeld:
 			e.held = h
@@ -133,27 +163,34 @@ func (r *Report) evidence() (e evidence) {
 // judge finds the culprit and the verdict of the whole.
 func (r *Report) judge(b Picture) {
 	e := r.evidence()
+	if r.misses() {
+		e.gap = r.gap(b)
+	}
 	if h := e.held; h != nil && r.Culprit == nil {
-		reason, cure := adviseHeld(h)
+		c := clues{r, h}
+		reason, cure := first(heldAdvices(), c).say(c)
 		r.Culprit = &Culprit{Hop: h.Hop, Name: h.Name, Held: h.Held, Reason: reason, Cure: cure}
 	}
-	r.Verdict = r.weigh(e, b)
-	parts := []string{r.sentence(e.unknown)}
+	r.Verdict = r.weigh(e)
+	parts := []string{r.sentence(e)}
 	if len(e.suspects) > 0 {
 		parts = append(parts, "on the whole machine, ours or not: "+strings.Join(e.suspects, ", "))
 	}
 	r.Sentence = strings.Join(append(parts, e.anew...), "; ")
 }
 
-// weigh is the verdict of the whole.
-func (r *Report) weigh(e evidence, b Picture) Verdict {
-	missed := r.Missed != nil && r.Missed.Connections > 0
+// misses reports whether Zeek missed bytes, as far as is known.
+func (r *Report) misses() bool { return r.Missed != nil && r.Missed.Connections > 0 }
+
+// weigh is the verdict of the whole. Only what passed a relay is said to have
+// come in another order: elsewhere a gap is more likely the capture's own.
+func (r *Report) weigh(e evidence) Verdict {
 	switch {
 	case r.Lost > 0 || r.LostLines > 0:
 		return VerdictLost
-	case missed && len(e.unknown) == 0 && !r.explained(b):
+	case r.misses() && len(e.unknown) == 0 && !e.gap.earlier && e.gap.relayed:
 		return VerdictReordered
-	case missed:
+	case r.misses():
 		return VerdictMissed
 	case e.held != nil:
 		return VerdictHeld
@@ -170,41 +207,63 @@ func (r *Report) weigh(e evidence, b Picture) Verdict {
 // decisive hops are those without which nobody can say that nothing was lost.
 func decisive(h Hop) bool { return h == HopDevice || h == HopIP || h == HopUDP || h == HopSocket }
 
-// sentence is the verdict in words.
-func (r *Report) sentence(unknown []string) string {
-	during := fmt.Sprintf("in %s", time.Duration(r.Seconds*float64(time.Second)).Round(100*time.Millisecond))
+// during is the time that is reported, in words.
+func (r *Report) during() string {
 	if r.SinceStart {
-		during = "since the sensors started"
+		return "since the sensors started"
 	}
+	return fmt.Sprintf("in %s", time.Duration(r.Seconds*float64(time.Second)).Round(100*time.Millisecond))
+}
+
+// sentence is the verdict in words.
+func (r *Report) sentence(e evidence) string {
 	switch r.Verdict {
 	case VerdictLost:
-		what := count(r.Lost, "packet")
-		if r.LostLines > 0 {
-			what = strings.TrimPrefix(strings.TrimPrefix(what+" and ", "0 packets and "), " ") + count(r.LostLines, "log line")
-		}
-		return fmt.Sprintf("%s lost %s: the first hop that loses is %s (%d)", what, during, r.Culprit.Name, r.Culprit.Lost)
+		return r.lostSentence()
 	case VerdictReordered:
 		return fmt.Sprintf("nothing was lost, neither %s nor in the time of these connections, and yet %s %s: so packets came in another order than they were sent, unless the capture itself has gaps",
-			during, missing(r.Missed), byteCount(r.Missed.Bytes))
+			r.during(), missing(r.Missed), byteCount(r.Missed.Bytes))
 	case VerdictMissed:
-		why := "whether something was lost cannot be told: not known: " + strings.Join(unknown, ", ")
-		if r.LostBefore > 0 {
-			why = fmt.Sprintf("nothing was lost in that time, but %s before, which may have been theirs", count(r.LostBefore, "packet"))
-		}
-		return fmt.Sprintf("%s %s that were logged %s; %s", missing(r.Missed), byteCount(r.Missed.Bytes), during, why)
+		return fmt.Sprintf("%s %s that were logged %s; %s", missing(r.Missed), byteCount(r.Missed.Bytes), r.during(), r.gapSentence(e))
 	case VerdictHeld:
-		if r.Culprit.Held == 0 {
-			return fmt.Sprintf("nothing was lost %s, but log lines wait at the %s: it delivered none", during, r.Culprit.Name)
-		}
-		return fmt.Sprintf("nothing was lost %s, but log lines do not arrive: the %s refused %s and will be offered them again", during, r.Culprit.Name, count(r.Culprit.Held, "line"))
+		return r.heldSentence()
 	case VerdictUnknown:
-		return fmt.Sprintf("no loss was seen %s, but not all was: not known: %s", during, strings.Join(unknown, ", "))
+		return fmt.Sprintf("no loss was seen %s, but not all was: not known: %s", r.during(), strings.Join(e.unknown, ", "))
 	case VerdictSuspect:
-		return fmt.Sprintf("nothing was lost %s where only the sensors' packets go", during)
+		return fmt.Sprintf("nothing was lost %s where only the sensors' packets go", r.during())
 	case VerdictIdle:
-		return "no packet came " + during
+		return "no packet came " + r.during()
 	}
-	return "nothing was lost " + during
+	return "nothing was lost " + r.during()
+}
+
+func (r *Report) lostSentence() string {
+	what := count(r.Lost, "packet")
+	if r.LostLines > 0 {
+		what = strings.TrimPrefix(strings.TrimPrefix(what+" and ", "0 packets and "), " ") + count(r.LostLines, "log line")
+	}
+	return fmt.Sprintf("%s lost %s: the first hop that loses is %s (%d)", what, r.during(), r.Culprit.Name, r.Culprit.Lost)
+}
+
+// gapSentence says what is known of why bytes are missed.
+func (r *Report) gapSentence(e evidence) string {
+	const either = "the capture itself has gaps, or packets came in another order"
+	switch {
+	case len(e.unknown) > 0:
+		return "whether something was lost cannot be told: not known: " + strings.Join(e.unknown, ", ")
+	case e.gap.earlier:
+		return fmt.Sprintf("nothing was lost in that time, but %s before, which may have been theirs", count(r.LostBefore, "packet"))
+	case e.gap.known:
+		return "nothing was lost, neither in that time nor in that of these connections, and docker-proxy or another relay here took fewer than half as many packets as came to the sensor: " + either + " (`zeekdemo verify FILE` tells)"
+	}
+	return "nothing was lost in that time: " + either + "; which of these is not known (`zeekdemo verify FILE` tells)"
+}
+
+func (r *Report) heldSentence() string {
+	if r.Culprit.Held == 0 {
+		return fmt.Sprintf("nothing was lost %s, but log lines wait at the %s: it delivered none", r.during(), r.Culprit.Name)
+	}
+	return fmt.Sprintf("nothing was lost %s, but log lines do not arrive: the %s refused %s and will be offered them again", r.during(), r.Culprit.Name, count(r.Culprit.Held, "line"))
 }
 
 func missing(m *Missed) string {

@@ -192,6 +192,7 @@ type Facts struct {
 	Backlog   int      // net.core.netdev_max_backlog, packets
 	RPS       []string // devices by which packets come, with their rps_cpus
 	Device    string   // the device's name
+	MTU       int      // of the device, bytes; 0 if not known
 	Queueing  string   // its queueing discipline
 	At        string   // where packets are received, ADDRESS:PORT
 	LagSecond float64  // Zeek's packet lag

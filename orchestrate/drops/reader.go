@@ -42,6 +42,7 @@ type link struct {
 	identity string // for which it was found: PID and start of its process
 	inside   string // its own device; empty if not known
 	outside  string // the device at the other end
+	proven   bool   // inside itself says so: what its /sys shows is the sensor's
 	whyNot   error  // why outside is not known
 }
 
@@ -180,29 +181,30 @@ func (r *Reader) topology(ctx context.Context) {
 			l.identity = r.identity(ctx, s)
 			routes := r.files.Read(ctx, s.PID, fileRoute)[fileRoute].Text
 			l.inside = procfs.OnLink(procfs.Routes(routes), s.Address)
-			l.outside, l.whyNot = r.otherEnd(ctx, s.PID, l.inside, byIndex)
+			l.outside, l.proven, l.whyNot = r.otherEnd(ctx, s.PID, l.inside, byIndex)
 		}
 		r.links[s.Name] = l
 	}
 }
 
-// otherEnd finds the host's end of a sensor's device.
-func (r *Reader) otherEnd(ctx context.Context, pid int, device string, byIndex map[string]string) (string, error) {
+// otherEnd finds the host's end of a sensor's device, proven by the device or
+// as the only one that it can be.
+func (r *Reader) otherEnd(ctx context.Context, pid int, device string, byIndex map[string]string) (name string, proven bool, err error) {
 	if device == "" {
-		return "", errors.New("the sensor has no device on the monitoring network")
+		return "", false, errors.New("the sensor has no device on the monitoring network")
 	}
 	file := "/sys/class/net/" + device + "/iflink"
 	f := r.files.Read(ctx, pid, file)[file]
 	name, ok := byIndex[strings.TrimSpace(f.Text)]
 	switch {
 	case ok:
-		return name, nil
+		return name, true, nil
 	case len(r.ports) == 1:
-		return r.ports[0], nil
+		return r.ports[0], false, nil
 	case f.Err != nil:
-		return "", f.Err
+		return "", false, f.Err
 	}
-	return "", errors.New("no port of the bridge leads to the sensor")
+	return "", false, errors.New("no port of the bridge leads to the sensor")
 }
 
 // kernel reads everything that the kernel counts.
@@ -215,13 +217,13 @@ func (r *Reader) kernel(ctx context.Context) Picture {
 			sensors[i] = r.look(ctx, s.PID)
 		}
 	}
-	host.more(r.files.Read(ctx, 0, fileSoftnet, fileUDP, fileUDP6, fileConntrack, fileARP, fileBacklog, fileTracked, fileTrackMax, fileRPS("lo")))
+	host.more(r.files.Read(ctx, 0, fileSoftnet, fileUDP, fileUDP6, fileConntrack, fileARP, fileBacklog, fileTracked, fileTrackMax, fileRPS("lo"), fileMTU(r.path.Bridge)))
 	queues, queuesErr := r.queues()
 	states := r.shared(ctx, host, queues, queuesErr)
 	for i, s := range r.path.Sensors {
 		states = append(states, r.proxy(ctx, s, host))
 		if sensors[i] != nil {
-			sensors[i].more(r.files.Read(ctx, s.PID, fileUDP, fileUDP6, fileConntrack, fileRPS(r.links[s.Name].inside)))
+			sensors[i].more(r.files.Read(ctx, s.PID, fileUDP, fileUDP6, fileConntrack, fileRPS(r.links[s.Name].inside), fileMTU(r.links[s.Name].inside)))
 		}
 		states = append(states, r.sensor(ctx, s, host, sensors[i], queues, queuesErr)...)
 	}

@@ -54,6 +54,7 @@ func machine(cpus, devices, sockets int) tree {
 		"/proc/70/net/udp": listens("00000000", 17), "/proc/70/net/udp6": "", "/proc/70/net/route": "eth0\t000012AC\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0\n",
 		"/proc/70/net/stat/nf_conntrack":         stat,
 		"/sys/class/net/lo/queues/rx-0/rps_cpus": "ff\n", "/proc/70/root/sys/class/net/eth0/queues/rx-0/rps_cpus": "00\n",
+		"/proc/70/root/sys/class/net/eth0/mtu": "1500\n", "/sys/class/net/br-zeekmon0/mtu": "9000\n",
 		"/proc/70/root/sys/class/net/eth0/iflink": "9\n", "/sys/class/net/vethab/ifindex": "9\n", "/sys/class/net/veth00000/ifindex": "11\n",
 		"/sys/class/net/br-zeekmon0/brif/vethab/port_no": "0x1\n", "/sys/class/net/br-zeekmon0/brif/veth00000/port_no": "0x2\n",
 	}
@@ -136,6 +137,9 @@ func TestReadsAMachine(t *testing.T) {
 	if veth.Name != "vethab" || !proxy.Facts.Stopped || proxy.Facts.Process != "docker-proxy (PID 80)" {
 		t.Errorf("%s; %+v", veth.Name, proxy.Facts)
 	}
+	if bridge, device := find(p, HopBridge), find(p, HopDevice); bridge.Facts.MTU != 9000 || device.Facts.MTU != 1500 {
+		t.Errorf("MTU: %+v, %+v", bridge.Facts, device.Facts)
+	}
 	if soft.Name != "softnet (2 CPUs)" || soft.Facts.Backlog != 1000 || !slices.Equal(soft.Facts.RPS, []string{"lo ff", "eth0 of zeek 00"}) {
 		t.Errorf("%s; %+v", soft.Name, soft.Facts)
 	}
@@ -175,6 +179,20 @@ func TestReadsWhatThereIs(t *testing.T) {
 		if !slices.Contains(st.Unknown, Unknown{tt.what, tt.why}) || len(st.Values) != tt.values {
 			t.Errorf("%s: %d values, not known: %+v", tt.name, len(st.Values), st.Unknown)
 		}
+	}
+}
+
+// Without root a process's /sys may show the devices of another namespace: an MTU
+// is only believed of a device that names the host's end of its link.
+func TestTheMTUOfAnotherDevice(t *testing.T) {
+	files := machine(2, 0, 1).without("/sys/class/net/veth00000/ifindex", "/sys/class/net/br-zeekmon0/brif/veth00000/port_no")
+	files["/proc/70/root/sys/class/net/eth0/iflink"] = "4711\n"
+	p, err := somewhere(files.write(t)).Read(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if veth, device := find(p, HopVeth), find(p, HopDevice); veth.Name != "vethab" || device.Facts.Device != "eth0" || device.Facts.MTU != 0 {
+		t.Errorf("%s: %+v", veth.Name, device.Facts)
 	}
 }
 

@@ -143,8 +143,8 @@ func zeekNames() []string {
 }
 
 func collectorNames() []string {
-	return []string{"otelcol_receiver_accepted_log_records", "otelcol_receiver_refused_log_records", "otelcol_receiver_failed_log_records",
-		collectorSent, "otelcol_exporter_send_failed_log_records", "otelcol_exporter_enqueue_failed_log_records",
+	return []string{"otelcol_receiver_accepted_log_records", receiverRefused, "otelcol_receiver_failed_log_records",
+		collectorSent, "otelcol_exporter_send_failed_log_records", enqueueFailed,
 		"otelcol_exporter_queue_size", "otelcol_exporter_queue_capacity"}
 }
 
@@ -412,8 +412,8 @@ func collectorState(a answer) State {
 	s.sum(RoleIn, a, "otelcol_receiver_accepted_log_records")
 	s.sum(RoleLost, a, "otelcol_exporter_send_failed_log_records")
 	s.sum(RoleSign, a, collectorSent)
-	s.sum(RoleHeld, a, "otelcol_exporter_enqueue_failed_log_records")
-	s.sum(RoleHeld, a, "otelcol_receiver_refused_log_records")
+	s.sum(RoleHeld, a, enqueueFailed)
+	s.sum(RoleHeld, a, receiverRefused)
 	s.sum(RoleHeld, a, "otelcol_receiver_failed_log_records")
 	if size := a.gauge("otelcol_exporter_queue_capacity"); size > 0 {
 		s.Queues = append(s.Queues, Queue{Used: int64(a.gauge("otelcol_exporter_queue_size")), Size: int64(size), Unit: "batches", Exact: true})

@@ -32,7 +32,7 @@ func newDrops(app *App) *cobra.Command {
 		Short: "Show where packets die between the sender and Zeek's log",
 		Long: `Read every counter on the way from the sender to Zeek's log twice, and show the
 difference: how many packets came to each hop, how many died there, which hop is
-the first that loses, why that usually happens, and what cures it.
+the first that loses, and, as far as that was seen, why, and what cures it.
 
 Counters are read on the engine's machine: directly where that is this one (as
 root all of them, else those that anybody may read), otherwise by a helper
@@ -51,8 +51,8 @@ lost, for it may be somebody else's.
 
 The exit code is 3 if anything was lost, with --watch in any interval; without a
 terminal Ctrl-C ends a watch with 130. Log lines that only wait are not lost, and
-bytes that Zeek misses though nothing was lost, because packets came in another
-order, are reported as that.`,
+bytes that Zeek misses though nothing was lost are reported as that: the capture
+has gaps, or packets came in another order.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runDrops(cmd.Context(), app, o) },
 	}

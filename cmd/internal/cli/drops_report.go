@@ -36,19 +36,24 @@ func writeDrops(w io.Writer, r drops.Report, all bool) {
 	}
 }
 
-// verdictLines are the verdict, its reason and its cure.
+// verdictLines are the verdict, its reason and its cure, as far as these are
+// known.
 func verdictLines(r drops.Report) []string {
 	lines := []string{r.Sentence}
-	if r.Culprit != nil {
-		lines = append(lines, "why:  "+r.Culprit.Reason, "cure: "+r.Culprit.Cure)
+	reason, cure := r.Why()
+	if reason != "" {
+		lines = append(lines, "why:  "+reason)
 	}
-	if r.Verdict == drops.VerdictReordered {
-		lines = append(lines, "why:  docker-proxy and several CPUs at once may let one packet overtake another",
-			"cure: zeekdemo replay --direct   (`zeekdemo verify FILE` tells whether the capture itself has gaps)")
+	if cure != "" {
+		lines = append(lines, "cure: "+cure)
 	}
 	for i := range r.Hops {
-		if reason, cure := r.Hops[i].Hint(); reason != "" {
-			lines = append(lines, fmt.Sprintf("%s: %s (%s)", r.Hops[i].Name, reason, cure))
+		reason, cure := r.Hint(&r.Hops[i])
+		if cure != "" {
+			reason += " (" + cure + ")"
+		}
+		if reason != "" {
+			lines = append(lines, r.Hops[i].Name+": "+reason)
 		}
 	}
 	return lines
@@ -216,7 +221,7 @@ func writeInterval(app *App, report drops.Report, asJSON bool) error {
 //	15:04:05  lost 32 065  32065 packets lost in 2s: ...; cure: zeekdemo replay --direct
 func intervalLine(r drops.Report) string {
 	parts := []string{r.To.Format(time.TimeOnly), string(r.Verdict), r.Sentence}
-	if r.Culprit != nil {
+	if r.Culprit != nil && r.Culprit.Cure != "" {
 		parts[2] += "; cure: " + r.Culprit.Cure
 	}
 	return strings.Join(parts, "  ")

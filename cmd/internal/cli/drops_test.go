@@ -31,6 +31,7 @@ func lossy() drops.Report {
 			hop(drops.HopSocket, "zeek", "socket of zeek", 28539, 0, drops.VerdictClean),
 			{Hop: drops.HopLogs, Sensor: "zeek", Name: "logs of zeek", Unit: "lines", Verdict: drops.VerdictMissed, Counters: []drops.Delta{{Grown: 12}}},
 		}}
+	r.Hops[0].Counters = []drops.Delta{{Name: "UdpSndbufErrors", Role: drops.RoleLost, Grown: 3}}
 	r.Hops[7].Queues = []drops.Queue{{Used: 12000, Size: 425984, Unit: "bytes", Exact: true}}
 	r.Hops[7].Notes = []string{"drops wrapped at 32 bits"}
 	return r
@@ -54,7 +55,7 @@ not known: conntrack of the host nf_conntrack: this kernel does not have it
 32065 packets lost in 2s: the first hop that loses is docker-proxy 127.0.0.1:4789 (32065)
 why:  it copies one packet at a time
 cure: zeekdemo replay --direct
-sender (UDP of the host): a sender's socket buffer or device queue was full:  (zeekdemo tune-host)
+sender (UDP of the host): a sender's socket buffer or device queue was full: UdpSndbufErrors (3) (zeekdemo tune-host)
 `
 	if got := out.String(); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
