@@ -67,6 +67,26 @@ func TestAlertsSayWhatToDo(t *testing.T) {
 	}
 }
 
+// A text is the same whenever its alert fires, so what mends it is said under the
+// condition that its cause is there: the expression does not prove it.
+func TestAlertsClaimNoCause(t *testing.T) {
+	remedies := []string{"`zeekdemo up`", "`zeekdemo tune-host", "`zeekdemo replay", "`docker unpause"}
+	causes := []string{"docker-proxy", "backlog", "Loki refused", "Zeek's own"}
+	for _, r := range loadRules(t) {
+		action, summary := r.Annotations["action"], r.Annotations["summary"]
+		for _, remedy := range remedies {
+			if before, _, there := strings.Cut(action, remedy); there && !strings.Contains(strings.ToLower(before), "if ") {
+				t.Errorf("%s: %s without an \"if\": %s", r.Alert, remedy, action)
+			}
+		}
+		for _, cause := range causes {
+			if strings.Contains(summary, cause) && !strings.Contains(summary, "usually") {
+				t.Errorf("%s: %s is no fact: %s", r.Alert, cause, summary)
+			}
+		}
+	}
+}
+
 // The rules' unit tests, in the promtool that comes with Prometheus.
 func TestRules(t *testing.T) {
 	t.Parallel()
