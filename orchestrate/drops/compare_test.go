@@ -197,6 +197,7 @@ func TestReordering(t *testing.T) {
 		{"but seen from the beginning, by docker-proxy", way(proxied(0, 0), none), way(proxied(100, 0), none), way(proxied(100, 0), logs(3, 14713, 3)), VerdictReordered, order, ""},
 		{"or past it", way(direct(0, 0), none), way(direct(100, 0), none), way(direct(100, 0), logs(3, 14713, 3)), VerdictMissed, "fewer than half", ""},
 		{"and not seen from the beginning", way(proxied(50, 0), none), way(proxied(100, 0), none), way(proxied(100, 0), logs(3, 14713, 2)), VerdictMissed, "which of these is not known", ""},
+		{"a line that came between two questions", way(proxied(0, 0), none), way(proxied(100, 0), logs(2, 14713, 3)), way(proxied(100, 0), logs(3, 14713, 3)), VerdictReordered, order, ""},
 		{"UDP of the host unseen", nil, way(proxied(100, 0), none)[1:], way(proxied(200, 0), logs(3, 14713, 0))[1:], VerdictMissed, "which of these is not known", ""},
 		{"lost meanwhile", nil, way(proxied(100, 0), none), way(proxied(100, 8), logs(3, 14713, 0)), VerdictLost, "8 packets lost in 1s", "--lossless require"},
 		{"lost before", nil, way(proxied(100, 8), none), way(proxied(200, 8), logs(1, 10, 0)), VerdictMissed, "1 connection misses 10 bytes that were logged in 1s; nothing was lost in that time, but 8 packets before", ""},

@@ -480,15 +480,19 @@ func TestProxyIsStopped(t *testing.T) {
 	if n := waiting(t, c); n != 50 {
 		t.Fatalf("%d of 50 came through", n)
 	}
-	if r := Compare(before, s.look(t)); r.Lost != 0 || r.hop(HopProxy, "zeek").Verdict == VerdictUnknown {
+	r := Compare(before, s.look(t))
+	if r.Lost != 0 || r.hop(HopProxy, "zeek").Verdict == VerdictUnknown {
 		t.Fatal(describe(r))
+	}
+	if yes, known := r.relayed("zeek"); !yes || !known {
+		t.Errorf("that they passed a relay: %t, known %t\n%s", yes, known, describe(r))
 	}
 	if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
 	before = s.look(t)
 	send(t, relay, 3000, 1000)
-	r := Compare(before, s.look(t))
+	r = Compare(before, s.look(t))
 	if err := cmd.Process.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}

@@ -62,26 +62,30 @@ type gap struct {
 // gap looks back to the first picture: lines are written when connections end,
 // long after their packets came.
 func (r *Report) gap(b Picture) gap {
-	since := r
+	since, fresh := r, b.first == nil
 	if b.first != nil {
 		begun := *b.first
 		begun.first = nil
 		whole := Compare(begun, Picture{At: b.At, States: b.States})
-		since = &whole
+		since, fresh = &whole, r.Missed.fresh() || whole.Missed.fresh()
 	}
 	var g gap
-	if b.first == nil || r.Missed.Fresh >= r.Missed.Connections {
+	if fresh {
 		g.relayed, g.known = since.relayed(r.missing()...)
 	}
 	switch {
 	case r.LostBefore == 0: // none since the sensors started
-	case b.first == nil || r.Missed.Fresh < r.Missed.Connections:
-		g.earlier = true // some connections began before the first picture
+	case b.first == nil || !fresh:
+		g.earlier = true
 	default:
 		g.earlier = since.Lost > 0
 	}
 	return g
 }
+
+// fresh reports whether all these connections began after the first picture. A
+// line that came between two questions counts as fresh first.
+func (m *Missed) fresh() bool { return m != nil && m.Fresh >= m.Connections }
 
 // missing are the sensors that missed bytes.
 func (r *Report) missing() (sensors []string) {
