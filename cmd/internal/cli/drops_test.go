@@ -91,6 +91,26 @@ func TestIntervalLine(t *testing.T) {
 	}
 }
 
+// Nobody is blamed, and nothing advised, where no cause was seen.
+func TestNoAdviceWithoutACause(t *testing.T) {
+	r := lossy()
+	r.Culprit.Reason, r.Culprit.Cure = "not known", ""
+	if got := strings.Join(verdictLines(r), "\n"); !strings.Contains(got, "\nwhy:  not known\n") || strings.Contains(got, "cure:") {
+		t.Error(got)
+	}
+	if got := intervalLine(r); strings.Contains(got, "cure") {
+		t.Error(got)
+	}
+	r = drops.Report{Verdict: drops.VerdictMissed, Sentence: "1 connection misses 10 bytes"}
+	if got := verdictLines(r); len(got) != 1 {
+		t.Errorf("%q", got)
+	}
+	r.Verdict = drops.VerdictReordered
+	if got := strings.Join(verdictLines(r), "\n"); strings.Contains(got, "cure:") || !strings.Contains(got, "docker-proxy has none") {
+		t.Error(got)
+	}
+}
+
 // The screen fits every terminal: no line is wider, none too many, and a hop
 // that loses is always on it.
 func TestDropsScreenFits(t *testing.T) {
