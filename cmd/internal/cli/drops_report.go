@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/zeekdemo/zeekdemo/cmd/internal/ui"
+	"github.com/zeekdemo/zeekdemo/cmd/internal/units"
 	"github.com/zeekdemo/zeekdemo/orchestrate/drops"
 )
 
@@ -118,7 +119,7 @@ func unknowns(r drops.Report, all bool) []string {
 func counted(h drops.HopReport, n *uint64) string {
 	switch {
 	case n != nil:
-		return ui.Count(*n)
+		return units.Count(*n)
 	case h.Verdict == drops.VerdictUnknown:
 		return "?"
 	}
@@ -133,7 +134,7 @@ func rate(h drops.HopReport) string {
 	case *perSecond > 0 && *perSecond < 10:
 		return fmt.Sprintf("%.1f", *perSecond)
 	}
-	return ui.Count(uint64(*perSecond))
+	return units.Count(uint64(*perSecond))
 }
 
 // hopVerdict is a hop's verdict in words.
@@ -154,7 +155,7 @@ func hopVerdict(r drops.Report, h drops.HopReport) string {
 	case drops.VerdictSuspect:
 		text = "lost on this machine, ours or not"
 	case drops.VerdictMissed:
-		text = fmt.Sprintf("connections that miss bytes: %s", ui.Count(h.Counters[0].Grown))
+		text = fmt.Sprintf("connections that miss bytes: %s", units.Count(h.Counters[0].Grown))
 	}
 	if q := fullest(h.Queues); q != nil {
 		text += "; queue " + queueText(*q)
@@ -171,7 +172,7 @@ func oddities(h drops.HopReport) (text string) {
 		text += fmt.Sprintf("; %.1f s behind", h.Lag)
 	}
 	if h.Weird > 0 {
-		text += fmt.Sprintf("; weird: %s", ui.Count(h.Weird))
+		text += fmt.Sprintf("; weird: %s", units.Count(h.Weird))
 	}
 	if h.CaptureLoss != nil && *h.CaptureLoss > 0 {
 		text += fmt.Sprintf("; capture loss up to %.2g %%", *h.CaptureLoss)
@@ -190,15 +191,15 @@ func fullest(queues []drops.Queue) (best *drops.Queue) {
 }
 
 func queueText(q drops.Queue) string {
-	text := ui.Count(q.Used) + " " + q.Unit
+	text := units.Count(q.Used) + " " + q.Unit
 	if q.Unit == "bytes" {
-		text = ui.Bytes(q.Used)
+		text = units.Bytes(q.Used)
 	}
 	switch {
 	case q.Size > 0 && q.Unit == "bytes":
-		text += " of " + ui.Bytes(q.Size)
+		text += " of " + units.Bytes(q.Size)
 	case q.Size > 0:
-		text = fmt.Sprintf("%s of %s %s", ui.Count(q.Used), ui.Count(q.Size), q.Unit)
+		text = fmt.Sprintf("%s of %s %s", units.Count(q.Used), units.Count(q.Size), q.Unit)
 	}
 	return text
 }
@@ -300,7 +301,7 @@ func (s *dropsScreen) Draw(width, height int) string {
 		return s.cut(title) + "\n\nReading for the first interval."
 	}
 	r := *s.report
-	title += fmt.Sprintf("   %s   lost so far: %s", r.To.Format(time.TimeOnly), ui.Count(s.lost))
+	title += fmt.Sprintf("   %s   lost so far: %s", r.To.Format(time.TimeOnly), units.Count(s.lost))
 	var foot []string
 	for _, line := range verdictLines(r) {
 		foot = append(foot, ui.Wrap(line, s.width)...)
@@ -394,7 +395,7 @@ func (s *dropsScreen) verdict(r drops.Report, h drops.HopReport) string {
 	case h.Verdict == drops.VerdictMissed:
 		return fmt.Sprintf("%d miss bytes", h.Counters[0].Grown)
 	case q != nil && q.Unit == "bytes" && h.Verdict == drops.VerdictClean:
-		return "ok, " + ui.Bytes(q.Used) + " wait"
+		return "ok, " + units.Bytes(q.Used) + " wait"
 	}
 	h.Queues = nil
 	return hopVerdict(r, h)

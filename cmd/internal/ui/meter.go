@@ -5,6 +5,8 @@ import (
 	"io"
 	"strings"
 	"time"
+
+	"github.com/zeekdemo/zeekdemo/cmd/internal/units"
 )
 
 // plainInterval is the pause between two plain lines of a meter.
@@ -68,8 +70,8 @@ func meterLine(r Reading) string {
 	if r.Total > 0 {
 		percent = fmt.Sprintf("%3d %%  ", min(100, r.Done*100/r.Total))
 	}
-	parts = append(parts, Count(r.Packets)+" packets", Bytes(int64(r.Bytes)),
-		fmt.Sprintf("%s (mean %s)", PacketRate(r.Now), PacketRate(r.Mean)))
+	parts = append(parts, units.Count(r.Packets)+" packets", units.Bytes(int64(r.Bytes)),
+		fmt.Sprintf("%s (mean %s)", units.PacketRate(r.Now), units.PacketRate(r.Mean)))
 	if r.Total > 0 && r.Done > 0 && r.Done < r.Total {
 		left := time.Duration(float64(r.Elapsed) * float64(r.Total-r.Done) / float64(r.Done))
 		parts = append(parts, left.Round(time.Second).String()+" left")

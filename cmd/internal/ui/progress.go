@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/zeekdemo/zeekdemo/cmd/internal/units"
 )
 
 // redraw is the pause between two pictures of the live lines.
@@ -182,5 +184,5 @@ func (p *Progress) bar(s *Step) string {
 	}
 	const cells = 20
 	full := int(min(max(current, 0), total) * cells / total)
-	return fmt.Sprintf("  [%s%s] %s of %s", strings.Repeat("#", full), strings.Repeat(".", cells-full), Bytes(current), Bytes(total))
+	return fmt.Sprintf("  [%s%s] %s of %s", strings.Repeat("#", full), strings.Repeat(".", cells-full), units.Bytes(current), units.Bytes(total))
 }

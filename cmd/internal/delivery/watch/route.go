@@ -31,10 +31,6 @@ type Route struct {
 	places []drops.Place // whose counters go into the ledger
 }
 
-// monitoringBridge is the device of the monitoring network on the engine's
-// machine, as the Compose file names it.
-const monitoringBridge = "br-zeekmon0"
-
 // ToContainer is the way into a container of an engine on this machine: by the
 // port published at proxy, or straight to its address if proxy is not valid. It
 // fails where the container's processes are not this kernel's.
@@ -46,7 +42,7 @@ func ToContainer(c orchestrate.Container, port uint16, proxy netip.AddrPort) (Ro
 		Sensor: sockets.OfProcess(c.PID), Port: port, Proxy: proxy,
 		places: []drops.Place{
 			{Name: AtSensor, Net: fmt.Sprintf("/proc/%d/net", c.PID)},
-			{Name: AtHost, Net: "/proc/self/net", Devices: drops.BridgePorts("/sys", monitoringBridge), Softnet: true},
+			{Name: AtHost, Net: "/proc/self/net", Devices: drops.BridgePorts("/sys", drops.MonitoringBridge), Softnet: true},
 		},
 	}, nil
 }
