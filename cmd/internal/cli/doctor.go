@@ -222,4 +222,3 @@ func installTcpdump() string {
 	}
 	return "install tcpdump"
 }
-

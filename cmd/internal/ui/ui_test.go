@@ -21,7 +21,6 @@ func TestAnErrorIsPrintedOnceWithItsHint(t *testing.T) {
 	}
 }
 
-
 func TestTableAlignsColumns(t *testing.T) {
 	var out bytes.Buffer
 	Table(&out, [][]string{{"SERVICE", "STATE"}, {"zeek", "running"}, {"zeek-geneve", "…"}})
