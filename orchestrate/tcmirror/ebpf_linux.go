@@ -1,50 +1,24 @@
 package tcmirror
 
 import (
+	"errors"
 	"fmt"
-	"os"
-	"runtime"
-	"unsafe"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
 )
 
-// Numbers of include/uapi/linux/bpf.h.
-const (
-	bpfProgLoad = 5
-	bpfSchedCls = 3
-)
-
-// loadTries is how often a program is given to the kernel until that takes it.
-const loadTries = 20
-
 // loadGate gives the program to the kernel. It needs CAP_BPF beside
-// CAP_NET_ADMIN, or root.
-func loadGate(code []ebpf) (*os.File, error) {
-	license := []byte("BSD\x00")
-	// The beginning of union bpf_attr.
-	attr := struct {
-		kind, count      uint32
-		code, license    uint64
-		logLevel, logLen uint32
-		log              uint64
-		version, flags   uint32
-	}{kind: bpfSchedCls, count: uint32(len(code)),
-		code: uint64(uintptr(unsafe.Pointer(&code[0]))), license: uint64(uintptr(unsafe.Pointer(&license[0])))}
-	fd, errno := uintptr(0), unix.EAGAIN
-	// The verifier gives up where a signal is pending (bpf_check in the kernel's
-	// kernel/bpf/verifier.c), and the Go runtime sends some at any time.
-	for try := 0; try < loadTries && errno == unix.EAGAIN; try++ {
-		fd, _, errno = unix.Syscall(unix.SYS_BPF, bpfProgLoad, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+// CAP_NET_ADMIN, or root. Where the verifier refuses it, the error has its words
+// (an [ebpf.VerifierError] with all of them).
+func loadGate(code asm.Instructions) (*ebpf.Program, error) {
+	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SchedCLS, License: "BSD", Instructions: code})
+	if errors.Is(err, unix.EPERM) {
+		return nil, fmt.Errorf("load an eBPF program: %w (CAP_BPF is missing)", unix.EPERM)
 	}
-	runtime.KeepAlive(code)
-	runtime.KeepAlive(license)
-	if errno == unix.EPERM {
-		return nil, fmt.Errorf("load an eBPF program: %w (CAP_BPF is missing)", errno)
+	if err != nil {
+		return nil, fmt.Errorf("load an eBPF program: %w", err)
 	}
-	if errno != 0 {
-		return nil, fmt.Errorf("load an eBPF program: %w", errno)
-	}
-	unix.CloseOnExec(int(fd))
-	return os.NewFile(fd, "bpf program"), nil
+	return program, nil
 }

@@ -1,27 +1,19 @@
 package tcmirror
 
-// Numbers of include/uapi/linux/bpf.h and bpf_common.h.
-const (
-	helperTunnelKey = 21 // bpf_skb_set_tunnel_key
-	helperLoad      = 26 // bpf_skb_load_bytes
-	helperSetHash   = 48 // bpf_set_hash
-	skbLength       = 0  // offsets in struct __sk_buff
-	skbIngress      = 36
-	skbMergedSize   = 176 // gso_size, 0 if nothing was merged
-	tunnelKeyShort  = 8   // struct bpf_tunnel_key up to the IPv4 address
+import (
+	"encoding/binary"
+	"slices"
 
-	ebpfMovImm, ebpfMovReg   = 0xb7, 0xbf
-	ebpfAddImm, ebpfAddReg   = 0x07, 0x0f
-	ebpfXor32, ebpfMul32     = 0xac, 0x24
-	ebpfOr32, ebpfMov32      = 0x44, 0xbc
-	ebpfShiftRight32         = 0x74
-	ebpfAnd, ebpfShiftLeft   = 0x57, 0x67
-	ebpfLoad4, ebpfLoad2     = 0x61, 0x69
-	ebpfLoad1, ebpfStore8    = 0x71, 0x7a
-	ebpfJump, ebpfEqual      = 0x05, 0x15
-	ebpfNotEqual, ebpfIfBits = 0x55, 0x45
-	ebpfGreaterSigned        = 0x65
-	ebpfCall, ebpfExit       = 0x85, 0x95
+	"github.com/cilium/ebpf/asm"
+)
+
+// Offsets in struct __sk_buff of include/uapi/linux/bpf.h, and the length of
+// struct bpf_tunnel_key up to the IPv4 address.
+const (
+	skbLength      = 0
+	skbIngress     = 36
+	skbMergedSize  = 176 // gso_size, 0 if nothing was merged
+	tunnelKeyShort = 8
 )
 
 // Verdicts of include/uapi/linux/pkt_cls.h.
@@ -30,81 +22,24 @@ const (
 	actShot     = 2  // TC_ACT_SHOT
 )
 
-// ebpf is struct bpf_insn; the registers are the destination, in the low half of
-// the byte on little-endian machines, and the source.
-type ebpf struct {
-	op     uint8
-	regs   uint8
-	offset int16
-	imm    int32
-}
-
-// Registers, by what they hold.
+// Registers, by what they hold. Calls keep all but [asm.R0] to [asm.R5].
 const (
-	rResult, rArg1, rArg2, rArg3, rArg4  = 0, 1, 2, 3, 4
-	rFrame, rOffset, rSum, rTemp, rStack = 6, 7, 8, 9, 10
+	rFrame  = asm.R6
+	rOffset = asm.R7 // in the frame, where its next header begins
+	rSum    = asm.R8
+	rTemp   = asm.R9
 )
 
-// The frame's headers are read to here on the stack.
+// scratch is where on the stack the frame's headers are read to.
 const scratch = -40
 
-// Numbers as a little-endian machine reads them from a frame.
 const (
-	leIPv4, leIPv6 = 0x0008, 0xdd86
-	leVLAN, leQinQ = 0x0081, 0xa888
-	leFragment     = 0xff3f // offset or "more follow"
-	protoTCP       = 6
+	protoTCP, protoSCTP = 6, 132
+	fragmentAny         = 0x3fff // offset or "more follow"
 	// headersOfMerged is more than the headers that each part of a merged frame
 	// gets.
-	headersOfMerged = 14 + 8 + 40 + 60
-	protoSCTP       = 132
+	headersOfMerged = headerEther + tags + 40 + 60
 )
-
-// gateCode collects instructions whose jumps name labels that come later.
-type gateCode struct {
-	code  []ebpf
-	jumps map[int]string
-}
-
-func (g *gateCode) add(op uint8, dst, src uint8, offset int16, imm int32) {
-	g.code = append(g.code, ebpf{op, dst | src<<4, offset, imm})
-}
-
-// jump goes to a label if the register compares so with the number.
-func (g *gateCode) jump(op uint8, dst uint8, imm int32, label string) {
-	g.jumps[len(g.code)] = label
-	g.add(op, dst, 0, 0, imm)
-}
-
-// label is where jumps to it arrive.
-func (g *gateCode) label(name string) {
-	for at, wanted := range g.jumps {
-		if wanted == name {
-			g.code[at].offset = int16(len(g.code) - at - 1)
-			delete(g.jumps, at)
-		}
-	}
-}
-
-// read copies bytes of the frame to the scratch, at rOffset and so many further.
-// What a short frame does not have is zero.
-func (g *gateCode) read(further, length int32) {
-	g.add(ebpfMovReg, rArg1, rFrame, 0, 0)
-	g.add(ebpfMovReg, rArg2, rOffset, 0, 0)
-	g.add(ebpfAddImm, rArg2, 0, 0, further)
-	g.add(ebpfMovReg, rArg3, rStack, 0, 0)
-	g.add(ebpfAddImm, rArg3, 0, 0, scratch)
-	g.add(ebpfMovImm, rArg4, 0, 0, length)
-	g.add(ebpfCall, 0, 0, 0, helperLoad)
-}
-
-// sum adds words of the scratch.
-func (g *gateCode) sum(load uint8, from, count, size int16) {
-	for i := range count {
-		g.add(load, rTemp, rStack, scratch+from+i*size, 0)
-		g.add(ebpfAddReg, rSum, rTemp, 0, 0)
-	}
-}
 
 // gate is the program on a tunnel's way out. It
 //
@@ -122,98 +57,161 @@ func (g *gateCode) sum(load uint8, from, count, size int16) {
 //     nobody reads: a copy that is too long for the way to the sensor would have
 //     the kernel lower the path MTU of the original's own destination
 //     (net/ipv4/ip_tunnel_core.c, skb_tunnel_check_pmtu).
-func gate(from int, limit int32, detour bool) []ebpf {
-	g := &gateCode{jumps: map[int]string{}}
-	g.add(ebpfMovReg, rFrame, rArg1, 0, 0)
-	g.add(ebpfLoad4, rTemp, rArg1, skbIngress, 0)
-	g.jump(ebpfNotEqual, rTemp, int32(from), "drop")
-	g.add(ebpfLoad4, rTemp, rArg1, skbMergedSize, 0)
-	g.jump(ebpfNotEqual, rTemp, 0, "merged")
-	g.add(ebpfLoad4, rTemp, rArg1, skbLength, 0)
-	g.add(ebpfAddImm, rTemp, 0, 0, -headersOfMerged)
-	g.label("merged")
-	g.jump(ebpfGreaterSigned, rTemp, limit-headersOfMerged, "drop")
+func gate(from int, limit int32, detour bool) asm.Instructions {
+	code := admit(from, limit)
 	if detour {
-		g.add(ebpfStore8, rStack, 0, -tunnelKeyShort, 0)
-		g.add(ebpfMovReg, rArg1, rFrame, 0, 0)
-		g.add(ebpfMovReg, rArg2, rStack, 0, 0)
-		g.add(ebpfAddImm, rArg2, 0, 0, -tunnelKeyShort)
-		g.add(ebpfMovImm, rArg3, 0, 0, tunnelKeyShort)
-		g.add(ebpfMovImm, rArg4, 0, 0, 0)
-		g.add(ebpfCall, 0, 0, 0, helperTunnelKey)
+		code = append(code, loseRoute()...)
 	}
-	g.network()
-	g.hash()
-	g.add(ebpfMovReg, rArg1, rFrame, 0, 0)
-	g.add(ebpfMovReg, rArg2, rSum, 0, 0)
-	g.add(ebpfCall, 0, 0, 0, helperSetHash)
-	g.add(ebpfMovImm, rResult, 0, 0, actContinue)
-	g.add(ebpfExit, 0, 0, 0, 0)
-	g.label("drop")
-	g.add(ebpfMovImm, rResult, 0, 0, actShot)
-	g.add(ebpfExit, 0, 0, 0, 0)
-	return g.code
+	return slices.Concat(code, flow(), labelled("end", spread()), asm.Instructions{
+		asm.Mov.Reg(asm.R1, rFrame),
+		asm.Mov.Reg(asm.R2, rSum),
+		asm.FnSetHash.Call(),
+		asm.Mov.Imm(asm.R0, actContinue),
+		asm.Return(),
+		asm.Mov.Imm(asm.R0, actShot).WithSymbol("drop"),
+		asm.Return(),
+	})
 }
 
-// network sums what tells the flow: addresses, protocol and ports; of frames that
-// are not IP the Ethernet addresses.
-func (g *gateCode) network() {
-	g.add(ebpfMovImm, rSum, 0, 0, 0)
-	g.add(ebpfMovImm, rOffset, 0, 0, 12)
-	for range 3 { // behind up to two tags
-		g.read(0, 2)
-		g.add(ebpfAddImm, rOffset, 0, 0, 2)
-		g.add(ebpfLoad2, rTemp, rStack, scratch, 0)
-		g.jump(ebpfEqual, rTemp, leIPv4, "ipv4")
-		g.jump(ebpfEqual, rTemp, leIPv6, "ipv6")
-		g.add(ebpfAddImm, rOffset, 0, 0, 2)
-		g.jump(ebpfEqual, rTemp, leVLAN, "tag")
-		g.jump(ebpfNotEqual, rTemp, leQinQ, "other")
-		g.label("tag")
-	}
-	g.label("other")
-	g.add(ebpfMovImm, rOffset, 0, 0, 0)
-	g.read(0, 12)
-	g.sum(ebpfLoad2, 0, 6, 2)
-	g.jump(ebpfJump, 0, 0, "end")
-	g.label("ipv4")
-	g.read(0, 20)
-	g.sum(ebpfLoad4, 12, 2, 4)
-	g.add(ebpfLoad1, rTemp, rStack, scratch+9, 0)
-	g.add(ebpfAddReg, rSum, rTemp, 0, 0)
-	g.add(ebpfLoad2, rResult, rStack, scratch+6, 0)
-	g.jump(ebpfIfBits, rResult, leFragment, "end")
-	g.add(ebpfLoad1, rResult, rStack, scratch, 0)
-	g.add(ebpfAnd, rResult, 0, 0, 0x0f)
-	g.add(ebpfShiftLeft, rResult, 0, 0, 2)
-	g.add(ebpfAddReg, rOffset, rResult, 0, 0)
-	g.jump(ebpfJump, 0, 0, "ports")
-	g.label("ipv6")
-	g.read(0, 40)
-	g.sum(ebpfLoad4, 8, 8, 4)
-	g.add(ebpfLoad1, rTemp, rStack, scratch+6, 0)
-	g.add(ebpfAddReg, rSum, rTemp, 0, 0)
-	g.add(ebpfAddImm, rOffset, 0, 0, 40)
-	g.label("ports")
-	g.jump(ebpfEqual, rTemp, protoTCP, "have ports")
-	g.jump(ebpfEqual, rTemp, protoUDP, "have ports")
-	g.jump(ebpfNotEqual, rTemp, protoSCTP, "end")
-	g.label("have ports")
-	g.read(0, 4)
-	g.sum(ebpfLoad2, 0, 2, 2)
-	g.label("end")
+// labelled makes the beginning of the code what jumps to the name arrive at.
+func labelled(name string, code asm.Instructions) asm.Instructions {
+	code[0] = code[0].WithSymbol(name)
+	return code
 }
 
-// hash spreads the sum over 32 bits; never zero, which would mean "none".
-func (g *gateCode) hash() {
+// admit drops what has no business in the tunnel, or does not fit.
+func admit(from int, limit int32) asm.Instructions {
+	return asm.Instructions{
+		asm.Mov.Reg(rFrame, asm.R1),
+		asm.LoadMem(rTemp, asm.R1, skbIngress, asm.Word),
+		asm.JNE.Imm(rTemp, int32(from), "drop"),
+		asm.LoadMem(rTemp, asm.R1, skbMergedSize, asm.Word),
+		asm.JNE.Imm(rTemp, 0, "merged"),
+		asm.LoadMem(rTemp, asm.R1, skbLength, asm.Word),
+		asm.Add.Imm(rTemp, -headersOfMerged),
+		asm.JSGT.Imm(rTemp, limit-headersOfMerged, "drop").WithSymbol("merged"),
+	}
+}
+
+// loseRoute puts an empty tunnel key in the place of the route.
+func loseRoute() asm.Instructions {
+	return asm.Instructions{
+		{OpCode: asm.StoreImmOp(asm.DWord), Dst: asm.RFP, Offset: -tunnelKeyShort},
+		asm.Mov.Reg(asm.R1, rFrame),
+		asm.Mov.Reg(asm.R2, asm.RFP),
+		asm.Add.Imm(asm.R2, -tunnelKeyShort),
+		asm.Mov.Imm(asm.R3, tunnelKeyShort),
+		asm.Mov.Imm(asm.R4, 0),
+		asm.FnSkbSetTunnelKey.Call(),
+	}
+}
+
+// flow sums what tells the flow: addresses, protocol and ports; of frames that
+// are not IP the Ethernet addresses. It goes to "end".
+func flow() asm.Instructions {
+	code := asm.Instructions{asm.Mov.Imm(rSum, 0), asm.Mov.Imm(rOffset, 12)}
+	// Behind up to two tags.
+	code = append(code, etherType("second type")...)
+	code = append(code, labelled("second type", etherType("third type"))...)
+	code = append(code, labelled("third type", etherType("other"))...)
+	return slices.Concat(code, labelled("other", ethernet()), labelled("ipv4", ipv4()), labelled("ipv6", ipv6()), labelled("ports", ports()))
+}
+
+// etherType goes to "ipv4" or "ipv6", behind a tag, or to "other".
+func etherType(behindTag string) asm.Instructions {
+	return append(read(2),
+		asm.Add.Imm(rOffset, 2),
+		asm.LoadMem(rTemp, asm.RFP, scratch, asm.Half),
+		asm.JEq.Imm(rTemp, loaded(etherIPv4), "ipv4"),
+		asm.JEq.Imm(rTemp, loaded(etherIPv6), "ipv6"),
+		asm.Add.Imm(rOffset, 2),
+		asm.JEq.Imm(rTemp, loaded(etherVLAN), behindTag),
+		asm.JNE.Imm(rTemp, loaded(etherQinQ), "other"),
+	)
+}
+
+func ethernet() asm.Instructions {
+	return slices.Concat(
+		asm.Instructions{asm.Mov.Imm(rOffset, 0)},
+		read(12),
+		sum(asm.Half, 0, 6),
+		asm.Instructions{asm.Ja.Label("end")},
+	)
+}
+
+// ipv4 leaves the protocol in rTemp, as ipv6 does. Ports are in the first
+// fragment only, so no fragment's count.
+func ipv4() asm.Instructions {
+	return slices.Concat(read(20), sum(asm.Word, 12, 2), asm.Instructions{
+		asm.LoadMem(rTemp, asm.RFP, scratch+9, asm.Byte),
+		asm.Add.Reg(rSum, rTemp),
+		asm.LoadMem(asm.R0, asm.RFP, scratch+6, asm.Half),
+		asm.JSet.Imm(asm.R0, loaded(fragmentAny), "end"),
+		asm.LoadMem(asm.R0, asm.RFP, scratch, asm.Byte),
+		asm.And.Imm(asm.R0, 0x0f),
+		asm.LSh.Imm(asm.R0, 2),
+		asm.Add.Reg(rOffset, asm.R0),
+		asm.Ja.Label("ports"),
+	})
+}
+
+func ipv6() asm.Instructions {
+	return slices.Concat(read(40), sum(asm.Word, 8, 8), asm.Instructions{
+		asm.LoadMem(rTemp, asm.RFP, scratch+6, asm.Byte),
+		asm.Add.Reg(rSum, rTemp),
+		asm.Add.Imm(rOffset, 40),
+	})
+}
+
+// ports are those of the protocols that have them.
+func ports() asm.Instructions {
+	return slices.Concat(asm.Instructions{
+		asm.JEq.Imm(rTemp, protoTCP, "have ports"),
+		asm.JEq.Imm(rTemp, protoUDP, "have ports"),
+		asm.JNE.Imm(rTemp, protoSCTP, "end"),
+	}, labelled("have ports", read(4)), sum(asm.Half, 0, 2))
+}
+
+// read copies bytes of the frame, at rOffset, to the scratch; zeros, if it ends
+// before.
+func read(length int32) asm.Instructions {
+	return asm.Instructions{
+		asm.Mov.Reg(asm.R1, rFrame),
+		asm.Mov.Reg(asm.R2, rOffset),
+		asm.Mov.Reg(asm.R3, asm.RFP),
+		asm.Add.Imm(asm.R3, scratch),
+		asm.Mov.Imm(asm.R4, length),
+		asm.FnSkbLoadBytes.Call(),
+	}
+}
+
+// sum adds words of the scratch.
+func sum(size asm.Size, from, count int16) (code asm.Instructions) {
+	for i := range count {
+		code = append(code,
+			asm.LoadMem(rTemp, asm.RFP, scratch+from+i*int16(size.Sizeof()), size),
+			asm.Add.Reg(rSum, rTemp))
+	}
+	return code
+}
+
+// spread hashes the sum over 32 bits; never zero, which would mean "none".
+func spread() (code asm.Instructions) {
 	for _, step := range []struct {
 		shift  int32
 		factor uint32
 	}{{16, 0x7feb352d}, {15, 0x846ca68b}, {16, 1}} {
-		g.add(ebpfMov32, rTemp, rSum, 0, 0)
-		g.add(ebpfShiftRight32, rTemp, 0, 0, step.shift)
-		g.add(ebpfXor32, rSum, rTemp, 0, 0)
-		g.add(ebpfMul32, rSum, 0, 0, int32(step.factor))
+		code = append(code,
+			asm.Mov.Reg32(rTemp, rSum),
+			asm.RSh.Imm32(rTemp, step.shift),
+			asm.Xor.Reg32(rSum, rTemp),
+			asm.Mul.Imm32(rSum, int32(step.factor)))
 	}
-	g.add(ebpfOr32, rSum, 0, 0, 1)
+	return append(code, asm.Or.Imm32(rSum, 1))
+}
+
+// loaded is what a load makes of a 16-bit number of the frame, which has it in
+// network byte order.
+func loaded(n uint16) int32 {
+	return int32(binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, n)))
 }

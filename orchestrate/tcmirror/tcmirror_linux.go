@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
@@ -63,7 +64,7 @@ type job struct {
 	tunnel  tunnel
 	record  record
 	program []bpf.RawInstruction
-	gate    *os.File // nil: without
+	gate    *ebpf.Program // nil: without
 }
 
 // step is one change of the kernel's objects. Whatever the number of steps that
@@ -78,7 +79,7 @@ func supports(spec Spec) error {
 	if err != nil {
 		return err
 	}
-	defer j.close()
+	defer j.gate.Close()
 	return rehearse(j)
 }
 
@@ -123,12 +124,6 @@ func newJob(spec Spec, f facts) (*job, error) {
 		j.plan.notes = append(j.plan.notes, "all flows go from one source port, so to one worker of the sensor")
 	}
 	return j, nil
-}
-
-func (j *job) close() {
-	if j.gate != nil {
-		j.gate.Close()
-	}
 }
 
 // probe asks for the facts.
@@ -265,7 +260,7 @@ func (j *job) tunnelSteps() []step {
 		{"add the tunnel", t.create},
 		{"write its alias", func() error { return t.write(j.record) }},
 		{"keep it quiet", t.quiet},
-		{"guard it", func() error { return t.guard(j.record.index, j.gate) }},
+		{"guard it", func() error { return t.guard(j.gate) }},
 		{"point it to the sensor", func() error { return t.point(j.way.destination(j.spec.Sensor)) }},
 		{"set it up", j.up},
 	}
@@ -348,7 +343,7 @@ func start(ctx context.Context, spec Spec) (Mirror, error) {
 	if err != nil {
 		return Mirror{}, err
 	}
-	defer j.close()
+	defer j.gate.Close()
 	err = run(ctx, j.steps())
 	if err != nil {
 		return Mirror{}, errors.Join(err, stop(Mirror{Device: j.tunnel.name}))

@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 
+	"github.com/cilium/ebpf"
 	"github.com/safchain/ethtool"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -278,7 +279,7 @@ func (t *tunnel) up() error {
 
 // guard puts the gate on its way out, and lets nothing in: the kernel hears on
 // its port, and nobody shall reach this machine by it.
-func (t *tunnel) guard(from int, program *os.File) error {
+func (t *tunnel) guard(program *ebpf.Program) error {
 	if program == nil {
 		return nil
 	}
@@ -286,7 +287,7 @@ func (t *tunnel) guard(from int, program *os.File) error {
 		return denied(missing("clsact (sch_ingress)", fmt.Errorf("add clsact to %s: %w", t.name, err)))
 	}
 	in := tcFilter{link: t.index, parent: parentIn, priority: 1, kind: classifierBPF, handle: 1, decides: true, program: verdict(actShot)}
-	out := tcFilter{link: t.index, parent: parentOut, priority: 1, kind: classifierBPF, handle: 1, decides: true, direct: int(program.Fd())}
+	out := tcFilter{link: t.index, parent: parentOut, priority: 1, kind: classifierBPF, handle: 1, decides: true, direct: program.FD()}
 	for _, f := range []tcFilter{in, out} {
 		if err := f.add(true); err != nil {
 			return denied(fmt.Errorf("add a filter to %s: %w", t.name, err))
