@@ -9,26 +9,6 @@ import (
 	"golang.org/x/net/bpf"
 )
 
-// Parts of instructions, of the kernel's include/uapi/linux/bpf_common.h.
-const (
-	classLD, classLDX, classALU, classJMP, classRET = 0x00, 0x01, 0x04, 0x05, 0x06
-
-	sizeW, sizeH, sizeB                                  = 0x00, 0x08, 0x10
-	modeIMM, modeABS, modeIND, modeMEM, modeLEN, modeMSH = 0x00, 0x20, 0x40, 0x60, 0x80, 0xa0
-
-	aluSub, aluAdd, aluAnd, aluRsh      = 0x10, 0x00, 0x50, 0x70
-	jumpAlways, jumpEQ, jumpGE, jumpSet = 0x00, 0x10, 0x30, 0x40
-	sourceX                             = 0x08
-)
-
-// Offsets of what the kernel knows of a frame beside its bytes, of its
-// include/uapi/linux/filter.h: SKF_AD_OFF is -0x1000.
-const (
-	auxVLANTag     = 0xfffff000 + 44
-	auxVLANPresent = 0xfffff000 + 48
-	auxVLANType    = 0xfffff000 + 60
-)
-
 // Numbers of protocols.
 const (
 	etherIPv4, etherIPv6 = 0x0800, 0x86dd
@@ -64,7 +44,11 @@ func join(receivers []netip.AddrPort, match []bpf.RawInstruction) ([]bpf.RawInst
 	if err != nil {
 		return nil, err
 	}
-	code := append(append(pass, bpf.RawInstruction{Op: classLD | sizeW | modeIMM, K: mark}), match...)
+	code, err := bpf.Assemble(append(pass, bpf.LoadConstant{Val: mark}))
+	if err != nil {
+		return nil, fmt.Errorf("compile the filter for the kernel: %w", err)
+	}
+	code = append(code, match...)
 	if len(code) > maxProgram {
 		return nil, unsupportedf("compile the filter for the kernel: %d instructions, of which it takes %d", len(code), maxProgram)
 	}
@@ -74,7 +58,7 @@ func join(receivers []netip.AddrPort, match []bpf.RawInstruction) ([]bpf.RawInst
 // divert returns the program for other receivers.
 func divert(code []bpf.RawInstruction, receivers []netip.AddrPort) ([]bpf.RawInstruction, error) {
 	for i, ins := range code {
-		if ins.Op == classLD|sizeW|modeIMM && ins.K == mark {
+		if ins.Disassemble() == (bpf.LoadConstant{Val: mark}) {
 			return join(receivers, code[i+1:])
 		}
 	}
@@ -84,7 +68,7 @@ func divert(code []bpf.RawInstruction, receivers []netip.AddrPort) ([]bpf.RawIns
 // matching is the expression for frames with and without a tag beside them.
 func matching(expression []bpf.RawInstruction) ([]bpf.RawInstruction, error) {
 	if len(expression) == 0 {
-		return []bpf.RawInstruction{{Op: classRET, K: everything}}, nil
+		return verdict(everything), nil
 	}
 	plain, err := decode(expression)
 	if err != nil {
@@ -95,38 +79,57 @@ func matching(expression []bpf.RawInstruction) ([]bpf.RawInstruction, error) {
 		return nil, err
 	}
 	ops := []op{
-		{op: classLD | sizeW | modeABS, k: auxVLANPresent},
-		{op: classJMP | jumpEQ, k: 0, yes: 2, no: 2 + len(plain)},
+		{Instruction: bpf.LoadExtension{Num: bpf.ExtVLANTagPresent}},
+		{Instruction: bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0}, yes: 2, no: 2 + len(plain)},
 	}
 	ops = append(ops, moved(plain, 2)...)
-	return assemble(append(ops, moved(tagged, 2+len(plain))...)), nil
+	return bpf.Assemble(layOut(append(ops, moved(tagged, 2+len(plain))...)))
 }
 
 // verdict is a program that always answers the same.
 func verdict(v uint32) []bpf.RawInstruction {
-	return []bpf.RawInstruction{{Op: classRET, K: v}}
+	answer, _ := bpf.RetConstant{Val: v}.Assemble() // never fails
+	return []bpf.RawInstruction{answer}
 }
 
-// op is an instruction whose jumps name instructions by their index.
+// op is an instruction. Where it jumps is told by the indices of instructions.
 type op struct {
-	op      uint16
-	k       uint32
-	yes, no int // for jumps
+	bpf.Instruction
+	yes, no int
 }
 
-func (o op) jumps() bool  { return o.op&7 == classJMP }
-func (o op) always() bool { return o.op == classJMP|jumpAlways }
+func (o op) jumps() bool {
+	switch o.Instruction.(type) {
+	case bpf.Jump, bpf.JumpIf, bpf.JumpIfX:
+		return true
+	}
+	return false
+}
+
+// skipping is the jump that skips so many instructions.
+func (o op) skipping(yes, no int) bpf.Instruction {
+	switch j := o.Instruction.(type) {
+	case bpf.Jump:
+		j.Skip = uint32(yes)
+		return j
+	case bpf.JumpIf:
+		j.SkipTrue, j.SkipFalse = uint8(yes), uint8(no)
+		return j
+	case bpf.JumpIfX:
+		j.SkipTrue, j.SkipFalse = uint8(yes), uint8(no)
+		return j
+	}
+	return o.Instruction
+}
 
 func decode(raw []bpf.RawInstruction) ([]op, error) {
 	ops := make([]op, len(raw))
 	for i, r := range raw {
-		o := op{op: r.Op, k: r.K}
-		switch {
-		case o.always():
-			o.yes = i + 1 + int(int32(r.K))
-			o.no = o.yes
-		case o.jumps():
-			o.yes, o.no = i+1+int(r.Jt), i+1+int(r.Jf)
+		o := decodeOne(r, i+1)
+		// Libpcap leaves what it likes in a field that an instruction does not use.
+		_, unknown := o.Instruction.(bpf.RawInstruction)
+		if back, err := o.Assemble(); unknown || err != nil || back.Op != r.Op {
+			return nil, unsupportedf("compile the filter for the kernel: instruction %#x is not known", r.Op)
 		}
 		if o.jumps() && (o.yes <= i || o.no <= i || max(o.yes, o.no) >= len(raw)) {
 			return nil, unsupportedf("compile the filter for the kernel: it has a jump backwards (protochain)")
@@ -136,21 +139,52 @@ func decode(raw []bpf.RawInstruction) ([]op, error) {
 	return ops, nil
 }
 
+// decodeOne reads an instruction that the one of index next follows. What the
+// library reads as "unless equal" is "if equal" the other way round.
+func decodeOne(raw bpf.RawInstruction, next int) op {
+	o := op{Instruction: raw.Disassemble()}
+	switch j := o.Instruction.(type) {
+	case bpf.Jump:
+		o.yes = next + int(int32(j.Skip))
+		o.no = o.yes
+	case bpf.JumpIf:
+		o.yes, o.no = next+int(j.SkipTrue), next+int(j.SkipFalse)
+		if j.Cond == bpf.JumpNotEqual {
+			j.Cond, o.yes, o.no = bpf.JumpEqual, o.no, o.yes
+			o.Instruction = j
+		}
+	case bpf.JumpIfX:
+		o.yes, o.no = next+int(j.SkipTrue), next+int(j.SkipFalse)
+	}
+	return o
+}
+
 func moved(ops []op, by int) []op {
 	out := make([]op, len(ops))
 	for i, o := range ops {
-		o.yes += by
-		o.no += by
-		out[i] = o
+		out[i] = op{o.Instruction, o.yes + by, o.no + by}
 	}
 	return out
 }
 
-// assemble lays the instructions out. A conditional jump reaches 255
-// instructions; one that has to go further gets two jumps of its own.
-func assemble(ops []op) []bpf.RawInstruction {
-	far := make([]bool, len(ops))
-	at := make([]int, len(ops)+1)
+// layOut has jumps skip instructions. A conditional one skips up to 255; one
+// that has to go further gets two jumps of its own.
+func layOut(ops []op) (code []bpf.Instruction) {
+	far, at := reaches(ops)
+	for i, o := range ops {
+		yes, no := at[o.yes]-at[i]-1, at[o.no]-at[i]-1
+		if far[i] {
+			code = append(code, o.skipping(0, 1), bpf.Jump{Skip: uint32(yes - 1)}, bpf.Jump{Skip: uint32(no - 2)})
+		} else {
+			code = append(code, o.skipping(yes, no))
+		}
+	}
+	return code
+}
+
+// reaches says which jumps go too far, and where each instruction will be.
+func reaches(ops []op) (far []bool, at []int) {
+	far, at = make([]bool, len(ops)), make([]int, len(ops)+1)
 	for again := true; again; {
 		again = false
 		for i := range ops {
@@ -160,31 +194,12 @@ func assemble(ops []op) []bpf.RawInstruction {
 			}
 		}
 		for i, o := range ops {
-			if o.jumps() && !o.always() && !far[i] && max(at[o.yes], at[o.no])-at[i]-1 > 255 {
+			if _, always := o.Instruction.(bpf.Jump); o.jumps() && !always && !far[i] && max(at[o.yes], at[o.no])-at[i]-1 > 255 {
 				far[i], again = true, true
 			}
 		}
 	}
-	var code []bpf.RawInstruction
-	for i, o := range ops {
-		code = append(code, layOut(o, at, i, far[i])...)
-	}
-	return code
-}
-
-func layOut(o op, at []int, i int, far bool) []bpf.RawInstruction {
-	here := at[i] + 1
-	switch {
-	case o.always():
-		return []bpf.RawInstruction{{Op: o.op, K: uint32(at[o.yes] - here)}}
-	case far:
-		return []bpf.RawInstruction{{Op: o.op, K: o.k, Jt: 0, Jf: 1},
-			{Op: classJMP | jumpAlways, K: uint32(at[o.yes] - here - 1)},
-			{Op: classJMP | jumpAlways, K: uint32(at[o.no] - here - 2)}}
-	case o.jumps():
-		return []bpf.RawInstruction{{Op: o.op, K: o.k, Jt: uint8(at[o.yes] - here), Jf: uint8(at[o.no] - here)}}
-	}
-	return []bpf.RawInstruction{{Op: o.op, K: o.k}}
+	return far, at
 }
 
 // assembler collects instructions whose jumps name labels.
@@ -197,16 +212,25 @@ type assembler struct {
 
 const next = "" // the instruction that follows
 
-func (a *assembler) do(code uint16, k uint32) { a.jump(code, k, next, next) }
+func (a *assembler) do(ins ...bpf.Instruction) {
+	for _, i := range ins {
+		a.add(i, next, next)
+	}
+}
 
-func (a *assembler) jump(code uint16, k uint32, yes, no string) {
-	a.ops = append(a.ops, op{op: code, k: k})
+// jump goes to one of two labels, by what the accumulator holds.
+func (a *assembler) jump(cond bpf.JumpTest, val uint32, yes, no string) {
+	a.add(bpf.JumpIf{Cond: cond, Val: val}, yes, no)
+}
+
+func (a *assembler) add(ins bpf.Instruction, yes, no string) {
+	a.ops = append(a.ops, op{Instruction: ins})
 	a.yes, a.no = append(a.yes, yes), append(a.no, no)
 }
 
 func (a *assembler) label(name string) { a.labels[name] = len(a.ops) }
 
-func (a *assembler) assemble() []bpf.RawInstruction {
+func (a *assembler) assemble() []bpf.Instruction {
 	target := func(name string, i int) int {
 		if name == next {
 			return i + 1
@@ -216,42 +240,40 @@ func (a *assembler) assemble() []bpf.RawInstruction {
 	for i := range a.ops {
 		a.ops[i].yes, a.ops[i].no = target(a.yes[i], i), target(a.no[i], i)
 	}
-	return assemble(a.ops)
+	return layOut(a.ops)
 }
 
 // passBy ends with "nothing" for UDP to one of the receivers, and for every
 // fragment of UDP to one of their addresses, and goes on behind its end for
 // everything else. A load behind the end of a frame ends a program as if it did
 // not match, so lengths are looked at first.
-func passBy(receivers []netip.AddrPort) ([]bpf.RawInstruction, error) {
+func passBy(receivers []netip.AddrPort) ([]bpf.Instruction, error) {
 	a := &assembler{labels: map[string]int{}}
-	a.do(classLDX|sizeW|modeIMM, 0)
-	a.do(classLD|sizeH|modeABS, 12)
-	a.jump(classJMP|jumpEQ, etherVLAN, "tag", next)
-	a.jump(classJMP|jumpEQ, etherQinQ, "tag", "network")
+	a.do(bpf.LoadConstant{Dst: bpf.RegX}, bpf.LoadAbsolute{Off: 12, Size: 2})
+	a.jump(bpf.JumpEqual, etherVLAN, "tag", next)
+	a.jump(bpf.JumpEqual, etherQinQ, "tag", "network")
 	a.label("tag")
-	a.do(classLD|sizeW|modeLEN, 0)
-	a.jump(classJMP|jumpGE, 18, next, "end")
-	a.do(classLDX|sizeW|modeIMM, 4)
-	a.do(classLD|sizeH|modeABS, 16)
+	a.do(bpf.LoadExtension{Num: bpf.ExtLen})
+	a.jump(bpf.JumpGreaterOrEqual, 18, next, "end")
+	a.do(bpf.LoadConstant{Dst: bpf.RegX, Val: 4}, bpf.LoadAbsolute{Off: 16, Size: 2})
 	a.label("network")
-	a.jump(classJMP|jumpEQ, etherIPv4, "4", next)
-	a.jump(classJMP|jumpEQ, etherIPv6, "6", "end")
+	a.jump(bpf.JumpEqual, etherIPv4, "4", next)
+	a.jump(bpf.JumpEqual, etherIPv6, "6", "end")
 	a.label("4")
 	a.longEnough(34)
-	a.do(classLD|sizeB|modeIND, 23)
-	a.jump(classJMP|jumpEQ, protoUDP, next, "end")
+	a.do(bpf.LoadIndirect{Off: 23, Size: 1})
+	a.jump(bpf.JumpEqual, protoUDP, next, "end")
 	for i, r := range receivers {
 		if addr := r.Addr().Unmap(); addr.Is4() {
 			a.receiver4(fmt.Sprint("4.", i), addr, r.Port())
 		}
 	}
-	a.jump(classJMP|jumpAlways, 0, "end", "end")
+	a.add(bpf.Jump{}, "end", "end")
 	a.label("6")
 	a.longEnough(54)
-	a.do(classLD|sizeB|modeIND, 20)
-	a.jump(classJMP|jumpEQ, protoUDP, "6 all", next)
-	a.jump(classJMP|jumpEQ, protoFrag6, "6 all", "end")
+	a.do(bpf.LoadIndirect{Off: 20, Size: 1})
+	a.jump(bpf.JumpEqual, protoUDP, "6 all", next)
+	a.jump(bpf.JumpEqual, protoFrag6, "6 all", "end")
 	a.label("6 all")
 	for i, r := range receivers {
 		switch addr := r.Addr().Unmap(); {
@@ -267,38 +289,37 @@ func passBy(receivers []netip.AddrPort) ([]bpf.RawInstruction, error) {
 
 // longEnough goes to the end if the frame has less bytes, its tag not counted.
 func (a *assembler) longEnough(n uint32) {
-	a.do(classLD|sizeW|modeLEN, 0)
-	a.do(classALU|aluSub|sourceX, 0)
-	a.jump(classJMP|jumpGE, n, next, "end")
+	a.do(bpf.LoadExtension{Num: bpf.ExtLen}, bpf.ALUOpX{Op: bpf.ALUOpSub})
+	a.jump(bpf.JumpGreaterOrEqual, n, next, "end")
 }
 
 func (a *assembler) receiver4(name string, addr netip.Addr, port uint16) {
 	b := addr.As4()
-	a.do(classLD|sizeW|modeIND, 30)
-	a.jump(classJMP|jumpEQ, binary.BigEndian.Uint32(b[:]), next, name)
-	a.do(classLD|sizeH|modeIND, 20)
-	a.jump(classJMP|jumpSet, fragmentOffset, name+" hit", next)
-	a.do(classLD|sizeH|modeIND, 36)
-	a.jump(classJMP|jumpEQ, uint32(port), next, name)
+	a.do(bpf.LoadIndirect{Off: 30, Size: 4})
+	a.jump(bpf.JumpEqual, binary.BigEndian.Uint32(b[:]), next, name)
+	a.do(bpf.LoadIndirect{Off: 20, Size: 2})
+	a.jump(bpf.JumpBitsSet, fragmentOffset, name+" hit", next)
+	a.do(bpf.LoadIndirect{Off: 36, Size: 2})
+	a.jump(bpf.JumpEqual, uint32(port), next, name)
 	a.label(name + " hit")
-	a.do(classRET, nothing)
+	a.do(bpf.RetConstant{Val: nothing})
 	a.label(name)
 }
 
 func (a *assembler) receiver6(name string, addr netip.Addr, port uint16) {
 	b := addr.As16()
 	for i := range uint32(4) {
-		a.do(classLD|sizeW|modeIND, 38+4*i)
-		a.jump(classJMP|jumpEQ, binary.BigEndian.Uint32(b[4*i:]), next, name)
+		a.do(bpf.LoadIndirect{Off: 38 + 4*i, Size: 4})
+		a.jump(bpf.JumpEqual, binary.BigEndian.Uint32(b[4*i:]), next, name)
 	}
-	a.do(classLD|sizeB|modeIND, 20)
-	a.jump(classJMP|jumpEQ, protoFrag6, name+" fragment", next)
-	a.do(classLD|sizeH|modeIND, 56)
-	a.jump(classJMP|jumpEQ, uint32(port), name+" hit", name)
+	a.do(bpf.LoadIndirect{Off: 20, Size: 1})
+	a.jump(bpf.JumpEqual, protoFrag6, name+" fragment", next)
+	a.do(bpf.LoadIndirect{Off: 56, Size: 2})
+	a.jump(bpf.JumpEqual, uint32(port), name+" hit", name)
 	a.label(name + " fragment")
-	a.do(classLD|sizeB|modeIND, 54)
-	a.jump(classJMP|jumpEQ, protoUDP, next, name)
+	a.do(bpf.LoadIndirect{Off: 54, Size: 1})
+	a.jump(bpf.JumpEqual, protoUDP, next, name)
 	a.label(name + " hit")
-	a.do(classRET, nothing)
+	a.do(bpf.RetConstant{Val: nothing})
 	a.label(name)
 }

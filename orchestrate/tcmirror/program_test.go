@@ -58,13 +58,14 @@ func runs(tb testing.TB, code []bpf.RawInstruction, frame []byte, kind, tag uint
 	}
 	var filter []bpf.Instruction
 	for _, raw := range code {
-		if raw.Op == classLD|sizeW|modeABS {
+		ins := raw.Disassemble()
+		if load, ok := ins.(bpf.LoadExtension); ok {
 			// The interpreter does not know what is beside a frame.
-			if v, ok := map[uint32]uint32{auxVLANPresent: present, auxVLANTag: uint32(tag), auxVLANType: uint32(kind)}[raw.K]; ok {
-				raw = bpf.RawInstruction{Op: classLD | sizeW | modeIMM, K: v}
+			if v, ok := map[bpf.Extension]uint32{bpf.ExtVLANTagPresent: present, bpf.ExtVLANTag: uint32(tag), bpf.ExtVLANProto: uint32(kind)}[load.Num]; ok {
+				ins = bpf.LoadConstant{Val: v}
 			}
 		}
-		filter = append(filter, raw.Disassemble())
+		filter = append(filter, ins)
 	}
 	vm, err := bpf.NewVM(filter)
 	if err != nil {
@@ -179,6 +180,12 @@ func TestProgramRefuses(t *testing.T) {
 		_, err := program(nil, compile(t, expression))
 		if !errors.Is(err, errors.ErrUnsupported) {
 			t.Errorf("%s: %v", expression, err)
+		}
+	}
+	for name, op := range map[string]uint16{"the length into the index register": 0x81, "half a length": 0x88, "no instruction": 0xff} {
+		_, err := program(nil, []bpf.RawInstruction{{Op: op}, {Op: 0x16}})
+		if !errors.Is(err, errors.ErrUnsupported) || !strings.Contains(err.Error(), "is not known") {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

@@ -18,14 +18,16 @@ func beside(ops []op) ([]op, error) {
 	for i, o := range ops {
 		at[i] = len(out)
 		if !reached[i] {
-			out = append(out, op{op: classRET, k: nothing})
+			out = append(out, op{Instruction: bpf.RetConstant{Val: nothing}})
 			continue
 		}
-		rewritten, err := besideOne(o)
+		rewritten, err := besideOne(o.Instruction)
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, rewritten...)
+		for _, ins := range rewritten {
+			out = append(out, op{Instruction: ins})
+		}
 	}
 	// The last instruction of each rewritten one is the one that jumps.
 	at[len(ops)] = len(out)
@@ -37,9 +39,6 @@ func beside(ops []op) ([]op, error) {
 	}
 	return out, nil
 }
-
-// isEtherType says that the instruction loads the first EtherType.
-func isEtherType(o op) bool { return o.op == classLD|sizeH|modeABS && o.k == 12 }
 
 // reach follows the program for a frame whose EtherType is that of a tag. It
 // jumps forward only, so one pass in order is enough.
@@ -54,19 +53,18 @@ func reach(ops []op) []bool {
 	}
 	arrive(0, unknown)
 	for i, o := range ops {
-		s := state[i]
-		switch {
-		case s == no || o.op&7 == classRET:
-		case o.op == classJMP|jumpEQ && s == tag && o.k != etherVLAN && o.k != etherQinQ:
+		switch s := state[i]; {
+		case s == no || o.ends():
+		case s == tag && o.refutesTag():
 			arrive(o.no, s)
 		case o.jumps():
 			arrive(o.yes, s)
 			arrive(o.no, s)
-		case isEtherType(o):
+		case o.Instruction == bpf.LoadAbsolute{Off: 12, Size: 2}:
 			arrive(i+1, tag)
-		case o.op&7 == classLD || o.op&7 == classALU || o.op == txa:
+		case o.accumulates():
 			arrive(i+1, unknown)
-		default: // loads of the index register and stores leave the accumulator
+		default:
 			arrive(i+1, s)
 		}
 	}
@@ -77,59 +75,79 @@ func reach(ops []op) []bool {
 	return reached
 }
 
-// txa copies the index register to the accumulator.
-const txa = 0x87
+func (o op) ends() bool {
+	switch o.Instruction.(type) {
+	case bpf.RetA, bpf.RetConstant:
+		return true
+	}
+	return false
+}
+
+// refutesTag says that the instruction asks whether an EtherType is another than
+// that of a tag.
+func (o op) refutesTag() bool {
+	j, ok := o.Instruction.(bpf.JumpIf)
+	return ok && j.Cond == bpf.JumpEqual && j.Val != etherVLAN && j.Val != etherQinQ
+}
+
+// accumulates says that the instruction, which is no jump, changes the
+// accumulator.
+func (o op) accumulates() bool {
+	switch i := o.Instruction.(type) {
+	case bpf.LoadConstant:
+		return i.Dst == bpf.RegA
+	case bpf.LoadScratch:
+		return i.Dst == bpf.RegA
+	case bpf.LoadMemShift, bpf.StoreScratch, bpf.TAX:
+		return false
+	}
+	return true
+}
 
 // besideOne rewrites one instruction.
-func besideOne(o op) ([]op, error) {
-	mode := o.op & 0xe0
-	switch class := o.op & 7; {
-	case class == classLD && mode == modeLEN:
-		return []op{o, {op: classALU | aluAdd, k: 4}}, nil
-	case class == classLD && mode == modeABS:
-		return besideAbsolute(o)
-	case class == classLDX && mode == modeLEN:
-		return nil, errBeside(o)
-	case (class == classLD && mode == modeIND) || (class == classLDX && mode == modeMSH):
-		if o.k < 16 || o.k >= 1<<31 {
-			return nil, errBeside(o)
+func besideOne(ins bpf.Instruction) ([]bpf.Instruction, error) {
+	same := []bpf.Instruction{ins}
+	switch i := ins.(type) {
+	case bpf.LoadExtension:
+		if i.Num == bpf.ExtLen {
+			return append(same, bpf.ALUOpConstant{Op: bpf.ALUOpAdd, Val: 4}), nil
 		}
-		o.k -= 4
+	case bpf.LoadAbsolute:
+		return besideAbsolute(i)
+	case bpf.LoadIndirect:
+		if i.Off < 16 || i.Off >= 1<<31 {
+			return nil, errBeside(i)
+		}
+		return []bpf.Instruction{bpf.LoadIndirect{Off: i.Off - 4, Size: i.Size}}, nil
+	case bpf.LoadMemShift:
+		if i.Off < 16 || i.Off >= 1<<31 {
+			return nil, errBeside(i)
+		}
+		return []bpf.Instruction{bpf.LoadMemShift{Off: i.Off - 4}}, nil
 	}
-	return []op{o}, nil
+	return same, nil
 }
 
-func besideAbsolute(o op) ([]op, error) {
-	size := map[uint16]uint32{sizeW: 4, sizeH: 2, sizeB: 1}[o.op&0x18]
-	load := func(k uint32) op { return op{op: classLD | sizeW | modeABS, k: k} }
-	high, low := op{op: classALU | aluRsh, k: 8}, op{op: classALU | aluAnd, k: 0xff}
+func besideAbsolute(i bpf.LoadAbsolute) ([]bpf.Instruction, error) {
+	tag, at := bpf.LoadExtension{Num: bpf.ExtVLANProto}, i.Off-12
+	if i.Off >= 14 {
+		tag, at = bpf.LoadExtension{Num: bpf.ExtVLANTag}, i.Off-14
+	}
 	switch {
-	case o.k >= 1<<31 || o.k+size <= 12: // beside already, or before the tag
-		return []op{o}, nil
-	case o.k >= 16:
-		o.k -= 4
-		return []op{o}, nil
-	case size == 2 && o.k == 12:
-		return []op{load(auxVLANType)}, nil
-	case size == 2 && o.k == 14:
-		return []op{load(auxVLANTag)}, nil
-	case size == 1:
-		from := load(auxVLANType)
-		if o.k >= 14 {
-			from = load(auxVLANTag)
-		}
-		if o.k%2 == 0 {
-			return []op{from, high}, nil
-		}
-		return []op{from, low}, nil
+	case i.Off >= 1<<31 || i.Off+uint32(i.Size) <= 12: // beside already, or before the tag
+		return []bpf.Instruction{i}, nil
+	case i.Off >= 16:
+		return []bpf.Instruction{bpf.LoadAbsolute{Off: i.Off - 4, Size: i.Size}}, nil
+	case i.Size == 2 && at == 0:
+		return []bpf.Instruction{tag}, nil
+	case i.Size == 1 && at == 0:
+		return []bpf.Instruction{tag, bpf.ALUOpConstant{Op: bpf.ALUOpShiftRight, Val: 8}}, nil
+	case i.Size == 1:
+		return []bpf.Instruction{tag, bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 0xff}}, nil
 	}
-	return nil, errBeside(o)
+	return nil, errBeside(i)
 }
 
-func errBeside(o op) error {
-	text := fmt.Sprintf("%#x %d", o.op, o.k)
-	if d := (bpf.RawInstruction{Op: o.op, K: o.k}).Disassemble(); d != nil {
-		text = fmt.Sprint(d)
-	}
-	return unsupportedf("compile the filter for the kernel: %q cannot be asked of frames whose VLAN tag the kernel keeps beside them", text)
+func errBeside(i bpf.Instruction) error {
+	return unsupportedf("compile the filter for the kernel: %q cannot be asked of frames whose VLAN tag the kernel keeps beside them", fmt.Sprint(i))
 }
