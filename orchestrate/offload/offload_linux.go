@@ -82,38 +82,45 @@ func claim(dir, name string) (h *Hold, fresh bool, err error) {
 	if err != nil {
 		return nil, false, err
 	}
-	path := filepath.Join(dir, fmt.Sprintf("%d-%s.json", namespace, name))
+	f, err := open(filepath.Join(dir, fmt.Sprintf("%d-%s.json", namespace, name)))
+	if err != nil {
+		return nil, false, err
+	}
+	h = &Hold{file: f}
+	fresh, err = h.fill(name, device.Index, namespace)
+	if err == nil {
+		err = lock(f, syscall.LOCK_SH)
+	}
+	if err != nil {
+		return nil, false, errors.Join(err, f.Close())
+	}
+	return h, fresh, nil
+}
+
+// open opens a record and locks it: exclusively where nobody else has it, for who
+// gets it alone may write it. Else it is another process's, which wrote it before
+// it shared the lock.
+func open(path string) (*os.File, error) {
 	for {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return nil, false, err
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return nil, err
 		}
 		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
 		if errors.Is(err, fs.ErrNotExist) { // somebody removed the folder meanwhile
 			continue
 		}
 		if err != nil {
-			return nil, false, err
+			return nil, err
 		}
-		// Who gets it alone may write it. Else it is another process's, which
-		// wrote it before it shared the lock.
 		if lock(f, syscall.LOCK_EX|syscall.LOCK_NB) != nil {
 			if err := lock(f, syscall.LOCK_SH); err != nil {
-				return nil, false, errors.Join(err, f.Close())
+				return nil, errors.Join(err, f.Close())
 			}
 		}
-		if !same(f, path) { // somebody removed it meanwhile
-			f.Close()
-			continue
+		if same(f, path) {
+			return f, nil
 		}
-		h = &Hold{file: f}
-		fresh, err = h.fill(name, device.Index, namespace)
-		if err == nil {
-			err = lock(f, syscall.LOCK_SH)
-		}
-		if err != nil {
-			return nil, false, errors.Join(err, f.Close())
-		}
-		return h, fresh, nil
+		f.Close() // somebody removed it meanwhile
 	}
 }
 

@@ -474,33 +474,39 @@ func TestFrameForFrame(t *testing.T) {
 			l.serve()
 			s := l.spec()
 			s.Encap, s.Sensor = test.encap, netip.MustParseAddrPort(test.sensor)
-			if !l.supports(s) {
-				return
-			}
-			stop := l.capture(l.host, "c0")
-			m := l.mirror(s)
-			if (len(m.Notes) > 0) != (test.path == 1500) {
-				t.Errorf("notes %q", m.Notes)
-			}
-			l.marks(1)
-			l.talk(test.mtu)
-			l.marks(2)
-			saw, all := l.flows(stop()), l.received()
-			frames := same(t, saw, l.flows(inner(all)))
-			if frames < 200 || len(saw) < 20 {
-				t.Errorf("only %d frames in %d flows", frames, len(saw))
-			}
-			checkOuter(t, all)
-			l.eventually("the counters agree with what arrived", func() bool { // somebody may still say something
-				before := len(l.received())
-				l.Inside(l.host, func() (err error) { m, err = Get(m.Device); return err })
-				n := m.Stats.Received.Packets + m.Stats.Sent.Packets
-				return n == uint64(before) && m.Stats.Tunnel.Packets == n && m.Stats.Lost() == 0
-			})
-			if route := l.run(l.host, "ip", "route", "get", clientIP); strings.Contains(route, "mtu") {
-				t.Errorf("the mirror lowered the path MTU of what it mirrors: %s", route)
+			if l.supports(s) {
+				l.frameForFrame(s, test.mtu, test.path == 1500)
 			}
 		})
+	}
+}
+
+// frameForFrame mirrors a conversation; the mirror has a note where it is told
+// to.
+func (l *lab) frameForFrame(s Spec, mtu int, noted bool) {
+	l.Helper()
+	stop := l.capture(l.host, "c0")
+	m := l.mirror(s)
+	if (len(m.Notes) > 0) != noted {
+		l.Errorf("notes %q", m.Notes)
+	}
+	l.marks(1)
+	l.talk(mtu)
+	l.marks(2)
+	saw, all := l.flows(stop()), l.received()
+	frames := same(l, saw, l.flows(inner(all)))
+	if frames < 200 || len(saw) < 20 {
+		l.Errorf("only %d frames in %d flows", frames, len(saw))
+	}
+	checkOuter(l, all)
+	l.eventually("the counters agree with what arrived", func() bool { // somebody may still say something
+		before := len(l.received())
+		l.Inside(l.host, func() (err error) { m, err = Get(m.Device); return err })
+		n := m.Stats.Received.Packets + m.Stats.Sent.Packets
+		return n == uint64(before) && m.Stats.Tunnel.Packets == n && m.Stats.Lost() == 0
+	})
+	if route := l.run(l.host, "ip", "route", "get", clientIP); strings.Contains(route, "mtu") {
+		l.Errorf("the mirror lowered the path MTU of what it mirrors: %s", route)
 	}
 }
 

@@ -121,24 +121,8 @@ func decide(s Spec, f facts) (plan, error) {
 	if err := f.possible(s); err != nil {
 		return plan{}, err
 	}
-	switch f.ingress {
-	case "":
-		p.clsact = clsactOurs
-	case "clsact":
-	case "ingress":
-		if p.direction == directionBoth {
-			return plan{}, unsupportedf("mirror what %s sends: its ingress queueing discipline, which another program made, takes the only place", f.iface.name)
-		}
-		p.parent = "ingress"
-	default:
-		return plan{}, unsupportedf("mirror %s: its %s queueing discipline takes the place", f.iface.name, f.ingress)
-	}
-	for i := range p.priority {
-		p.priority[i] = priority(f.priorities[i])
-		if i == 1 && p.direction != directionBoth || len(f.priorities[i]) == 0 || p.priority[i] < slices.Min(f.priorities[i]) {
-			continue
-		}
-		p.notes = append(p.notes, fmt.Sprintf("a filter that was there has priority %d: what it decides about is not seen", slices.Min(f.priorities[i])))
+	if err := p.place(f); err != nil {
+		return plan{}, err
 	}
 	p.limit = maxDatagram - tunnelHeader(s.Sensor) - tags
 	longest := f.longest(s)
@@ -152,6 +136,30 @@ func decide(s Spec, f facts) (plan, error) {
 			f.route.mtu-tunnelHeader(s.Sensor), f.route.mtu))
 	}
 	return p, nil
+}
+
+// place finds the filters' place on the interface.
+func (p *plan) place(f facts) error {
+	switch f.ingress {
+	case "":
+		p.clsact = clsactOurs
+	case "clsact":
+	case "ingress":
+		if p.direction == directionBoth {
+			return unsupportedf("mirror what %s sends: its ingress queueing discipline, which another program made, takes the only place", f.iface.name)
+		}
+		p.parent = "ingress"
+	default:
+		return unsupportedf("mirror %s: its %s queueing discipline takes the place", f.iface.name, f.ingress)
+	}
+	for i := range p.priority {
+		p.priority[i] = priority(f.priorities[i])
+		if i == 1 && p.direction != directionBoth || len(f.priorities[i]) == 0 || p.priority[i] < slices.Min(f.priorities[i]) {
+			continue
+		}
+		p.notes = append(p.notes, fmt.Sprintf("a filter that was there has priority %d: what it decides about is not seen", slices.Min(f.priorities[i])))
+	}
+	return nil
 }
 
 // longest is the size of the longest datagram.

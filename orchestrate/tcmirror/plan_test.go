@@ -15,14 +15,15 @@ func usual() (Spec, facts) {
 			route: route{device: 9, mtu: 65535, onLink: true}}
 }
 
-// What is going to be done follows from the facts alone.
-func TestDecide(t *testing.T) {
-	type change func(*Spec, *facts)
-	for _, test := range []struct {
-		name   string
-		change change
-		want   string // the plan, or what the error says
-	}{
+// decision is what is decided where something is other than usual.
+type decision struct {
+	name   string
+	change func(*Spec, *facts)
+	want   string // the plan, or after a "!" what the error says
+}
+
+func decisions() []decision {
+	return []decision{
 		{"usual", func(*Spec, *facts) {}, `add clsact
 filter what comes in: clsact by bpf, priority 100
 filter what goes out: clsact by bpf, priority 100
@@ -77,7 +78,12 @@ send frames of up to 65491 bytes
 		{"no Ethernet", func(_ *Spec, f *facts) { f.iface.linkType = "none" }, "!mirror eth0: its frames have no Ethernet header (none), and"},
 		{"too long", func(_ *Spec, f *facts) { f.iface.mtu = 65535 }, "!mirror eth0: its frames have up to 65549 bytes, which is too long for one datagram"},
 		{"to this machine", func(_ *Spec, f *facts) { f.route.local = true }, "!mirror to 172.20.0.2: it is this machine itself"},
-	} {
+	}
+}
+
+// What is going to be done follows from the facts alone.
+func TestDecide(t *testing.T) {
+	for _, test := range decisions() {
 		s, f := usual()
 		test.change(&s, &f)
 		p, err := decide(s, f)

@@ -33,10 +33,8 @@ func TestNoLoop(t *testing.T) {
 			l := newLab(t, 1500, false)
 			iface, how, _ := strings.Cut(test.iface, " of ")
 			if iface == "br0" || how == "br0" {
-				for _, line := range []string{"link add br0 type bridge", "addr del 10.2.0.1/24 dev s0", "link set s0 master br0",
-					"link set br0 mtu 65535 up", "addr add 10.2.0.1/24 dev br0"} {
-					l.run(l.host, append([]string{"ip"}, strings.Fields(line)...)...)
-				}
+				l.run(l.host, "ip", "addr", "del", "10.2.0.1/24", "dev", "s0")
+				l.bridge()
 			}
 			if how == "1500" {
 				l.run(l.host, "ip", "link", "set", "s0", "mtu", "1500")
@@ -56,35 +54,51 @@ func TestNoLoop(t *testing.T) {
 				l.run(l.host, "ping", "-c", "2", "-i", "0.01", "-W", "5", "-s", "1400", "10.2.0.2")
 				l.run(l.host, "ping", "-c", "2", "-i", "0.01", "-W", "5", "-s", "1400", clientIP)
 			}
-			// Pings and what they need; IPv6 and IGMP say things at any time.
-			counts := func(f []byte) bool {
-				return f[12] == 8 && (f[13] == 6 || f[13] == 0 && f[23] == 1)
-			}
-			saw, got := slices.DeleteFunc(stop(), func(f []byte) bool { return !counts(f) }), map[string]int{}
-			for _, f := range saw {
-				got[string(f)]++
-			}
-			for _, o := range l.received() {
-				if o.at != test.sensor {
-					continue
-				}
-				p := gopacket.NewPacket(o.frame, layers.LayerTypeEthernet, gopacket.NoCopy)
-				if p.Layer(layers.LayerTypeUDP) != nil || p.Layer(layers.LayerTypeIPv6Fragment) != nil || p.Layer(layers.LayerTypeVXLAN) != nil {
-					t.Fatalf("a tunnel in the tunnel: %v", p)
-				}
-				if got[string(o.frame)]--; counts(o.frame) && got[string(o.frame)] < 0 {
-					t.Fatalf("not on the interface, or doubled: %v", p)
-				}
-			}
-			if len(saw) < 12 {
-				t.Errorf("only %d frames", len(saw))
-			}
-			for f, n := range got {
-				if n > 0 {
-					t.Errorf("%d times not mirrored: %x", n, f)
-				}
-			}
+			l.gotOnce(test.sensor, stop())
 		})
+	}
+}
+
+// bridge puts s0 into a bridge br0, which gets the address.
+func (l *lab) bridge() {
+	l.Helper()
+	for _, line := range []string{"link add br0 type bridge", "link set s0 master br0", "link set br0 mtu 65535 up", "addr add 10.2.0.1/24 dev br0"} {
+		l.run(l.host, append([]string{"ip"}, strings.Fields(line)...)...)
+	}
+}
+
+// gotOnce checks that the receiver got each frame as often as it was seen, and
+// no tunnel.
+func (l *lab) gotOnce(at string, saw [][]byte) {
+	l.Helper()
+	// Pings and what they need; IPv6 and IGMP say things at any time.
+	counts := func(f []byte) bool {
+		return f[12] == 8 && (f[13] == 6 || f[13] == 0 && f[23] == 1)
+	}
+	saw = slices.DeleteFunc(saw, func(f []byte) bool { return !counts(f) })
+	got := map[string]int{}
+	for _, f := range saw {
+		got[string(f)]++
+	}
+	for _, o := range l.received() {
+		if o.at != at {
+			continue
+		}
+		p := gopacket.NewPacket(o.frame, layers.LayerTypeEthernet, gopacket.NoCopy)
+		if p.Layer(layers.LayerTypeUDP) != nil || p.Layer(layers.LayerTypeIPv6Fragment) != nil || p.Layer(layers.LayerTypeVXLAN) != nil {
+			l.Fatalf("a tunnel in the tunnel: %v", p)
+		}
+		if got[string(o.frame)]--; counts(o.frame) && got[string(o.frame)] < 0 {
+			l.Fatalf("not on the interface, or doubled: %v", p)
+		}
+	}
+	if len(saw) < 12 {
+		l.Errorf("only %d frames", len(saw))
+	}
+	for f, n := range got {
+		if n > 0 {
+			l.Errorf("%d times not mirrored: %x", n, f)
+		}
 	}
 }
 
@@ -229,25 +243,11 @@ func TestFollow(t *testing.T) {
 	sent := make(chan struct{})
 	go func() {
 		defer close(sent)
-		for i := range frames / 100 {
-			var batch [][]byte
-			for j := range 100 {
-				f := markFrame(0, 7)
-				binary.BigEndian.PutUint32(f[20:], uint32(i*100+j))
-				batch = append(batch, f)
-			}
-			l.send(l.client, "eth0", batch...)
-		}
+		l.number(frames)
 	}()
 	at := []netip.AddrPort{netip.MustParseAddrPort("10.2.0.3:4789"), sensorAt}
 	for i := range 9 { // there and back again
-		l.Inside(l.host, func() error {
-			changed, err := m.Follow(at[i%2], nil)
-			if err == nil && !changed {
-				err = errors.New("nothing changed")
-			}
-			return err
-		})
+		l.follow(m, at[i%2])
 	}
 	<-sent
 	l.send(l.client, "eth0", markFrame(0, 9))
@@ -275,14 +275,39 @@ func TestFollow(t *testing.T) {
 	}
 }
 
+// number sends so many frames that bear numbers, a hundred at a time.
+func (l *lab) number(frames int) {
+	l.Helper()
+	for i := range frames / 100 {
+		var batch [][]byte
+		for j := range 100 {
+			f := markFrame(0, 7)
+			binary.BigEndian.PutUint32(f[20:], uint32(i*100+j))
+			batch = append(batch, f)
+		}
+		l.send(l.client, "eth0", batch...)
+	}
+}
+
+// follow points the mirror to where it did not point before.
+func (l *lab) follow(m Mirror, to netip.AddrPort) {
+	l.Helper()
+	l.Inside(l.host, func() error {
+		changed, err := m.Follow(to, nil)
+		if err == nil && !changed {
+			err = errors.New("nothing changed")
+		}
+		return err
+	})
+}
+
 // When the sensor's network goes, copies do not leave by another way; when it is
 // back they arrive again.
 func TestNoLeak(t *testing.T) {
 	l := newLab(t, 1500, false)
-	for _, line := range []string{"link add br0 type bridge", "addr del 10.2.0.1/24 dev s0", "link set s0 master br0",
-		"link set br0 mtu 65535 up", "addr add 10.2.0.1/24 dev br0", "route add default via " + clientIP} {
-		l.run(l.host, append([]string{"ip"}, strings.Fields(line)...)...)
-	}
+	l.run(l.host, "ip", "addr", "del", "10.2.0.1/24", "dev", "s0")
+	l.bridge()
+	l.run(l.host, "ip", "route", "add", "default", "via", clientIP)
 	m := l.mirror(l.spec())
 	l.marks(1)
 	l.run(l.host, "ip", "link", "del", "br0")
@@ -296,19 +321,14 @@ func TestNoLeak(t *testing.T) {
 	if leaked := stop(); len(leaked) > 0 {
 		t.Errorf("%d copies left by the default route", len(leaked))
 	}
-	for _, line := range []string{"link add br0 type bridge", "link set s0 master br0", "link set br0 mtu 65535 up", "addr add 10.2.0.1/24 dev br0"} {
-		l.run(l.host, append([]string{"ip"}, strings.Fields(line)...)...)
-	}
+	l.bridge()
 	l.Inside(l.host, func() error {
 		if lost, err := Get(m.Device); err != nil || lost.Stats.Lost() == 0 {
 			return fmt.Errorf("nothing is said to be lost: %+v %w", lost.Stats, err)
 		}
-		changed, err := m.Follow(sensorAt, nil)
-		if err == nil && !changed {
-			err = errors.New("nothing changed")
-		}
-		return err
+		return nil
 	})
+	l.follow(m, sensorAt)
 	before := len(l.received())
 	l.run(l.host, "ping", "-c", "1", clientIP)
 	l.eventually("the ping arrives", func() bool { return len(l.received()) >= before+2 })

@@ -381,12 +381,11 @@ type found struct {
 	devices map[string]netlink.Link
 	filters map[string][]tcFilter // by tunnel
 	clsact  map[string]clsact     // as the filters of a tunnel tell it
-	all     map[int][]tcFilter    // by interface
 	names   map[int]string
 }
 
 func look() (found, error) {
-	f := found{map[string]netlink.Link{}, map[string][]tcFilter{}, map[string]clsact{}, map[int][]tcFilter{}, map[int]string{}}
+	f := found{map[string]netlink.Link{}, map[string][]tcFilter{}, map[string]clsact{}, map[int]string{}}
 	var links []netlink.Link
 	err := error(netlink.ErrDumpInterrupted)
 	for try := 0; try < 10 && errors.Is(err, netlink.ErrDumpInterrupted); try++ {
@@ -414,14 +413,13 @@ func look() (found, error) {
 			if err != nil {
 				return f, err
 			}
-			f.add(link, there)
+			f.add(there)
 		}
 	}
 	return f, nil
 }
 
-func (f found) add(link int, there []tcFilter) {
-	f.all[link] = append(f.all[link], there...)
+func (f found) add(there []tcFilter) {
 	for _, o := range there {
 		if device, whose, ok := parseCookie(o.cookie); ok {
 			f.filters[device] = append(f.filters[device], o)
@@ -475,23 +473,29 @@ func (f found) mirror(name string, link netlink.Link) Mirror {
 		m.Notes = append(m.Notes, "interface "+r.iface+" is gone")
 		m.Alive = m.Alive && !r.detached // nothing can come of it any more
 	}
-	for _, o := range f.filters[name] {
-		if o.parent == parentIn {
-			m.Stats.Received = o.counted
-		} else {
-			m.Stats.Sent = o.counted
-		}
-	}
+	m.Stats = f.stats(name, a.Statistics)
 	want := 1
 	if r.direction == directionBoth {
 		want = 2
 	}
 	m.Complete = len(f.filters[name]) == want && a.RawFlags&unix.IFF_UP != 0
-	if s := a.Statistics; s != nil {
-		m.Stats.Tunnel = Counters{Packets: s.TxPackets, Bytes: s.TxBytes, Dropped: s.TxDropped}
-		m.Stats.Errors = s.TxErrors
-	}
 	return m
+}
+
+// stats are what the filters and the tunnel have counted.
+func (f found) stats(name string, tunnel *netlink.LinkStatistics) (s Stats) {
+	for _, o := range f.filters[name] {
+		if o.parent == parentIn {
+			s.Received = o.counted
+		} else {
+			s.Sent = o.counted
+		}
+	}
+	if tunnel != nil {
+		s.Tunnel = Counters{Packets: tunnel.TxPackets, Bytes: tunnel.TxBytes, Dropped: tunnel.TxDropped}
+		s.Errors = tunnel.TxErrors
+	}
+	return s
 }
 
 // stop removes filters first, then clsact, and the tunnel, which tells of both,
