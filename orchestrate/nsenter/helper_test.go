@@ -3,6 +3,8 @@ package nsenter_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -16,6 +18,46 @@ import (
 	"github.com/zeekdemo/zeekdemo/orchestrate/nsenter"
 	"github.com/zeekdemo/zeekdemo/testdata/testenv/fakehelper"
 )
+
+// engine is one with a stack, on the machine that it says.
+type engine struct {
+	*fakehelper.Engine
+	host       orchestrate.EngineHost
+	containers []orchestrate.Container
+	gone       error
+	inside     string // what is printed in a container
+}
+
+func (e engine) Info(context.Context) (orchestrate.EngineInfo, error) {
+	return orchestrate.EngineInfo{}, e.gone
+}
+
+func (e engine) Host(context.Context) (orchestrate.EngineHost, error) { return e.host, e.gone }
+
+func (e engine) Containers(context.Context, string) ([]orchestrate.Container, error) {
+	return e.containers, e.gone
+}
+
+func (e engine) Exec(_ context.Context, id string, cmd []string, stdout, _ io.Writer) (int, error) {
+	if e.inside == "" {
+		return 127, nil
+	}
+	_, err := fmt.Fprintf(stdout, e.inside, cmd[4], id)
+	return 0, err
+}
+
+func (engine) Up(context.Context, orchestrate.Project, orchestrate.Progress) error { return nil }
+
+func (engine) Down(context.Context, string, bool, orchestrate.Progress) error { return nil }
+
+func (engine) Logs(context.Context, orchestrate.LogRequest) error { return nil }
+
+// helper opens the way by a helper of that engine.
+func helper(t *testing.T, e *fakehelper.Engine) (nsenter.Machine, error) {
+	t.Helper()
+	m, _, err := nsenter.Open(t.Context(), engine{Engine: e}, nsenter.Options{Way: nsenter.Helper, Image: "any"})
+	return m, err
+}
 
 // files are the copies that both ways read in these tests; process 42 is in a
 // namespace of its own.
@@ -68,8 +110,8 @@ func ways(t *testing.T, fn func(t *testing.T, m nsenter.Machine, root string)) {
 				t.Skipf("SKIPPED: no %s", shell[0])
 			}
 			root := tree(t)
-			engine := &fakehelper.Engine{Root: root, Work: t.TempDir(), Shell: shell}
-			m, err := nsenter.OpenHelper(t.Context(), engine, "any")
+			e := &fakehelper.Engine{Root: root, Work: t.TempDir(), Shell: shell}
+			m, err := helper(t, e)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -77,10 +119,10 @@ func ways(t *testing.T, fn func(t *testing.T, m nsenter.Machine, root string)) {
 			if err := m.Close(); err != nil {
 				t.Error(err)
 			}
-			if left, _ := engine.Helpers(t.Context()); len(left) > 0 {
+			if left, _ := e.Helpers(t.Context()); len(left) > 0 {
 				t.Errorf("a helper is left: %v", left)
 			}
-			if mounts := engine.Remounts(); mounts != "" {
+			if mounts := e.Remounts(); mounts != "" {
 				t.Errorf("something was remounted though nothing was read-only: %s", mounts)
 			}
 		})
@@ -164,8 +206,8 @@ func TestBothWaysWriteTheSame(t *testing.T) {
 }
 
 func TestReadingForAProcessThatIsGone(t *testing.T) {
-	engine := &fakehelper.Engine{Root: tree(t), Work: t.TempDir()}
-	m, err := nsenter.OpenHelper(t.Context(), engine, "any")
+	e := &fakehelper.Engine{Root: tree(t), Work: t.TempDir()}
+	m, err := helper(t, e)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -179,13 +221,13 @@ func TestReadingForAProcessThatIsGone(t *testing.T) {
 }
 
 func TestAHelperThatEndsIsAnErrorAtOnce(t *testing.T) {
-	engine := &fakehelper.Engine{Root: tree(t), Work: t.TempDir()}
-	m, err := nsenter.OpenHelper(t.Context(), engine, "any")
+	e := &fakehelper.Engine{Root: tree(t), Work: t.TempDir()}
+	m, err := helper(t, e)
 	if err != nil {
 		t.Fatal(err)
 	}
-	list, _ := engine.Helpers(t.Context())
-	if err := engine.RemoveSidecar(t.Context(), list[0].ID); err != nil {
+	list, _ := e.Helpers(t.Context())
+	if err := e.RemoveSidecar(t.Context(), list[0].ID); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
@@ -197,9 +239,9 @@ func TestAHelperThatEndsIsAnErrorAtOnce(t *testing.T) {
 }
 
 func TestAHelperThatMayNotMountSaysSo(t *testing.T) {
-	engine := &fakehelper.Engine{Root: tree(t), Work: t.TempDir(),
+	e := &fakehelper.Engine{Root: tree(t), Work: t.TempDir(),
 		Shell: []string{"sh", "-c", `echo "mount: permission denied (are you root?)" >&2; exit 1`}}
-	_, err := nsenter.OpenHelper(t.Context(), engine, "any")
+	_, err := helper(t, e)
 	var advice interface{ Hint() string }
 	if !errors.Is(err, fs.ErrPermission) || !errors.As(err, &advice) || !strings.Contains(advice.Hint(), "as root") {
 		t.Errorf("got %v", err)

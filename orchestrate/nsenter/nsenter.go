@@ -13,7 +13,7 @@
 // namespace and a mount namespace of its own, mounts a fresh sysfs there, and
 // dies afterwards: it never serves anything else.
 //
-// A helper container ([OpenHelper]) reaches the machine wherever the engine is,
+// A helper container ([Helper]) reaches the machine wherever the engine is,
 // also the virtual machine of Docker Desktop or colima, and needs no privilege
 // here. It is in the machine's process and network namespaces, and mounts a
 // proc and a sysfs of its own.

@@ -53,12 +53,6 @@ func Open(ctx context.Context, engine orchestrate.Engine, o Options) (Machine, W
 	return m, Helper, err
 }
 
-// OpenHelper opens the way by a helper container made of an image that is
-// there; Zeek's has all it needs.
-func OpenHelper(ctx context.Context, engine orchestrate.HelperEngine, image string) (Machine, error) {
-	return openHelper(ctx, engine, orchestrate.HelperSpec{Image: image})
-}
-
 // sensorImage is what a sensor of the stack is made of.
 func sensorImage(ctx context.Context, engine orchestrate.Engine) (string, error) {
 	list, err := engine.Containers(ctx, orchestrate.ProjectName)

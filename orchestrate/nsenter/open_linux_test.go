@@ -1,10 +1,7 @@
 package nsenter_test
 
 import (
-	"context"
 	"errors"
-	"fmt"
-	"io"
 	"net/netip"
 	"os"
 	"strings"
@@ -17,39 +14,6 @@ import (
 	"github.com/zeekdemo/zeekdemo/testdata/testenv"
 	"github.com/zeekdemo/zeekdemo/testdata/testenv/fakehelper"
 )
-
-// engine is one with a stack, on the machine that it says.
-type engine struct {
-	*fakehelper.Engine
-	host       orchestrate.EngineHost
-	containers []orchestrate.Container
-	gone       error
-	inside     string // what is printed in a container
-}
-
-func (e engine) Info(context.Context) (orchestrate.EngineInfo, error) {
-	return orchestrate.EngineInfo{}, e.gone
-}
-
-func (e engine) Host(context.Context) (orchestrate.EngineHost, error) { return e.host, e.gone }
-
-func (e engine) Containers(context.Context, string) ([]orchestrate.Container, error) {
-	return e.containers, e.gone
-}
-
-func (e engine) Exec(_ context.Context, id string, cmd []string, stdout, _ io.Writer) (int, error) {
-	if e.inside == "" {
-		return 127, nil
-	}
-	_, err := fmt.Fprintf(stdout, e.inside, cmd[4], id)
-	return 0, err
-}
-
-func (engine) Up(context.Context, orchestrate.Project, orchestrate.Progress) error { return nil }
-
-func (engine) Down(context.Context, string, bool, orchestrate.Progress) error { return nil }
-
-func (engine) Logs(context.Context, orchestrate.LogRequest) error { return nil }
 
 // thisHost describes this machine as an engine on it does.
 func thisHost(t *testing.T) orchestrate.EngineHost {
