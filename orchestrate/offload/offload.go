@@ -19,18 +19,6 @@ import "errors"
 // StateDir is where records are kept.
 const StateDir = "/run/zeekdemo/offloads"
 
-// Merging are the features that make a capture see several packets as one. What
-// the stack segments by itself, in software, it does before a capture sees it.
-func merging() []string {
-	return []string{
-		"rx-gro", "rx-gro-hw", "rx-gro-list", "rx-lro", "rx-udp-gro-forwarding",
-		"tx-tcp-segmentation", "tx-tcp-ecn-segmentation", "tx-tcp-mangleid-segmentation", "tx-tcp6-segmentation",
-		"tx-udp-segmentation", "tx-gre-segmentation", "tx-gre-csum-segmentation", "tx-ipxip4-segmentation",
-		"tx-ipxip6-segmentation", "tx-udp_tnl-segmentation", "tx-udp_tnl-csum-segmentation",
-		"tx-sctp-segmentation", "tx-esp-segmentation", "tx-gso-list", "tx-gso-partial", "tx-tunnel-remcsum-segmentation",
-	}
-}
-
 // record is what a file of StateDir holds.
 type record struct {
 	Interface string   `json:"interface"`

@@ -19,6 +19,18 @@ type Hold struct {
 	record record
 }
 
+// merging are the features that make a capture see several packets as one. What
+// the stack segments by itself, in software, it does before a capture sees it.
+func merging() []string {
+	return []string{
+		"rx-gro", "rx-gro-hw", "rx-gro-list", "rx-lro", "rx-udp-gro-forwarding",
+		"tx-tcp-segmentation", "tx-tcp-ecn-segmentation", "tx-tcp-mangleid-segmentation", "tx-tcp6-segmentation",
+		"tx-udp-segmentation", "tx-gre-segmentation", "tx-gre-csum-segmentation", "tx-ipxip4-segmentation",
+		"tx-ipxip6-segmentation", "tx-udp_tnl-segmentation", "tx-udp_tnl-csum-segmentation",
+		"tx-sctp-segmentation", "tx-esp-segmentation", "tx-gso-list", "tx-gso-partial", "tx-tunnel-remcsum-segmentation",
+	}
+}
+
 // Merging returns the merging features of an interface that are on.
 func Merging(name string) ([]string, error) {
 	var on []string
@@ -150,9 +162,6 @@ func (h *Hold) write() error {
 	}
 	return h.file.Sync()
 }
-
-// Features are those that were on, and are off now.
-func (h *Hold) Features() []string { return h.record.On }
 
 // Detach leaves the features off when the process ends, until Restore is told to
 // take back what is detached.

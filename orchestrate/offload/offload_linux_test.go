@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/zeekdemo/zeekdemo/testdata/testenv"
@@ -76,8 +77,8 @@ func TestFeaturesAreOffUntilTheLastReleases(t *testing.T) {
 	first := b.off()
 	b.is(false)
 	second := b.off()
-	if len(first.Features()) == 0 || len(second.Features()) != len(first.Features()) {
-		t.Errorf("%v, then %v", first.Features(), second.Features())
+	if len(first.record.On) == 0 || !slices.Equal(second.record.On, first.record.On) {
+		t.Errorf("%v, then %v", first.record.On, second.record.On)
 	}
 	b.restore(Restore, ErrHeld)
 	b.do(first.Release)

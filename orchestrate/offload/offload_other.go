@@ -21,9 +21,6 @@ func Merging(string) ([]string, error) { return nil, unsupported() }
 // Off is Linux's alone.
 func Off(_, _ string) (*Hold, error) { return nil, unsupported() }
 
-// Features is Linux's alone.
-func (*Hold) Features() []string { return nil }
-
 // Detach is Linux's alone.
 func (*Hold) Detach() error { return unsupported() }
 
