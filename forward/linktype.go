@@ -6,112 +6,20 @@ import "fmt"
 // https://www.tcpdump.org/linktypes.html, or its number where it is not one
 // that captures of networks commonly hold.
 func (t LinkType) String() string {
-	if name, ok := t.name(); ok {
-		return name
+	name, ok := map[LinkType]string{
+		LinkNull: "NULL", LinkEthernet: "ETHERNET", 6: "IEEE802_5", 7: "ARCNET_BSD", 8: "SLIP", LinkPPP: "PPP",
+		LinkFDDI: "FDDI", LinkRawBSD12: "RAW", LinkRawBSD14: "RAW", LinkRaw: "RAW", LinkPPPHDLC: "PPP_HDLC",
+		51: "PPP_ETHER", 100: "ATM_RFC1483", 104: "C_HDLC", LinkIEEE80211: "IEEE802_11", 107: "FRELAY",
+		LinkLoop: "LOOP", LinkLinuxSLL: "LINUX_SLL", 117: "PFLOG", 119: "IEEE802_11_PRISM", 122: "IP_OVER_FC",
+		LinkRadiotap: "IEEE802_11_RADIOTAP", 141: "MTP2", 143: "DOCSIS", 147: "USER0", 163: "IEEE802_11_AVS",
+		187: "BLUETOOTH_HCI_H4", 189: "USB_LINUX", LinkIEEE802154: "IEEE802_15_4_WITHFCS",
+		201: "BLUETOOTH_HCI_H4_WITH_PHDR", 220: "USB_LINUX_MMAPPED", 227: "CAN_SOCKETCAN", LinkIPv4: "IPV4",
+		LinkIPv6: "IPV6", 230: "IEEE802_15_4_NOFCS", LinkNFLOG: "NFLOG", 240: "NETANALYZER", 247: "INFINIBAND",
+		249: "USBPCAP", 251: "BLUETOOTH_LE_LL", 253: "NETLINK", 258: "PKTAP", 271: "VSOCK", 272: "NORDIC_BLE",
+		LinkLinuxSLL2: "LINUX_SLL2", 283: "IEEE802_15_4_TAP", 288: "USB_2_0",
+	}[t]
+	if !ok {
+		return fmt.Sprintf("link type %d", uint16(t))
 	}
-	return fmt.Sprintf("link type %d", uint16(t))
-}
-
-// name is a switch, not a map: it needs no mutable state and no init.
-func (t LinkType) name() (string, bool) { //nolint:gocyclo // a table
-	switch t {
-	case LinkNull:
-		return "NULL", true
-	case LinkEthernet:
-		return "ETHERNET", true
-	case 6:
-		return "IEEE802_5", true
-	case 7:
-		return "ARCNET_BSD", true
-	case 8:
-		return "SLIP", true
-	case LinkPPP:
-		return "PPP", true
-	case LinkFDDI:
-		return "FDDI", true
-	case LinkRawBSD12, LinkRawBSD14, LinkRaw:
-		return "RAW", true
-	case LinkPPPHDLC:
-		return "PPP_HDLC", true
-	case 51:
-		return "PPP_ETHER", true
-	case 100:
-		return "ATM_RFC1483", true
-	case 104:
-		return "C_HDLC", true
-	case LinkIEEE80211:
-		return "IEEE802_11", true
-	case 107:
-		return "FRELAY", true
-	case LinkLoop:
-		return "LOOP", true
-	case LinkLinuxSLL:
-		return "LINUX_SLL", true
-	case 117:
-		return "PFLOG", true
-	case 119:
-		return "IEEE802_11_PRISM", true
-	case 122:
-		return "IP_OVER_FC", true
-	case LinkRadiotap:
-		return "IEEE802_11_RADIOTAP", true
-	}
-	return t.laterName()
-}
-
-// laterName knows the values that were given out after radiotap's.
-func (t LinkType) laterName() (string, bool) { //nolint:gocyclo,funlen // a table
-	switch t {
-	case 141:
-		return "MTP2", true
-	case 143:
-		return "DOCSIS", true
-	case 147:
-		return "USER0", true
-	case 163:
-		return "IEEE802_11_AVS", true
-	case 187:
-		return "BLUETOOTH_HCI_H4", true
-	case 189:
-		return "USB_LINUX", true
-	case LinkIEEE802154:
-		return "IEEE802_15_4_WITHFCS", true
-	case 201:
-		return "BLUETOOTH_HCI_H4_WITH_PHDR", true
-	case 220:
-		return "USB_LINUX_MMAPPED", true
-	case 227:
-		return "CAN_SOCKETCAN", true
-	case LinkIPv4:
-		return "IPV4", true
-	case LinkIPv6:
-		return "IPV6", true
-	case 230:
-		return "IEEE802_15_4_NOFCS", true
-	case LinkNFLOG:
-		return "NFLOG", true
-	case 240:
-		return "NETANALYZER", true
-	case 247:
-		return "INFINIBAND", true
-	case 249:
-		return "USBPCAP", true
-	case 251:
-		return "BLUETOOTH_LE_LL", true
-	case 253:
-		return "NETLINK", true
-	case 258:
-		return "PKTAP", true
-	case 271:
-		return "VSOCK", true
-	case 272:
-		return "NORDIC_BLE", true
-	case LinkLinuxSLL2:
-		return "LINUX_SLL2", true
-	case 283:
-		return "IEEE802_15_4_TAP", true
-	case 288:
-		return "USB_2_0", true
-	}
-	return "", false
+	return name
 }

@@ -58,28 +58,7 @@ func TestSplitMakesWholePackets(t *testing.T) {
 					var payload []byte
 					n := 0
 					for segment, ok := x.Next(); ok; segment, ok = x.Next() {
-						at, proto, ok := locateTransport(segment, false)
-						if !ok || (proto == protoUDP) != udp {
-							t.Fatalf("segment %d is protocol %d", n, proto)
-						}
-						if length := ipLength(segment[at.ip:]); length != len(segment)-at.ip {
-							t.Errorf("segment %d: length field %d of %d", n, length, len(segment)-at.ip)
-						}
-						before := bytes.Clone(segment)
-						if !FillChecksum(segment, false) || !bytes.Equal(before, segment) {
-							t.Errorf("segment %d: wrong checksum", n)
-						}
-						if !v6 && binary.BigEndian.Uint16(segment[at.ip+4:]) != uint16(0xfffe+n) {
-							t.Errorf("segment %d: identification %#x", n, segment[at.ip+4:at.ip+6])
-						}
-						head := 8
-						if !udp {
-							head = 32
-							if seq := binary.BigEndian.Uint32(segment[at.transport+4:]); seq != uint32(0xffffff00+n*1448) {
-								t.Errorf("segment %d: sequence number %#x", n, seq)
-							}
-						}
-						payload = append(payload, segment[at.transport+head:]...)
+						payload = append(payload, checkPart(t, segment, n, v6, udp)...)
 						n++
 					}
 					at, _, _ := locateTransport(whole, false)
@@ -93,6 +72,32 @@ func TestSplitMakesWholePackets(t *testing.T) {
 			}
 		}
 	}
+}
+
+// checkPart checks segment n by itself, and returns its payload.
+func checkPart(t *testing.T, segment []byte, n int, v6, udp bool) []byte {
+	t.Helper()
+	at, proto, ok := locateTransport(segment, false)
+	if !ok || (proto == protoUDP) != udp {
+		t.Fatalf("segment %d is protocol %d", n, proto)
+	}
+	if length := ipLength(segment[at.ip:]); length != len(segment)-at.ip {
+		t.Errorf("segment %d: length field %d of %d", n, length, len(segment)-at.ip)
+	}
+	before := bytes.Clone(segment)
+	if !FillChecksum(segment, false) || !bytes.Equal(before, segment) {
+		t.Errorf("segment %d: wrong checksum", n)
+	}
+	if !v6 && binary.BigEndian.Uint16(segment[at.ip+4:]) != uint16(0xfffe+n) {
+		t.Errorf("segment %d: identification %#x", n, segment[at.ip+4:at.ip+6])
+	}
+	if udp {
+		return segment[at.transport+8:]
+	}
+	if seq := binary.BigEndian.Uint32(segment[at.transport+4:]); seq != uint32(0xffffff00+n*1448) {
+		t.Errorf("segment %d: sequence number %#x", n, seq)
+	}
+	return segment[at.transport+32:]
 }
 
 func TestWhatIsNotMergedIsNotSplit(t *testing.T) {

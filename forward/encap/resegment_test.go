@@ -3,6 +3,7 @@ package encap
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"slices"
 	"testing"
 
@@ -151,34 +152,40 @@ func TestResegment(t *testing.T) {
 			if !all {
 				c.MaxDatagram = 30000 // and so the frame does not pass
 			}
-			e, err := New(c)
-			if err != nil {
-				t.Fatal(err)
-			}
-			super, ok := decode(tt.frame)
-			if !ok {
-				t.Fatalf("%s: gopacket sees no TCP", tt.name)
-			}
-			want := tt.frame[bytes.Index(tt.frame, payloadBytes(64)):]
-			var b forward.Batch
-			out := e.Encapsulate(&b, &forward.Frame{Data: tt.frame, Length: len(tt.frame), LinkType: forward.LinkEthernet})
-			if out.Refusal != 0 || out.Flags != forward.Resegmented {
-				t.Errorf("%s: outcome %+v", tt.name, out)
-				continue
-			}
-			segments := payloads(&b, 8)
-			checkSegments(t, super, segments, tt.mtu, want, true)
-			if !bytes.Equal(segments[1][:12], tt.frame[:12]) {
-				t.Errorf("%s: MAC addresses changed", tt.name)
-			}
-			if len(segments) > 2 && len(segments[1]) != len(segments[0]) {
-				t.Errorf("%s: segments of %d and %d bytes", tt.name, len(segments[0]), len(segments[1]))
-			}
-			for _, d := range b.Datagrams {
-				if d.Port != b.Datagrams[0].Port {
-					t.Errorf("%s: ports differ", tt.name)
-				}
-			}
+			t.Run(fmt.Sprint(tt.name, ", all ", all), func(t *testing.T) { checkResegmented(t, c, tt.frame) })
+		}
+	}
+}
+
+// checkResegmented has a super-frame re-segmented, and its payload searched in
+// the segments.
+func checkResegmented(t *testing.T, c Config, frame []byte) {
+	t.Helper()
+	e, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	super, ok := decode(frame)
+	if !ok {
+		t.Fatal("gopacket sees no TCP")
+	}
+	want := frame[bytes.Index(frame, payloadBytes(64)):]
+	var b forward.Batch
+	out := e.Encapsulate(&b, &forward.Frame{Data: frame, Length: len(frame), LinkType: forward.LinkEthernet})
+	if out.Refusal != 0 || out.Flags != forward.Resegmented {
+		t.Fatalf("outcome %+v", out)
+	}
+	segments := payloads(&b, 8)
+	checkSegments(t, super, segments, c.MTU, want, true)
+	if !bytes.Equal(segments[1][:12], frame[:12]) {
+		t.Error("MAC addresses changed")
+	}
+	if len(segments) > 2 && len(segments[1]) != len(segments[0]) {
+		t.Errorf("segments of %d and %d bytes", len(segments[0]), len(segments[1]))
+	}
+	for _, d := range b.Datagrams {
+		if d.Port != b.Datagrams[0].Port {
+			t.Error("ports differ")
 		}
 	}
 }
@@ -320,12 +327,10 @@ func FuzzResegment(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, frame []byte, mtu, limit, cut uint16, pad, all bool) {
-		c := Config{MTU: int(mtu), MaxDatagram: int(limit), PadCut: pad, ResegmentAll: all}
-		e, err := New(c)
+		e, err := New(Config{MTU: int(mtu), MaxDatagram: int(limit), PadCut: pad, ResegmentAll: all})
 		if err != nil {
 			t.Skip()
 		}
-		c = e.Config()
 		for _, tag := range [][]byte{{0x91, 0}, {0x92, 0}} { // gopacket knows 88a8 only
 			frame = bytes.ReplaceAll(frame, tag, []byte{0x88, 0xa8})
 		}
@@ -336,28 +341,31 @@ func FuzzResegment(f *testing.F) {
 		out := e.Encapsulate(&b, &forward.Frame{Data: frame, Length: len(frame) + int(cut), LinkType: forward.LinkEthernet})
 		checkBatch(t, &b, out, 0, 0, 8)
 		for _, d := range b.Datagrams {
-			if d.Len > c.MaxDatagram {
-				t.Fatalf("datagram of %d bytes, at most %d", d.Len, c.MaxDatagram)
+			if d.Len > e.Config().MaxDatagram {
+				t.Fatalf("datagram of %d bytes, at most %d", d.Len, e.Config().MaxDatagram)
 			}
 		}
 		if out.Flags&forward.Resegmented == 0 {
 			return
 		}
-		whole := frame
 		if pad {
-			whole = append(slices.Clone(frame), make([]byte, cut)...)
+			frame, cut = append(slices.Clone(frame), make([]byte, cut)...), 0
 		}
-		super, ok := decode(whole)
-		if !ok && super.ip6 != nil && super.ip6.NextHeader != layers.IPProtocolTCP {
-			t.Skip() // gopacket also demands sense of the options in extension headers
-		}
-		if !ok {
-			t.Fatal("re-segmented what gopacket does not see as TCP")
-		}
-		complete := pad || cut == 0 || len(super.payload) == 0 || isWhole(super)
-		segments := payloads(&b, 8)
-		checkSegments(t, super, segments, c.MTU, super.payload, complete)
+		checkCutSegments(t, payloads(&b, 8), e.Config().MTU, frame, cut == 0)
 	})
+}
+
+// checkCutSegments checks the segments of a frame that may have been cut.
+func checkCutSegments(t *testing.T, segments [][]byte, mtu int, frame []byte, complete bool) {
+	t.Helper()
+	super, ok := decode(frame)
+	if !ok && super.ip6 != nil && super.ip6.NextHeader != layers.IPProtocolTCP {
+		t.Skip() // gopacket also demands sense of the options in extension headers
+	}
+	if !ok {
+		t.Fatal("re-segmented what gopacket does not see as TCP")
+	}
+	checkSegments(t, super, segments, mtu, super.payload, complete || len(super.payload) == 0 || isWhole(super))
 }
 
 // isWhole reports whether the IP packet was captured whole.

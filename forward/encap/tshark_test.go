@@ -179,28 +179,39 @@ func TestTsharkReadsInnerFrames(t *testing.T) {
 		for i, p := range packets {
 			header, inside := p.tunnel(t, outer.Kind)
 			wantFields(t, names[i], header, map[string]uint64{outer.Kind.String() + ".vni": 0xabcdef})
-			if len(inside) == 0 || inside[0].Name != "eth" {
-				t.Errorf("%s: inside is %v", names[i], inside)
-				continue
-			}
-			if got := frames[i].Data[inside[0].Pos:]; !bytes.Equal(got, want[i]) {
-				t.Errorf("%s: tshark finds\n%x, want\n%x", names[i], got, want[i])
-			}
-			for field, at := range map[string]int{"eth.dst": 0, "eth.src": 6} {
-				if f := inside[0].find(field); len(f) == 0 || f[0].Value != hex.EncodeToString(want[i][at:at+6]) {
-					t.Errorf("%s: tshark reads %s as %v", names[i], field, f)
-				}
-			}
+			checkInside(t, names[i], inside, frames[i].Data, want[i])
 			for _, udp := range p.Protos {
 				if udp.Name == "udp" && udp.Pos < header.Pos {
-					wantFields(t, names[i], udp, map[string]uint64{"udp.dstport": uint64(outer.Kind.Port()), "udp.srcport": uint64(b.Datagrams[i].Port)})
-					status := udp.find("udp.checksum.status")
-					if wantStatus := map[Kind]string{VXLAN: "3", GENEVE: "1"}[outer.Kind]; len(status) != 1 || status[0].Show != wantStatus {
-						t.Errorf("%s: UDP checksum status %v, want %s (1 good, 3 not present)", names[i], status, wantStatus)
-					}
+					checkOuterUDP(t, names[i], udp, outer.Kind, b.Datagrams[i].Port)
 				}
 			}
 		}
+	}
+}
+
+// checkInside: the protocols inside the tunnel are those of the wanted frame.
+func checkInside(t *testing.T, name string, inside []pdmlProto, packet, want []byte) {
+	t.Helper()
+	if len(inside) == 0 || inside[0].Name != "eth" {
+		t.Errorf("%s: inside is %v", name, inside)
+		return
+	}
+	if got := packet[inside[0].Pos:]; !bytes.Equal(got, want) {
+		t.Errorf("%s: tshark finds\n%x, want\n%x", name, got, want)
+	}
+	for field, at := range map[string]int{"eth.dst": 0, "eth.src": 6} {
+		if f := inside[0].find(field); len(f) == 0 || f[0].Value != hex.EncodeToString(want[at:at+6]) {
+			t.Errorf("%s: tshark reads %s as %v", name, field, f)
+		}
+	}
+}
+
+func checkOuterUDP(t *testing.T, name string, udp pdmlProto, kind Kind, from uint16) {
+	t.Helper()
+	wantFields(t, name, udp, map[string]uint64{"udp.dstport": uint64(kind.Port()), "udp.srcport": uint64(from)})
+	status := udp.find("udp.checksum.status")
+	if want := map[Kind]string{VXLAN: "3", GENEVE: "1"}[kind]; len(status) != 1 || status[0].Show != want {
+		t.Errorf("%s: UDP checksum status %v, want %s (1 good, 3 not present)", name, status, want)
 	}
 }
 

@@ -87,16 +87,18 @@ func TestPcapVariants(t *testing.T) {
 	}
 }
 
-// TestPcapng reads every kind of block, with interfaces that differ.
-func TestPcapng(t *testing.T) {
+// ngCase is a file of blocks and the packets in it.
+type ngCase struct {
+	name   string
+	blocks func(n ng) [][]byte
+	want   []forward.Frame
+}
+
+func ngCases() []ngCase {
 	a, b := packet(61, 1), packet(1514, 2)
 	const stamp = uint64(0x0006_0a24_1234_5678) // microseconds
 	at := int64(stamp) * 1000
-	tests := []struct {
-		name   string
-		blocks func(n ng) [][]byte
-		want   []forward.Frame
-	}{
+	return []ngCase{
 		{"no packet", func(n ng) [][]byte { return [][]byte{n.section(), n.iface(1, 0)} }, nil},
 		{"no interface", func(n ng) [][]byte { return [][]byte{n.section()} }, nil},
 		{"enhanced", func(n ng) [][]byte {
@@ -143,7 +145,11 @@ func TestPcapng(t *testing.T) {
 			}
 		}, []forward.Frame{frame(a, 61, at, 1), frame(b, 1514, at, 228), frame(a, 61, at, 229)}},
 	}
-	for _, test := range tests {
+}
+
+// TestPcapng reads every kind of block, with interfaces that differ.
+func TestPcapng(t *testing.T) {
+	for _, test := range ngCases() {
 		for _, order := range []byteOrder{binary.LittleEndian, binary.BigEndian} {
 			t.Run(fmt.Sprint(test.name, "/", order), func(t *testing.T) {
 				got, err := readBytes(t, bytes.Join(test.blocks(ng{order}), nil))

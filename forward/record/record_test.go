@@ -91,28 +91,32 @@ func TestRecordsInnerFrames(t *testing.T) {
 			if err := r.Close(); err != nil || !sink.closed {
 				t.Fatalf("Close: %v, sink closed: %v", err, sink.closed)
 			}
-			wantTimes := []int64{1000, 1100, 1200, 1300, 1300, 1300}
-			in, err := pcapfile.NewReader(&out, "test")
-			if err != nil {
-				t.Fatal(err)
-			}
-			for i, want := range wantTimes {
-				var f forward.Frame
-				if err := in.Next(&f); err != nil {
-					t.Fatalf("frame %d: %v", i, err)
-				}
-				if !bytes.Equal(f.Data, frame(i%3+1)) || f.Length != len(f.Data) || f.Time != want {
-					t.Errorf("frame %d: %d bytes of %d at %d, want %d bytes at %d", i, len(f.Data), f.Length, f.Time, len(frame(i%3+1)), want)
-				}
-			}
-			var f forward.Frame
-			if err := in.Next(&f); err != io.EOF {
-				t.Errorf("after the last frame: %v", err)
-			}
+			checkRecorded(t, &out, 1000, 1100, 1200, 1300, 1300, 1300)
 			if n, size := r.Sent(); n != 6 || size != 2*uint64(len(b.Buf)) {
 				t.Errorf("Sent: %d datagrams, %d bytes, want 6 and %d", n, size, 2*len(b.Buf))
 			}
 		})
+	}
+}
+
+// checkRecorded reads frames 1 to 3, over and over, one for each time.
+func checkRecorded(t *testing.T, file io.Reader, times ...int64) {
+	t.Helper()
+	in, err := pcapfile.NewReader(file, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var f forward.Frame
+	for i, want := range times {
+		if err := in.Next(&f); err != nil {
+			t.Fatalf("frame %d: %v", i, err)
+		}
+		if !bytes.Equal(f.Data, frame(i%3+1)) || f.Length != len(f.Data) || f.Time != want {
+			t.Errorf("frame %d: %d bytes of %d at %d, want %d bytes at %d", i, len(f.Data), f.Length, f.Time, len(frame(i%3+1)), want)
+		}
+	}
+	if err := in.Next(&f); err != io.EOF {
+		t.Errorf("after the last frame: %v", err)
 	}
 }
 

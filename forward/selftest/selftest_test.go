@@ -187,8 +187,18 @@ func swap() func(n int, data []byte) [][]byte {
 	}
 }
 
-func TestFaultsAreFoundAndNamed(t *testing.T) {
-	const n, at = 2000, 100
+// fault is what a relay does to datagrams on their way, and what is found of it.
+type fault struct {
+	name     string
+	relay    relay
+	received uint64
+	want     []Problem
+	verdict  string // empty: any
+}
+
+// faults are of n datagrams.
+func faults(n uint64) []fault {
+	const at = 100
 	only := func(harm func(data []byte) [][]byte) func(int, []byte) [][]byte {
 		return func(i int, data []byte) [][]byte {
 			if i == at {
@@ -203,13 +213,7 @@ func TestFaultsAreFoundAndNamed(t *testing.T) {
 			return [][]byte{data}
 		}
 	}
-	tests := []struct {
-		name     string
-		relay    relay
-		received uint64
-		want     []Problem
-		verdict  string
-	}{
+	return []fault{
 		{"nothing", relay{harm: unharmed}, n, nil, "PASS: 2000 of 2000 datagrams arrived once, in order, unchanged"},
 		{"dropped", relay{harm: only(func([]byte) [][]byte { return nil })}, n - 1, []Problem{{Lost, 1, at}},
 			"FAIL: of 2000 datagrams 1 lost, first datagram 100"},
@@ -232,7 +236,11 @@ func TestFaultsAreFoundAndNamed(t *testing.T) {
 		}}, n, []Problem{{Lost, 1, 50}, {Duplicated, 1, 60}}, "FAIL: of 2000 datagrams 1 lost, first datagram 50; 1 arrived twice, first as arrival 60"},
 		{"another source port from then on", relay{harm: unharmed, way: func(i int) int { return i / at % 2 }}, n, []Problem{{Split, 0, 0}}, ""},
 	}
-	for _, tt := range tests {
+}
+
+func TestFaultsAreFoundAndNamed(t *testing.T) {
+	const n = 2000
+	for _, tt := range faults(n) {
 		t.Run(tt.name, func(t *testing.T) {
 			r, err := selftest(t, Options{Limit: n, Config: encap.Config{VNI: 99}, onWay: 40_000, silence: shortSilence,
 				via: func(to netip.AddrPort) (netip.AddrPort, error) { return tt.relay.start(t, to) }})
