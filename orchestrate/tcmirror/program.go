@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/net/bpf"
 )
@@ -248,6 +249,9 @@ func (a *assembler) assemble() []bpf.Instruction {
 // everything else. A load behind the end of a frame ends a program as if it did
 // not match, so lengths are looked at first.
 func passBy(receivers []netip.AddrPort) ([]bpf.Instruction, error) {
+	if slices.ContainsFunc(receivers, func(r netip.AddrPort) bool { return !r.IsValid() }) {
+		return nil, errors.New("compile the filter for the kernel: a receiver has no address")
+	}
 	a := &assembler{labels: map[string]int{}}
 	a.do(bpf.LoadConstant{Dst: bpf.RegX}, bpf.LoadAbsolute{Off: 12, Size: 2})
 	a.jump(bpf.JumpEqual, etherVLAN, "tag", next)
@@ -260,6 +264,14 @@ func passBy(receivers []netip.AddrPort) ([]bpf.Instruction, error) {
 	a.jump(bpf.JumpEqual, etherIPv4, "4", next)
 	a.jump(bpf.JumpEqual, etherIPv6, "6", "end")
 	a.label("4")
+	a.pass4(receivers)
+	a.label("6")
+	a.pass6(receivers)
+	a.label("end")
+	return a.assemble(), nil
+}
+
+func (a *assembler) pass4(receivers []netip.AddrPort) {
 	a.longEnough(34)
 	a.do(bpf.LoadIndirect{Off: 23, Size: 1})
 	a.jump(bpf.JumpEqual, protoUDP, next, "end")
@@ -269,22 +281,19 @@ func passBy(receivers []netip.AddrPort) ([]bpf.Instruction, error) {
 		}
 	}
 	a.add(bpf.Jump{}, "end", "end")
-	a.label("6")
+}
+
+func (a *assembler) pass6(receivers []netip.AddrPort) {
 	a.longEnough(54)
 	a.do(bpf.LoadIndirect{Off: 20, Size: 1})
 	a.jump(bpf.JumpEqual, protoUDP, "6 all", next)
 	a.jump(bpf.JumpEqual, protoFrag6, "6 all", "end")
 	a.label("6 all")
 	for i, r := range receivers {
-		switch addr := r.Addr().Unmap(); {
-		case !r.IsValid():
-			return nil, errors.New("compile the filter for the kernel: a receiver has no address")
-		case addr.Is6():
+		if addr := r.Addr().Unmap(); addr.Is6() {
 			a.receiver6(fmt.Sprint("6.", i), addr, r.Port())
 		}
 	}
-	a.label("end")
-	return a.assemble(), nil
 }
 
 // longEnough goes to the end if the frame has less bytes, its tag not counted.

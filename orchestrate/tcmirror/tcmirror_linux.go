@@ -128,25 +128,16 @@ func newJob(spec Spec, f facts) (*job, error) {
 
 // probe asks for the facts.
 func probe(spec Spec) (f facts, err error) {
-	link, err := netlink.LinkByName(spec.Interface)
-	if errors.As(err, new(netlink.LinkNotFoundError)) {
-		return f, fmt.Errorf("find interface %s: there is none of that name", spec.Interface)
+	if f.iface, err = interfaceByName(spec.Interface); err != nil {
+		return f, err
 	}
-	if err != nil {
-		return f, fmt.Errorf("find interface %s: %w", spec.Interface, err)
-	}
-	a := link.Attrs()
-	_, own := nameOwner(a.Name)
-	f.iface = iface{name: a.Name, index: a.Index, mtu: a.MTU, linkType: a.EncapType, related: []int{a.MasterIndex, lower(a)},
-		isLoop: a.RawFlags&unix.IFF_LOOPBACK != 0, isTunnel: own}
-	f.iface.related = slices.DeleteFunc(f.iface.related, func(i int) bool { return i == 0 })
 	found, err := hooks()
 	if err != nil {
 		return f, err
 	}
-	f.ingress = found[a.Index]
+	f.ingress = found[f.iface.index]
 	for i, parent := range []uint32{parentIn, parentOut} {
-		there, err := filters(a.Index, parent)
+		there, err := filters(f.iface.index, parent)
 		if err != nil {
 			return f, err
 		}
@@ -159,6 +150,21 @@ func probe(spec Spec) (f facts, err error) {
 	}
 	f.classifier, err = bestClassifier(spec)
 	return f, err
+}
+
+func interfaceByName(name string) (iface, error) {
+	link, err := netlink.LinkByName(name)
+	if errors.As(err, new(netlink.LinkNotFoundError)) {
+		return iface{}, fmt.Errorf("find interface %s: there is none of that name", name)
+	}
+	if err != nil {
+		return iface{}, fmt.Errorf("find interface %s: %w", name, err)
+	}
+	a := link.Attrs()
+	_, own := nameOwner(a.Name)
+	return iface{name: a.Name, index: a.Index, mtu: a.MTU, linkType: a.EncapType,
+		related: slices.DeleteFunc([]int{a.MasterIndex, lower(a)}, func(i int) bool { return i == 0 }),
+		isLoop:  a.RawFlags&unix.IFF_LOOPBACK != 0, isTunnel: own}, nil
 }
 
 func routeTo(to netip.Addr) (route, error) {
@@ -386,13 +392,9 @@ type found struct {
 
 func look() (found, error) {
 	f := found{map[string]netlink.Link{}, map[string][]tcFilter{}, map[string]clsact{}, map[int]string{}}
-	var links []netlink.Link
-	err := error(netlink.ErrDumpInterrupted)
-	for try := 0; try < 10 && errors.Is(err, netlink.ErrDumpInterrupted); try++ {
-		links, err = netlink.LinkList()
-	}
+	links, err := allLinks()
 	if err != nil {
-		return f, fmt.Errorf("list interfaces: %w", err)
+		return f, err
 	}
 	for _, l := range links {
 		f.names[l.Attrs().Index] = l.Attrs().Name
@@ -417,6 +419,19 @@ func look() (found, error) {
 		}
 	}
 	return f, nil
+}
+
+// allLinks asks again where interfaces came or went meanwhile.
+func allLinks() (links []netlink.Link, err error) {
+	for range 10 {
+		if links, err = netlink.LinkList(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list interfaces: %w", err)
+	}
+	return links, nil
 }
 
 func (f found) add(there []tcFilter) {
@@ -598,18 +613,14 @@ func follow(m Mirror, sensor netip.AddrPort, exclude []netip.AddrPort) (bool, er
 	}
 	leaveOut := append([]netip.AddrPort{m.Sensor}, exclude...)
 	m.record.sensor = sensor
-	for _, s := range []func() error{
-		capable,
-		func() error { return f.reprogram(t, receivers(sensor, leaveOut)) },
-		func() error { return t.point(d) },
-		func() error { return t.write(m.record) },
-		func() error { return f.reprogram(t, receivers(sensor, exclude)) },
-	} {
-		if err := s(); err != nil {
-			return false, denied(err)
-		}
-	}
-	return true, nil
+	err = run(context.Background(), []step{
+		{"look for the capability", capable},
+		{"leave out the new receiver too", func() error { return f.reprogram(t, receivers(sensor, leaveOut)) }},
+		{"point to it", func() error { return t.point(d) }},
+		{"write the alias", func() error { return t.write(m.record) }},
+		{"leave out only what has to be", func() error { return f.reprogram(t, receivers(sensor, exclude)) }},
+	})
+	return err == nil, denied(err)
 }
 
 // reprogram exchanges the part of the filters that depends on the receivers; the

@@ -158,6 +158,15 @@ type destination struct {
 	bound int
 }
 
+// leadsNowhere says that the device to which it is bound is gone.
+func (d destination) leadsNowhere() bool {
+	if d.bound == 0 {
+		return false
+	}
+	_, err := netlink.LinkByIndex(d.bound)
+	return err != nil
+}
+
 // point makes it send to the sensor, and to nothing else. A new destination is
 // there before the old one goes.
 func (t *tunnel) point(d destination) error {
@@ -168,15 +177,12 @@ func (t *tunnel) point(d destination) error {
 	if err != nil {
 		return err
 	}
-	for _, old := range before {
-		if _, err := netlink.LinkByIndex(old.bound); old.bound != 0 && err != nil {
-			// It can only be removed with the whole entry, and leads nowhere.
-			before = nil
-			if err := t.entry(unix.RTM_DELNEIGH, 0, destination{}); err != nil {
-				return fmt.Errorf("point %s away from %s: %w", t.name, old.to, err)
-			}
-			break
+	if i := slices.IndexFunc(before, destination.leadsNowhere); i >= 0 {
+		// It can only be removed with the whole entry.
+		if err := t.entry(unix.RTM_DELNEIGH, 0, destination{}); err != nil {
+			return fmt.Errorf("point %s away from %s: %w", t.name, before[i].to, err)
 		}
+		before = nil
 	}
 	if !slices.Contains(before, d) {
 		if err := t.entry(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_APPEND, d); err != nil {
@@ -215,19 +221,23 @@ func (t *tunnel) destinations() ([]destination, error) {
 		if err != nil {
 			return nil, fmt.Errorf("list destinations of %s: %w", t.name, err)
 		}
-		var d destination
-		addr, ok := netip.AddrFromSlice(attrs[netlink.NDA_DST])
-		if port := attrs[netlink.NDA_PORT]; len(port) == 2 {
-			d.to = netip.AddrPortFrom(addr, binary.BigEndian.Uint16(port))
-		}
-		if bound := attrs[netlink.NDA_IFINDEX]; len(bound) == 4 {
-			d.bound = int(binary.NativeEndian.Uint32(bound))
-		}
-		if ok {
+		if d, ok := parseDestination(attrs); ok {
 			list = append(list, d)
 		}
 	}
 	return list, nil
+}
+
+// parseDestination reads an entry; ok is false if it has no address.
+func parseDestination(attrs map[uint16][]byte) (d destination, ok bool) {
+	addr, ok := netip.AddrFromSlice(attrs[netlink.NDA_DST])
+	if port := attrs[netlink.NDA_PORT]; len(port) == 2 {
+		d.to = netip.AddrPortFrom(addr, binary.BigEndian.Uint16(port))
+	}
+	if bound := attrs[netlink.NDA_IFINDEX]; len(bound) == 4 {
+		d.bound = int(binary.NativeEndian.Uint32(bound))
+	}
+	return d, ok
 }
 
 // entry changes the entry for frames to every address; without a destination, it
