@@ -64,7 +64,7 @@ func answering(t *testing.T, at netip.AddrPort) []Container {
 	var list []Container
 	for _, s := range Services() {
 		c := Container{ID: s.Name, Name: "zeekdemo-" + s.Name + "-1", Service: s.Name, State: "running", StartedAt: time.Now().Add(-time.Minute)}
-		if s.Encap != "" {
+		if s.IsSensor() {
 			c.Health = "healthy"
 			c.Addresses = map[string]netip.Addr{MonitoringNetwork: netip.MustParseAddr("172.18.0.2")}
 			c.Ports = []PublishedPort{{HostIP: at.Addr(), HostPort: s.Port, ContainerPort: s.Port, Protocol: "udp"}}

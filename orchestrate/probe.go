@@ -37,7 +37,7 @@ func (p *prober) ready(ctx context.Context, s Service, containers map[string]Con
 		return errors.New("has no container")
 	case !c.Running():
 		return fmt.Errorf("container is %s%s", c.State, exitReason(c))
-	case s.Encap != "":
+	case s.IsSensor():
 		return p.sensorListens(s, c)
 	case s.Beside != "":
 		if err := follows(s, c, containers[s.Beside]); err != nil {

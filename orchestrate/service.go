@@ -28,6 +28,9 @@ type Service struct {
 	Beside string
 }
 
+// IsSensor reports whether it is a Zeek that listens for packets.
+func (s Service) IsSensor() bool { return s.Encap != "" }
+
 // Services lists the stack in the order in which it is shown: the sensors
 // first, then the way of their logs and numbers to the eye, and last what reads
 // the kernel's counters in each network namespace on the packets' way.
@@ -60,7 +63,7 @@ func ServiceByName(name string) (Service, error) {
 
 // SensorFor returns the sensor that takes an encapsulation, "vxlan" or "geneve".
 func SensorFor(encap string) (Service, error) {
-	i := slices.IndexFunc(Services(), func(s Service) bool { return s.Encap != "" && s.Encap == encap })
+	i := slices.IndexFunc(Services(), func(s Service) bool { return s.IsSensor() && s.Encap == encap })
 	if i < 0 {
 		return Service{}, fmt.Errorf("no sensor takes the encapsulation %q", encap)
 	}

@@ -233,7 +233,7 @@ func (c *Collector) running(ctx context.Context, g *gathering) (sensors []orches
 	}
 	for _, container := range all.Value {
 		service, err := orchestrate.ServiceByName(container.Service)
-		if err == nil && service.Encap != "" && container.Running() {
+		if err == nil && service.IsSensor() && container.Running() {
 			sensors = append(sensors, container)
 		}
 	}

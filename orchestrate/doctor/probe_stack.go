@@ -55,7 +55,7 @@ func (p *Prober) diskInside(ctx context.Context) (Disk, error) {
 	}
 	for _, c := range containers {
 		service, err := orchestrate.ServiceByName(c.Service)
-		if err != nil || service.Encap == "" || !c.Running() {
+		if err != nil || !service.IsSensor() || !c.Running() {
 			continue
 		}
 		var out strings.Builder
@@ -155,7 +155,7 @@ func (p *Prober) sensors(ctx context.Context, here bool) ([]Sensor, error) {
 	found := make([]*Sensor, len(services))
 	var wg sync.WaitGroup
 	for i, service := range services {
-		if service.Encap != "" {
+		if service.IsSensor() {
 			wg.Go(func() { found[i] = p.sensor(ctx, service, here) })
 		}
 	}

@@ -72,7 +72,7 @@ func sensorsHere(ctx context.Context, e orchestrate.Engine) (bool, error) {
 	}
 	alive := false
 	for _, c := range containers {
-		if s, err := orchestrate.ServiceByName(c.Service); err != nil || s.Encap == "" || c.PID <= 0 {
+		if s, err := orchestrate.ServiceByName(c.Service); err != nil || !s.IsSensor() || c.PID <= 0 {
 			continue
 		}
 		alive = true
@@ -103,7 +103,7 @@ func findPath(ctx context.Context, e orchestrate.Engine, here bool) (Path, error
 	path := Path{Bridge: MonitoringBridge, Services: Services{Zeek: map[string]string{}}}
 	for _, s := range orchestrate.Services() {
 		c, ok := containers[s.Name]
-		if s.Encap != "" {
+		if s.IsSensor() {
 			path.Sensors = append(path.Sensors, sensorAt(s, c, ok))
 		}
 		path.Services.add(s, c, here, info.Remote)
@@ -115,7 +115,7 @@ func findPath(ctx context.Context, e orchestrate.Engine, here bool) (Path, error
 // on its machine's loopback is not to be had here.
 func (all *Services) add(s orchestrate.Service, c orchestrate.Container, here, remote bool) {
 	switch {
-	case s.Encap != "":
+	case s.IsSensor():
 		all.Zeek[s.Name] = inside(c, here, orchestrate.MetricsPort)
 	case s.Name == "collector":
 		all.Collector = inside(c, here, collectorMetricsPort)

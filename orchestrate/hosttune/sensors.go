@@ -13,7 +13,7 @@ func Sensors(containers []orchestrate.Container) []Place {
 	var places []Place
 	for _, s := range orchestrate.Services() {
 		for _, c := range containers {
-			if s.Encap == "" || c.Service != s.Name || !c.Running() || c.PID == 0 {
+			if !s.IsSensor() || c.Service != s.Name || !c.Running() || c.PID == 0 {
 				continue
 			}
 			place := Place{Name: s.Name, Container: c.ID, Started: c.StartedAt.UTC(),

@@ -131,7 +131,7 @@ func (t *Tuner) findSensors(ctx context.Context) error {
 // sensorImage is what a sensor is made of, also one that does not run.
 func sensorImage(containers []orchestrate.Container) string {
 	for _, c := range containers {
-		if s, err := orchestrate.ServiceByName(c.Service); err == nil && s.Encap != "" {
+		if s, err := orchestrate.ServiceByName(c.Service); err == nil && s.IsSensor() {
 			return c.Image
 		}
 	}

@@ -60,7 +60,7 @@ func sensorImage(ctx context.Context, engine orchestrate.Engine) (string, error)
 		return "", err
 	}
 	for _, c := range list {
-		if s, err := orchestrate.ServiceByName(c.Service); err == nil && s.Encap != "" {
+		if s, err := orchestrate.ServiceByName(c.Service); err == nil && s.IsSensor() {
 			return c.Image, nil
 		}
 	}

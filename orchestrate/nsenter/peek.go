@@ -25,7 +25,7 @@ func Peek(ctx context.Context, engine orchestrate.Engine) (Machine, error) {
 	p := &peek{engine: engine, ids: map[int]string{}}
 	for _, c := range list {
 		s, err := orchestrate.ServiceByName(c.Service)
-		if err == nil && s.Encap != "" && c.Running() {
+		if err == nil && s.IsSensor() && c.Running() {
 			p.ids[c.PID], p.any = c.ID, c.ID
 		}
 	}

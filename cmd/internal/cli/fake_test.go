@@ -133,7 +133,7 @@ func (e *fakeEngine) Containers(context.Context, string) ([]orchestrate.Containe
 		c := orchestrate.Container{ID: s.Name, Name: "zeekdemo-" + s.Name + "-1", Service: s.Name, State: "running",
 			Image: s.Name + ":1", StartedAt: time.Now().Add(-time.Hour), Addresses: map[string]netip.Addr{}}
 		port := orchestrate.PublishedPort{HostIP: at.Addr(), HostPort: at.Port(), ContainerPort: s.Port, Protocol: "tcp"}
-		if s.Encap != "" {
+		if s.IsSensor() {
 			c.Health = "healthy"
 			c.Addresses[orchestrate.MonitoringNetwork] = netip.MustParseAddr("127.0.0.1")
 			port.HostPort, port.Protocol = s.Port, "udp"

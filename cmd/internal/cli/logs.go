@@ -73,7 +73,7 @@ func (o logsOptions) validate() error {
 	switch {
 	case o.log == "":
 		return nil
-	case service.Encap == "":
+	case !service.IsSensor():
 		return usagef("--log %s: only the sensors write logs: `zeekdemo logs zeek --log %s`", o.log, o.log)
 	case !zeekLogName.MatchString(o.log):
 		return usagef("--log %q: want a log's name, e.g. conn", o.log)

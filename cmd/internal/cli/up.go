@@ -188,7 +188,7 @@ func printWelcome(app *App, services []orchestrate.ServiceStatus, s orchestrate.
 		rows = append(rows, row)
 	}
 	for _, service := range services {
-		if d, err := orchestrate.ServiceByName(service.Service); err == nil && d.Encap != "" {
+		if d, err := orchestrate.ServiceByName(service.Service); err == nil && d.IsSensor() {
 			for _, port := range service.Ports {
 				rows = append(rows, []string{service.Service, port, d.Encap})
 			}

@@ -170,7 +170,7 @@ func (m *mirror) findTarget(ctx context.Context) (err error) {
 // findOthers finds the stack's sensors, as far as they run.
 func (m *mirror) findOthers(ctx context.Context) {
 	for _, service := range orchestrate.Services() {
-		if service.Encap == "" {
+		if !service.IsSensor() {
 			continue
 		}
 		if other, err := orchestrate.FindSensor(ctx, m.engine, service.Encap); err == nil {

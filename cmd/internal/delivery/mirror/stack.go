@@ -81,7 +81,7 @@ func sensorAddresses(services []orchestrate.ServiceStatus) (at map[string]netip.
 	at = map[string]netip.AddrPort{}
 	for _, s := range services {
 		service, err := orchestrate.ServiceByName(s.Service)
-		if err != nil || service.Encap == "" {
+		if err != nil || !service.IsSensor() {
 			continue
 		}
 		if addr, ok := s.Addresses[orchestrate.MonitoringNetwork]; ok && addr.IsValid() {
