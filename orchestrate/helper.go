@@ -33,8 +33,7 @@ type HelperEngine interface {
 	RestartContainer(ctx context.Context, id string) error
 }
 
-// HelperLabel marks every helper; its value is the process that it serves, see
-// [Client].
+// HelperLabel marks every helper; its value is the [Client] that it serves.
 const HelperLabel = "org.zeekdemo.helper"
 
 // HelperFolder is a folder in memory, inside the helper, for what it mounts.
@@ -58,7 +57,7 @@ type HelperSpec struct {
 // Helper is one that exists.
 type Helper struct {
 	ID      string
-	Client  string // the process that it serves
+	Client  Client // the process that it serves
 	State   string // created, running, exited, ...
 	Created time.Time
 }
@@ -74,7 +73,7 @@ type EngineHost struct {
 
 // StartHelper makes a helper and starts it. Forgotten ones are removed first.
 func StartHelper(ctx context.Context, engine HelperEngine, spec HelperSpec) (SidecarStreams, error) {
-	if _, err := RemoveHelpers(ctx, engine, ClientGone); err != nil {
+	if _, err := RemoveHelpers(ctx, engine, Client.Gone); err != nil {
 		return SidecarStreams{}, err
 	}
 	id, err := engine.CreateHelper(ctx, spec)
@@ -90,7 +89,7 @@ func StartHelper(ctx context.Context, engine HelperEngine, spec HelperSpec) (Sid
 
 // RemoveHelpers removes the helpers whose client is gone, and those that have
 // not been started for a while, and returns how many.
-func RemoveHelpers(ctx context.Context, engine HelperEngine, gone func(client string) bool) (int, error) {
+func RemoveHelpers(ctx context.Context, engine HelperEngine, gone func(client Client) bool) (int, error) {
 	list, err := engine.Helpers(ctx)
 	if err != nil {
 		return 0, err

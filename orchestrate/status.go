@@ -104,7 +104,7 @@ func Down(ctx context.Context, engine Engine, volumes bool, progress Progress) e
 		return err
 	}
 	if helpers, ok := engine.(HelperEngine); ok {
-		if _, err := RemoveHelpers(ctx, helpers, ClientGone); err != nil {
+		if _, err := RemoveHelpers(ctx, helpers, Client.Gone); err != nil {
 			return err
 		}
 	}

@@ -59,7 +59,7 @@ func (e *Engine) CreateHelper(ctx context.Context, spec orchestrate.HelperSpec) 
 		Config: &container.Config{
 			Image: spec.Image, User: "0:0", WorkingDir: "/",
 			Entrypoint: []string{"sh", "-c", spec.Script, "helper"}, Cmd: spec.Args,
-			Labels:      map[string]string{orchestrate.HelperLabel: orchestrate.Client()},
+			Labels:      map[string]string{orchestrate.HelperLabel: orchestrate.ThisClient().String()},
 			Healthcheck: &container.HealthConfig{Test: []string{"NONE"}},
 			AttachStdin: true, AttachStdout: true, AttachStderr: true,
 			OpenStdin: true, StdinOnce: true, // the client's end is the shell's end of file
@@ -110,7 +110,7 @@ func (e *Engine) Helpers(ctx context.Context) ([]orchestrate.Helper, error) {
 	}
 	var helpers []orchestrate.Helper
 	for _, item := range list.Items {
-		helpers = append(helpers, orchestrate.Helper{ID: item.ID, Client: item.Labels[orchestrate.HelperLabel],
+		helpers = append(helpers, orchestrate.Helper{ID: item.ID, Client: orchestrate.ParseClient(item.Labels[orchestrate.HelperLabel]),
 			State: string(item.State), Created: time.Unix(item.Created, 0)})
 	}
 	return helpers, nil

@@ -90,7 +90,7 @@ func (e *Engine) needImage(ctx context.Context, project *types.Project, s types.
 }
 
 func (e *Engine) createOneShot(ctx context.Context, project *types.Project, s types.ServiceConfig, o orchestrate.OneShot) (string, error) {
-	labels := map[string]string{orchestrate.VerifyLabel: o.Run, orchestrate.VerifyClientLabel: orchestrate.Client()}
+	labels := map[string]string{orchestrate.VerifyLabel: o.Run, orchestrate.VerifyClientLabel: orchestrate.ThisClient().String()}
 	config, host, err := oneShotConfig(s, o)
 	if err != nil {
 		return "", err
@@ -334,7 +334,7 @@ func (e *Engine) RemoveOneShots(ctx context.Context, r orchestrate.Removal) (int
 	}
 	filters := client.Filters{}.Add("label", label)
 	meant := func(labels map[string]string) bool {
-		return r.Run != "" || r.Gone != nil && r.Gone(labels[orchestrate.VerifyClientLabel])
+		return r.Run != "" || r.Gone != nil && r.Gone(orchestrate.ParseClient(labels[orchestrate.VerifyClientLabel]))
 	}
 	list, err := e.client.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: filters})
 	if err != nil {

@@ -251,8 +251,8 @@ func TestAHelperThatMayNotMountSaysSo(t *testing.T) {
 // Whose client is gone, or which never was started, is removed when the next
 // one is made.
 func TestForgottenHelpersAreRemoved(t *testing.T) {
-	e := &forgotten{}
-	n, err := orchestrate.RemoveHelpers(t.Context(), e, func(client string) bool { return client == "dead" })
+	e, dead := &forgotten{}, orchestrate.ParseClient("dead/1")
+	n, err := orchestrate.RemoveHelpers(t.Context(), e, func(client orchestrate.Client) bool { return client == dead })
 	slices.Sort(e.removed)
 	if err != nil || n != 2 || !slices.Equal(e.removed, []string{"dead", "never started"}) {
 		t.Errorf("removed %q, %v", e.removed, err)
@@ -265,7 +265,7 @@ type forgotten struct {
 }
 
 func (*forgotten) Helpers(context.Context) ([]orchestrate.Helper, error) {
-	return []orchestrate.Helper{{ID: "dead", Client: "dead", State: "running"}, {ID: "in use", Client: "alive", State: "running"}, {ID: "never started", Client: "alive", State: "created"}}, nil
+	return []orchestrate.Helper{{ID: "dead", Client: orchestrate.ParseClient("dead/1"), State: "running"}, {ID: "in use", Client: orchestrate.ParseClient("alive/1"), State: "running"}, {ID: "never started", Client: orchestrate.ParseClient("alive/1"), State: "created"}}, nil
 }
 
 func (f *forgotten) RemoveSidecar(_ context.Context, id string) error {

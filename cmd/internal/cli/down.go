@@ -48,7 +48,7 @@ func runDown(ctx context.Context, app *App, o downOptions) error {
 		})
 		if shots, ok := e.(orchestrate.OneShots); ok && err == nil {
 			var n int
-			n, err = shots.RemoveOneShots(ctx, orchestrate.Removal{Gone: orchestrate.ClientNotHere})
+			n, err = shots.RemoveOneShots(ctx, orchestrate.Removal{Gone: orchestrate.Client.NotHere})
 			removed += n
 		}
 		if err != nil {

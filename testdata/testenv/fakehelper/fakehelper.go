@@ -127,7 +127,7 @@ func (e *Engine) Helpers(context.Context) ([]orchestrate.Helper, error) {
 		if r.cmd != nil {
 			state = "running"
 		}
-		list = append(list, orchestrate.Helper{ID: id, Client: orchestrate.Client(), State: state, Created: r.created})
+		list = append(list, orchestrate.Helper{ID: id, Client: orchestrate.ThisClient(), State: state, Created: r.created})
 	}
 	return list, nil
 }

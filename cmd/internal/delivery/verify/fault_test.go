@@ -284,13 +284,13 @@ func TestVerifyRemovesWhatAKilledClientLeft(t *testing.T) {
 		}
 		return string(containers) + string(networks)
 	}
-	if _, err := e.RemoveOneShots(t.Context(), orchestrate.Removal{Gone: orchestrate.ClientGone}); err != nil {
+	if _, err := e.RemoveOneShots(t.Context(), orchestrate.Removal{Gone: orchestrate.Client.Gone}); err != nil {
 		t.Fatal(err)
 	}
 	if n := len(strings.Fields(left())); n != 3 {
 		t.Fatalf("%d of 2 containers and a network are left while their client lives", n)
 	}
-	dead := func(client string) bool { return client == orchestrate.Client() }
+	dead := func(client orchestrate.Client) bool { return client == orchestrate.ThisClient() }
 	n, err := e.RemoveOneShots(t.Context(), orchestrate.Removal{Gone: dead})
 	if err != nil || n != 2 {
 		t.Fatalf("removed %d containers: %v", n, err)

@@ -18,6 +18,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -82,7 +83,7 @@ func Run(ctx context.Context, e orchestrate.Engine, captures []string, o Options
 		return nil, fmt.Errorf("make a folder for temporary files: %w", err)
 	}
 	defer os.RemoveAll(r.folder)
-	if n, err := r.shots.RemoveOneShots(ctx, orchestrate.Removal{Gone: orchestrate.ClientGone}); err != nil {
+	if n, err := r.shots.RemoveOneShots(ctx, orchestrate.Removal{Gone: orchestrate.Client.Gone}); err != nil {
 		return nil, fmt.Errorf("remove what an earlier run left: %w", err)
 	} else if n > 0 {
 		r.Observer.Say(fmt.Sprintf("Removed %d containers that an earlier run left behind.", n))
@@ -151,8 +152,7 @@ func RemoveForgotten() {
 	folders, _ := filepath.Glob(filepath.Join(os.TempDir(), temporaryPrefix+"*")) // the pattern is well-formed
 	for _, folder := range folders {
 		pid, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(folder), temporaryPrefix), "-")
-		host, _, _ := strings.Cut(orchestrate.Client(), "/")
-		if orchestrate.ClientGone(host + "/" + pid) {
+		if n, err := strconv.Atoi(pid); err == nil && orchestrate.ClientOfProcess(n).Gone() {
 			os.RemoveAll(folder)
 		}
 	}

@@ -1,0 +1,120 @@
+package orchestrate
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/zeekdemo/zeekdemo/orchestrate/internal/procfs"
+)
+
+// SocketState is what the kernel says of a sensor's UDP sockets.
+type SocketState struct {
+	Listening bool
+	Queued    uint64 // bytes of kernel memory that wait to be read
+	Drops     uint64 // datagrams dropped because a queue was full
+}
+
+// SensorSockets looks at the sockets on a UDP port in a container's network
+// namespace: on the engine's own machine at the kernel's list, elsewhere with
+// cat inside the container.
+func SensorSockets(ctx context.Context, e Engine, c Container, port uint16) (SocketState, error) {
+	if c.RunsHere() {
+		list, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(c.PID), "net", "udp"))
+		if s := socketState(string(list), port); err == nil && s.Listening {
+			return s, nil
+		}
+	}
+	var out, errs strings.Builder
+	code, err := e.Exec(ctx, c.ID, []string{"cat", "/proc/net/udp"}, &out, &errs)
+	if err == nil && code != 0 {
+		err = fmt.Errorf("exit code %d: %s", code, strings.TrimSpace(errs.String()))
+	}
+	if err != nil {
+		return SocketState{}, fmt.Errorf("look at the sockets of %s: %w", c.Name, err)
+	}
+	return socketState(out.String(), port), nil
+}
+
+// socketState adds up the sockets that listen on a port, from the text of
+// /proc/net/udp.
+func socketState(table string, port uint16) (s SocketState) {
+	for _, socket := range procfs.UDP(table, port) {
+		if socket.Listens() {
+			s.Listening = true
+			s.Queued, s.Drops = s.Queued+socket.Queued, s.Drops+socket.Drops
+		}
+	}
+	return s
+}
+
+// AwaitSensor waits until a sensor that was started listens, and returns the
+// way to it.
+func AwaitSensor(ctx context.Context, e Engine, shots OneShots, service Service, c Container, limit time.Duration) (Sensor, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no socket listens on UDP port %d after %s", service.Port, limit))
+	defer cancel()
+	for {
+		state, err := SensorSockets(ctx, e, c, service.Port)
+		if err == nil && state.Listening {
+			s := Sensor{Service: service, Container: c}
+			s.Published, _ = service.published(c)
+			for _, addr := range c.Addresses { // it has one network
+				s.Direct = netip.AddrPortFrom(addr, service.Port)
+			}
+			return s, nil
+		}
+		if err != nil && ctx.Err() == nil { // the container may have ended
+			ended, stopErr := shots.StopOneShot(ctx, c.ID, time.Second)
+			if stopErr == nil && ended.Err() != nil {
+				err = ended.Err()
+			}
+			return Sensor{}, fmt.Errorf("start sensor %s: %w", c.Name, err)
+		}
+		select {
+		case <-ctx.Done():
+			return Sensor{}, fmt.Errorf("start sensor %s: %w", c.Name, context.Cause(ctx))
+		case <-time.After(pollInterval / 4):
+		}
+	}
+}
+
+// Draining.
+const (
+	drainPoll  = 50 * time.Millisecond
+	drainQuiet = 6               // looks at an empty queue: what was read may still be in work
+	drainStuck = 2 * time.Minute // without the queue getting shorter
+)
+
+// Drain waits until the sensor has read everything that waits at its sockets:
+// a Zeek that is told to stop leaves the rest unread.
+func Drain(ctx context.Context, e Engine, s Sensor) (SocketState, error) {
+	var last SocketState
+	moved := time.Now()
+	for quiet := 0; quiet < drainQuiet; {
+		state, err := SensorSockets(ctx, e, s.Container, s.Service.Port)
+		switch {
+		case err != nil:
+			return last, err
+		case !state.Listening:
+			return last, fmt.Errorf("sensor %s: its socket is gone", s.Container.Name)
+		case state.Queued == 0:
+			quiet++
+		case state.Queued < last.Queued || last.Queued == 0:
+			moved, quiet = time.Now(), 0
+		case time.Since(moved) > drainStuck:
+			return state, fmt.Errorf("sensor %s: reads nothing any more, %d bytes wait", s.Container.Name, state.Queued)
+		}
+		last = state
+		select {
+		case <-ctx.Done():
+			return last, context.Cause(ctx)
+		case <-time.After(drainPoll):
+		}
+	}
+	return last, nil
+}
