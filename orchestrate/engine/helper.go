@@ -4,13 +4,10 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
-	"io"
 	"path"
 	"strings"
 	"time"
 
-	"github.com/containerd/errdefs"
-	"github.com/docker/cli/cli/command"
 	"github.com/docker/compose/v5/pkg/api"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
@@ -27,6 +24,11 @@ const (
 	helperPIDs   = 64
 )
 
+var helperImageHints = imageHints{
+	missing: "`zeekdemo up` pulls it; --image names another one that has a shell, mount and nsenter",
+	failed:  "see the network and the name",
+}
+
 // CreateHelper makes the container. It is not privileged: an engine whose own
 // machine lacks a capability refuses that. What it has instead:
 //
@@ -37,8 +39,8 @@ const (
 //   - DAC_OVERRIDE, for the root of a container with a user namespace is not
 //     the owner of these files.
 func (e *Engine) CreateHelper(ctx context.Context, spec orchestrate.HelperSpec) (string, error) {
-	if err := e.haveImage(ctx, spec.Image, spec.Pull, events(spec.Progress)); err != nil {
-		return "", err
+	if err := e.haveImage(ctx, spec.Image, spec.Pull, spec.Progress, helperImageHints); err != nil {
+		return "", fmt.Errorf("make a helper container: %w", err)
 	}
 	pids := int64(helperPIDs)
 	host := &container.HostConfig{
@@ -66,38 +68,6 @@ func (e *Engine) CreateHelper(ctx context.Context, spec orchestrate.HelperSpec) 
 		},
 		HostConfig: host,
 	})
-}
-
-// haveImage pulls an image where the policy says so.
-func (e *Engine) haveImage(ctx context.Context, image string, policy orchestrate.PullPolicy, tell api.EventProcessor) error {
-	if policy != orchestrate.PullAlways {
-		_, err := e.client.ImageInspect(ctx, image)
-		if err == nil {
-			return nil
-		}
-		if !errdefs.IsNotFound(err) {
-			return fmt.Errorf("look for image %s: %w", image, err)
-		}
-		if policy != orchestrate.PullMissing {
-			return orchestrate.WithHint(fmt.Errorf("make a helper container: no image %s is here", image),
-				"`zeekdemo up` pulls it; --image names another one that has a shell, mount and nsenter")
-		}
-	}
-	token, err := command.RetrieveAuthTokenFromImage(e.cli.ConfigFile(), image)
-	if err != nil {
-		return fmt.Errorf("pull image %s: %w", image, err)
-	}
-	tell.On(api.Resource{ID: "Image " + image, Text: "Pulling", Status: api.Working})
-	pulled, err := e.client.ImagePull(ctx, image, client.ImagePullOptions{RegistryAuth: token})
-	if err == nil {
-		defer pulled.Close()
-		_, err = io.Copy(io.Discard, pulled)
-	}
-	if err != nil {
-		return orchestrate.WithHint(fmt.Errorf("pull image %s: %w", image, err), "see the network and the name")
-	}
-	tell.On(api.Resource{ID: "Image " + image, Text: "Pulled", Status: api.Done})
-	return nil
 }
 
 // Helpers lists by label.

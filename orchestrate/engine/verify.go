@@ -19,7 +19,6 @@ import (
 
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/containerd/errdefs"
-	"github.com/docker/compose/v5/pkg/api"
 	"github.com/moby/moby/api/pkg/stdcopy"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
@@ -53,8 +52,13 @@ func (e *Engine) CreateOneShot(ctx context.Context, p orchestrate.Project, o orc
 	if err != nil {
 		return "", fmt.Errorf("make %s: %w", o.ContainerName(), err)
 	}
-	if err := e.needImage(ctx, project, s, p.Pull); err != nil {
-		return "", err
+	pull := p.Pull
+	if pull != orchestrate.PullNever {
+		pull = orchestrate.PullMissing // all containers of a run are made of one image
+	}
+	const advice = "the image is neither here nor to be pulled: choose another with --image NAME=REF, or build the project's own with `make images`"
+	if err := e.haveImage(ctx, s.Image, pull, nil, imageHints{missing: advice, failed: advice}); err != nil {
+		return "", fmt.Errorf("make container %s: %w", o.ContainerName(), err)
 	}
 	id, err := e.createOneShot(ctx, project, s, o)
 	if err != nil {
@@ -66,27 +70,6 @@ func (e *Engine) CreateOneShot(ctx context.Context, p orchestrate.Project, o orc
 		}
 	}
 	return id, nil
-}
-
-// needImage pulls the service's image where it is missing and may be pulled.
-func (e *Engine) needImage(ctx context.Context, project *types.Project, s types.ServiceConfig, policy orchestrate.PullPolicy) error {
-	_, err := e.client.ImageInspect(ctx, s.Image)
-	if err == nil {
-		return nil
-	}
-	if policy != orchestrate.PullNever && errdefs.IsNotFound(err) {
-		only := &types.Project{Name: project.Name, WorkingDir: project.WorkingDir, Services: types.Services{s.Name: s}}
-		service, composeErr := e.compose(nil)
-		if composeErr != nil {
-			return composeErr
-		}
-		err = service.Pull(ctx, only, api.PullOptions{Quiet: true})
-	}
-	if err == nil {
-		return nil
-	}
-	return orchestrate.WithHint(fmt.Errorf("get image %s: %w", s.Image, err),
-		"the image is neither here nor to be pulled: choose another with --image NAME=REF, or build the project's own with `make images`")
 }
 
 func (e *Engine) createOneShot(ctx context.Context, project *types.Project, s types.ServiceConfig, o orchestrate.OneShot) (string, error) {
