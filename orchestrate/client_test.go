@@ -2,7 +2,6 @@ package orchestrate
 
 import (
 	"os"
-	"os/exec"
 	"strconv"
 	"strings"
 	"testing"
@@ -10,11 +9,7 @@ import (
 
 func TestClientsThatAreGone(t *testing.T) {
 	own := ThisClient()
-	ended := exec.Command(os.Args[0], "-test.run=^$")
-	if err := ended.Run(); err != nil {
-		t.Fatal(err)
-	}
-	dead := ClientOfProcess(ended.Process.Pid)
+	dead := endedClient(t)
 	early, known := own, own.started != "" // else this system does not say when a process started
 	early.started = "17"
 	host := own.host
@@ -29,8 +24,8 @@ func TestClientsThatAreGone(t *testing.T) {
 		"one that has ended, with its start":     {ParseClient(dead.String() + "/17"), true, true},
 		"a number that came again":               {early, known, known},
 		"another machine's":                      {ParseClient("elsewhere/1"), false, true},
-		"another machine's, the number is dead":  {ParseClient("elsewhere/" + strconv.Itoa(ended.Process.Pid)), false, true},
-		"a machine without a name":               {ParseClient(unknownHost + "/" + strconv.Itoa(ended.Process.Pid)), false, host != unknownHost},
+		"another machine's, the number is dead":  {ParseClient("elsewhere/" + strconv.Itoa(dead.pid)), false, true},
+		"a machine without a name":               {ParseClient(unknownHost + "/" + strconv.Itoa(dead.pid)), false, host != unknownHost},
 		"no client at all":                       {ParseClient(""), false, true},
 		"this machine's, without a number":       {ParseClient(host + "/x"), false, false},
 		"this machine's, with an absurd number":  {ParseClient(host + "/-1"), false, false},

@@ -8,66 +8,40 @@ import (
 	"io"
 	"os"
 	"strings"
-	"time"
 )
 
-// SidecarEngine is what sidecars need of a container engine.
-//
-// A sidecar is a container that joins a sensor's network namespace and runs
-// this program in it: from there the sensor's port is on loopback, wherever the
-// engine is. It is no part of the Compose project, so `up` leaves it alone.
-type SidecarEngine interface {
-	// CreateSidecar makes the container, copies the program into it and labels
-	// it; it does not start it. What was made is removed where it fails.
-	CreateSidecar(ctx context.Context, spec SidecarSpec) (id string, err error)
-	// StartSidecar connects to the container's standard streams, then starts
-	// it. The engine removes it when its program ends.
-	StartSidecar(ctx context.Context, id string) (SidecarStreams, error)
-	// Sidecars lists those that are there, in any state.
-	Sidecars(ctx context.Context) ([]Sidecar, error)
-	// RemoveSidecar kills it and removes it with its volume. It is no error if
-	// it is gone.
-	RemoveSidecar(ctx context.Context, id string) error
-}
-
-// SidecarLabel marks every sidecar; its value is the sensor's container.
-const SidecarLabel = "org.zeekdemo.sidecar"
-
-// SidecarProgram is the program's path inside the container, on a volume of the
+// SidecarProgram is the program's path inside a companion, on a volume of the
 // container's own, for its root is read-only.
 const SidecarProgram = "/run/zeekdemo-sidecar/zeekdemo"
 
-// SidecarSpec says what a sidecar is made of.
+// SidecarSpec says what a sidecar is made of: a companion that joins a sensor's
+// network namespace and runs this program in it. From there the sensor's port is
+// on loopback, wherever the engine is.
 type SidecarSpec struct {
 	Sensor  string   // the container whose network namespace it joins and whose image it is made of: nothing has to be pulled
 	Program string   // path of this program, on this machine, for the engine's platform
 	Args    []string // its arguments
 }
 
-// SidecarStreams are a running sidecar's standard streams.
-type SidecarStreams struct {
-	ID     string         // the container's
-	Stdin  io.WriteCloser // closing it closes the program's standard input
-	Stdout io.Reader
-	Stderr io.Reader // both end with the program; each needs a reader of its own
-	// Wait returns the program's exit code once it has ended and the engine has
-	// removed the container.
-	Wait func(ctx context.Context) (code int, err error)
-	// Close drops the connection, which ends the program's standard input too.
-	Close func() error
-}
+// Kind says that it is a sidecar.
+func (SidecarSpec) Kind() CompanionKind { return SidecarKind }
 
-// Sidecar is one that exists.
-type Sidecar struct {
-	ID      string
-	Sensor  string // the container it joined
-	State   string // created, running, exited, ...
-	Created time.Time
-}
+// Serves is the container of the sensor.
+func (s SidecarSpec) Serves() string { return s.Sensor }
 
-// forgottenAfter is how old a sidecar that does not run must be to count as
-// forgotten: its client died between making and starting it.
-const forgottenAfter = time.Minute
+// StartSidecar makes a sidecar beside the sensor and starts it. Forgotten ones
+// are removed first.
+func StartSidecar(ctx context.Context, engine CompanionEngine, sensor Sensor, program string, args ...string) (SidecarStreams, error) {
+	id, err := createCompanion(ctx, engine, SidecarSpec{Sensor: sensor.Container.ID, Program: program, Args: args})
+	if err != nil {
+		return SidecarStreams{}, err
+	}
+	streams, err := startOrRemove(ctx, engine, id)
+	if err != nil {
+		return SidecarStreams{}, fmt.Errorf("run a sidecar: %w", err)
+	}
+	return streams, nil
+}
 
 // Platform names the engine's platform as Go does.
 func (i EngineInfo) Platform() (goos, goarch string) {
@@ -127,76 +101,6 @@ func checkProgram(path, arch string) error {
 		}
 	}
 	return nil
-}
-
-// StartSidecar makes a sidecar beside the sensor and starts it. Forgotten ones
-// are removed first.
-func StartSidecar(ctx context.Context, engine SidecarEngine, sensor Sensor, program string, args ...string) (SidecarStreams, error) {
-	if _, err := removeSidecars(ctx, engine, func(s Sidecar) bool {
-		return s.State != "running" && time.Since(s.Created) > forgottenAfter
-	}); err != nil {
-		return SidecarStreams{}, err
-	}
-	id, err := engine.CreateSidecar(ctx, SidecarSpec{Sensor: sensor.Container.ID, Program: program, Args: args})
-	if err != nil {
-		return SidecarStreams{}, err
-	}
-	return startOrRemove(ctx, engine, id)
-}
-
-// startOrRemove starts a sidecar or a helper. Where that fails it is removed.
-func startOrRemove(ctx context.Context, engine interface {
-	StartSidecar(ctx context.Context, id string) (SidecarStreams, error)
-	RemoveSidecar(ctx context.Context, id string) error
-}, id string) (SidecarStreams, error) {
-	streams, err := engine.StartSidecar(ctx, id)
-	if err != nil {
-		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-		defer cancel()
-		return SidecarStreams{}, errors.Join(err, engine.RemoveSidecar(clean, id))
-	}
-	return streams, nil
-}
-
-// removeSidecars removes those that which picks, and returns how many.
-func removeSidecars(ctx context.Context, engine SidecarEngine, which func(Sidecar) bool) (int, error) {
-	list, err := engine.Sidecars(ctx)
-	if err != nil {
-		return 0, err
-	}
-	n := 0
-	for _, s := range list {
-		if !which(s) {
-			continue
-		}
-		if err := engine.RemoveSidecar(ctx, s.ID); err != nil {
-			return n, err
-		}
-		n++
-	}
-	return n, nil
-}
-
-// removeStackSidecars removes the sidecars that belong to the stack's sensors,
-// and forgotten ones.
-func removeStackSidecars(ctx context.Context, engine Engine, progress Progress) error {
-	sidecars, ok := engine.(SidecarEngine)
-	if !ok {
-		return nil
-	}
-	containers, err := byService(ctx, engine)
-	if err != nil {
-		return err
-	}
-	ours := map[string]bool{}
-	for _, c := range containers {
-		ours[c.ID] = true
-	}
-	n, err := removeSidecars(ctx, sidecars, func(s Sidecar) bool { return ours[s.Sensor] || s.State != "running" })
-	if n > 0 {
-		progress.send(Event{ID: "Sidecars", Text: "Removed", State: Done})
-	}
-	return err
 }
 
 // RunningProgram returns the file of the running program, for [SidecarBinary].

@@ -100,13 +100,8 @@ func Down(ctx context.Context, engine Engine, volumes bool, progress Progress) e
 	if _, err := engine.Info(ctx); err != nil {
 		return err
 	}
-	if err := removeStackSidecars(ctx, engine, progress); err != nil {
+	if err := removeStackCompanions(ctx, engine, progress); err != nil {
 		return err
-	}
-	if helpers, ok := engine.(HelperEngine); ok {
-		if _, err := RemoveHelpers(ctx, helpers, Client.Gone); err != nil {
-			return err
-		}
 	}
 	return engine.Down(ctx, ProjectName, volumes, progress)
 }

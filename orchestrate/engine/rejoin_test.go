@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"testing"
 
@@ -12,27 +11,13 @@ import (
 	"github.com/moby/moby/client"
 
 	"github.com/zeekdemo/zeekdemo/orchestrate"
-	"github.com/zeekdemo/zeekdemo/testdata/testenv"
 )
 
 // A container that is restarted gets a new network namespace; what shares it has
 // to follow, once.
 func TestWhatSharesANetworkNamespaceFollows(t *testing.T) {
-	if testing.Short() {
-		t.Skip("SKIPPED: starts containers")
-	}
-	e, err := Connect(io.Discard)
-	if err != nil {
-		testenv.Missing(t, err.Error())
-	}
-	defer e.Close()
-	if _, err := e.Info(t.Context()); err != nil {
-		testenv.Missing(t, err.Error())
-	}
 	const image = "prom/node-exporter:v1.12.1"
-	if _, err := e.client.ImageInspect(t.Context(), image); err != nil {
-		testenv.Missing(t, fmt.Sprintf("needs image %s (make images): %v", image, err))
-	}
+	e := liveEngine(t, image)
 	project := fmt.Sprintf("zeekdemo-test-%d", os.Getpid())
 	run := func(name, network, listen string) string {
 		created, err := e.client.ContainerCreate(t.Context(), client.ContainerCreateOptions{

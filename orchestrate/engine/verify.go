@@ -10,7 +10,6 @@ import (
 	"io"
 	"maps"
 	"net/netip"
-	"os"
 	"path"
 	"slices"
 	"strconv"
@@ -183,35 +182,11 @@ func (e *Engine) runNetwork(ctx context.Context, project *types.Project, run str
 // copyCapture copies a file into a folder of a container, which must lie on a
 // volume: the root is read-only.
 func (e *Engine) copyCapture(ctx context.Context, id, file, folder string) error {
-	f, err := os.Open(file)
-	if err != nil {
-		return fmt.Errorf("copy the capture: %w", err)
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return fmt.Errorf("copy the capture: %w", err)
-	}
-	r, w := io.Pipe()
-	go func() { w.CloseWithError(writeTar(w, f, info.Size())) }()
-	_, err = e.client.CopyToContainer(ctx, id, client.CopyToContainerOptions{DestinationPath: folder, Content: r})
-	r.CloseWithError(errors.New("the engine reads no more"))
-	if err != nil {
+	entry := tar.Header{Name: captureName, Mode: 0o444, ModTime: time.Now(), Format: tar.FormatPAX}
+	if err := e.copyFile(ctx, id, file, folder, entry); err != nil {
 		return fmt.Errorf("copy the capture into the container: %w", err)
 	}
 	return nil
-}
-
-func writeTar(w io.Writer, f io.Reader, size int64) error {
-	archive := tar.NewWriter(w)
-	err := archive.WriteHeader(&tar.Header{Name: captureName, Mode: 0o444, Size: size, ModTime: time.Now(), Format: tar.FormatPAX})
-	if err != nil {
-		return err
-	}
-	if _, err := io.CopyN(archive, f, size); err != nil {
-		return err
-	}
-	return archive.Close()
 }
 
 // StartOneShot starts a container and inspects it.

@@ -7,6 +7,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/zeekdemo/zeekdemo/orchestrate"
 )
 
 // The machine is tuned before the sensors are there, and they are afterwards.
@@ -92,7 +94,7 @@ func TestAgainAfterUp(t *testing.T) {
 	if s.value(t, anotherMask) != "3" || s.value(t, rmemMax) != "300000" {
 		t.Errorf("the sensor has %s, the machine %s", s.value(t, anotherMask), s.value(t, rmemMax))
 	}
-	if left, err := s.engine.Helpers(t.Context()); len(left) != 0 || err != nil {
+	if left, err := s.engine.Companions(t.Context(), orchestrate.HelperKind); len(left) != 0 || err != nil {
 		t.Errorf("helpers are left: %v, %v", left, err)
 	}
 }

@@ -60,9 +60,11 @@ func (e *fakeEngine) Host(ctx context.Context) (orchestrate.EngineHost, error) {
 	return e.helpers.Host(ctx)
 }
 
-func (e *fakeEngine) CreateHelper(ctx context.Context, spec orchestrate.HelperSpec) (string, error) {
-	e.images, e.programs = append(e.images, spec.Image), append(e.programs, spec.Program)
-	return e.helpers.CreateHelper(ctx, spec)
+func (e *fakeEngine) CreateCompanion(ctx context.Context, spec orchestrate.CompanionSpec) (string, error) {
+	if helper, ok := spec.(orchestrate.HelperSpec); ok {
+		e.images, e.programs = append(e.images, helper.Image), append(e.programs, helper.Program)
+	}
+	return e.helpers.CreateCompanion(ctx, spec)
 }
 
 func (e *fakeEngine) Exec(ctx context.Context, id string, cmd []string, stdout, _ io.Writer) (int, error) {

@@ -58,7 +58,7 @@ func TestOpen(t *testing.T) {
 			if err := tuner.Close(); err != nil || s.engine.images[0] != tt.image {
 				t.Errorf("closed: %v, helpers of %v", err, s.engine.images)
 			}
-			if left, _ := s.engine.Helpers(t.Context()); len(left) != 0 {
+			if left, _ := s.engine.Companions(t.Context(), orchestrate.HelperKind); len(left) != 0 {
 				t.Errorf("helpers are left: %v", left)
 			}
 		})

@@ -96,7 +96,7 @@ func (h *helper) Close() error {
 	_ = h.streams.Stdin.Close() // it may have ended already
 	_, err := h.streams.Wait(ctx)
 	if err != nil {
-		err = h.engine.RemoveSidecar(ctx, h.streams.ID)
+		err = h.engine.RemoveCompanion(ctx, h.streams.ID)
 	}
 	_ = h.streams.Close() // nothing was written that matters
 	return err

@@ -119,7 +119,7 @@ func ways(t *testing.T, fn func(t *testing.T, m nsenter.Machine, root string)) {
 			if err := m.Close(); err != nil {
 				t.Error(err)
 			}
-			if left, _ := e.Helpers(t.Context()); len(left) > 0 {
+			if left, _ := e.Companions(t.Context(), orchestrate.HelperKind); len(left) > 0 {
 				t.Errorf("a helper is left: %v", left)
 			}
 			if mounts := e.Remounts(); mounts != "" {
@@ -226,8 +226,8 @@ func TestAHelperThatEndsIsAnErrorAtOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	list, _ := e.Helpers(t.Context())
-	if err := e.RemoveSidecar(t.Context(), list[0].ID); err != nil {
+	list, _ := e.Companions(t.Context(), orchestrate.HelperKind)
+	if err := e.RemoveCompanion(t.Context(), list[0].ID); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
@@ -251,8 +251,12 @@ func TestAHelperThatMayNotMountSaysSo(t *testing.T) {
 // Whose client is gone, or which never was started, is removed when the next
 // one is made.
 func TestForgottenHelpersAreRemoved(t *testing.T) {
-	e, dead := &forgotten{}, orchestrate.ParseClient("dead/1")
-	n, err := orchestrate.RemoveHelpers(t.Context(), e, func(client orchestrate.Client) bool { return client == dead })
+	ended := exec.Command(os.Args[0], "-test.run=^$")
+	if err := ended.Run(); err != nil {
+		t.Fatal(err)
+	}
+	e := &forgotten{dead: orchestrate.ClientOfProcess(ended.Process.Pid)}
+	n, err := orchestrate.RemoveCompanions(t.Context(), e, orchestrate.HelperKind, orchestrate.Companion.Forgotten)
 	slices.Sort(e.removed)
 	if err != nil || n != 2 || !slices.Equal(e.removed, []string{"dead", "never started"}) {
 		t.Errorf("removed %q, %v", e.removed, err)
@@ -261,14 +265,16 @@ func TestForgottenHelpersAreRemoved(t *testing.T) {
 
 type forgotten struct {
 	fakehelper.Engine
+	dead    orchestrate.Client
 	removed []string
 }
 
-func (*forgotten) Helpers(context.Context) ([]orchestrate.Helper, error) {
-	return []orchestrate.Helper{{ID: "dead", Client: orchestrate.ParseClient("dead/1"), State: "running"}, {ID: "in use", Client: orchestrate.ParseClient("alive/1"), State: "running"}, {ID: "never started", Client: orchestrate.ParseClient("alive/1"), State: "created"}}, nil
+func (f *forgotten) Companions(_ context.Context, kind orchestrate.CompanionKind) ([]orchestrate.Companion, error) {
+	alive := orchestrate.ThisClient().String()
+	return []orchestrate.Companion{{ID: "dead", Kind: kind, Serves: f.dead.String(), State: "running"}, {ID: "in use", Kind: kind, Serves: alive, State: "running"}, {ID: "never started", Kind: kind, Serves: alive, State: "created"}}, nil
 }
 
-func (f *forgotten) RemoveSidecar(_ context.Context, id string) error {
+func (f *forgotten) RemoveCompanion(_ context.Context, id string) error {
 	f.removed = append(f.removed, id)
 	return nil
 }

@@ -33,9 +33,13 @@ func (e *fakeEngine) helpers() *fakehelper.Engine {
 	return e.helper
 }
 
-func (e *fakeEngine) CreateHelper(ctx context.Context, spec orchestrate.HelperSpec) (string, error) {
+func (e *fakeEngine) CreateCompanion(ctx context.Context, spec orchestrate.CompanionSpec) (string, error) {
+	helper, ok := spec.(orchestrate.HelperSpec)
+	if !ok {
+		return "", errors.New("run a sidecar: this engine cannot")
+	}
 	if e.machine() == "" || e.fault == "noimage" {
-		return "", orchestrate.WithHint(fmt.Errorf("make a helper container: no image %s is here", spec.Image), "`zeekdemo up` pulls it")
+		return "", orchestrate.WithHint(fmt.Errorf("make a helper container: no image %s is here", helper.Image), "`zeekdemo up` pulls it")
 	}
 	for i := range 2 {
 		pid := strconv.Itoa(fakePID + i)
@@ -45,19 +49,19 @@ func (e *fakeEngine) CreateHelper(ctx context.Context, spec orchestrate.HelperSp
 			}
 		}
 	}
-	return e.helpers().CreateHelper(ctx, spec)
+	return e.helpers().CreateCompanion(ctx, spec)
 }
 
-func (e *fakeEngine) StartSidecar(ctx context.Context, id string) (orchestrate.SidecarStreams, error) {
-	return e.helpers().StartSidecar(ctx, id)
+func (e *fakeEngine) StartCompanion(ctx context.Context, id string) (orchestrate.SidecarStreams, error) {
+	return e.helpers().StartCompanion(ctx, id)
 }
 
-func (e *fakeEngine) Helpers(ctx context.Context) ([]orchestrate.Helper, error) {
-	return e.helpers().Helpers(ctx)
+func (e *fakeEngine) Companions(ctx context.Context, kind orchestrate.CompanionKind) ([]orchestrate.Companion, error) {
+	return e.helpers().Companions(ctx, kind)
 }
 
-func (e *fakeEngine) RemoveSidecar(ctx context.Context, id string) error {
-	return e.helpers().RemoveSidecar(ctx, id)
+func (e *fakeEngine) RemoveCompanion(ctx context.Context, id string) error {
+	return e.helpers().RemoveCompanion(ctx, id)
 }
 
 func (e *fakeEngine) Host(ctx context.Context) (orchestrate.EngineHost, error) {

@@ -8,6 +8,7 @@ package fakehelper
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -62,20 +63,24 @@ nsenter() {
 }
 `
 
-// CreateHelper keeps what is to be run.
-func (e *Engine) CreateHelper(_ context.Context, spec orchestrate.HelperSpec) (string, error) {
+// CreateCompanion keeps what a helper is to run.
+func (e *Engine) CreateCompanion(_ context.Context, spec orchestrate.CompanionSpec) (string, error) {
+	helper, ok := spec.(orchestrate.HelperSpec)
+	if !ok {
+		return "", fmt.Errorf("make a %s: %w", spec.Kind(), errors.ErrUnsupported)
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.helpers == nil {
 		e.helpers = map[string]*run{}
 	}
 	id := fmt.Sprintf("helper%d", len(e.helpers))
-	e.helpers[id] = &run{spec: spec, created: time.Now()}
+	e.helpers[id] = &run{spec: helper, created: time.Now()}
 	return id, nil
 }
 
-// StartSidecar starts the shell.
-func (e *Engine) StartSidecar(_ context.Context, id string) (orchestrate.SidecarStreams, error) {
+// StartCompanion starts the shell.
+func (e *Engine) StartCompanion(_ context.Context, id string) (orchestrate.SidecarStreams, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	r := e.helpers[id]
@@ -117,23 +122,26 @@ func (e *Engine) StartSidecar(_ context.Context, id string) (orchestrate.Sidecar
 	}, nil
 }
 
-// Helpers lists those that have not ended.
-func (e *Engine) Helpers(context.Context) ([]orchestrate.Helper, error) {
+// Companions lists the helpers that have not ended.
+func (e *Engine) Companions(_ context.Context, kind orchestrate.CompanionKind) ([]orchestrate.Companion, error) {
+	if kind != orchestrate.HelperKind {
+		return nil, nil
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	var list []orchestrate.Helper
+	var list []orchestrate.Companion
 	for id, r := range e.helpers {
 		state := "created"
 		if r.cmd != nil {
 			state = "running"
 		}
-		list = append(list, orchestrate.Helper{ID: id, Client: orchestrate.ThisClient(), State: state, Created: r.created})
+		list = append(list, orchestrate.Companion{ID: id, Kind: kind, Serves: r.spec.Serves(), State: state, Created: r.created})
 	}
 	return list, nil
 }
 
-// RemoveSidecar kills the shell.
-func (e *Engine) RemoveSidecar(_ context.Context, id string) error {
+// RemoveCompanion kills the shell.
+func (e *Engine) RemoveCompanion(_ context.Context, id string) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if r := e.helpers[id]; r != nil && r.cmd != nil {

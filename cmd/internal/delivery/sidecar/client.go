@@ -64,8 +64,8 @@ type Client struct {
 // its namespace. Close must be called.
 func NewClient(e orchestrate.Engine, to netip.AddrPort, streams orchestrate.SidecarStreams) *Client {
 	c := &Client{streams: streams, hello: make(chan struct{}), final: make(chan struct{}), remove: func(context.Context) error { return nil }}
-	if engine, ok := e.(orchestrate.SidecarEngine); ok {
-		c.remove = func(ctx context.Context) error { return engine.RemoveSidecar(ctx, streams.ID) }
+	if engine, ok := e.(orchestrate.CompanionEngine); ok {
+		c.remove = func(ctx context.Context) error { return engine.RemoveCompanion(ctx, streams.ID) }
 	}
 	c.last.Transmission = transmit.Description{Mode: transmit.UDP, Destination: to}
 	go c.stderr.readFrom(streams.Stderr)

@@ -192,11 +192,11 @@ func (r Request) Probe(ctx context.Context, e orchestrate.Engine, s orchestrate.
 }
 
 // program is what a sidecar would run, or why there can be none.
-func (r Request) program(ctx context.Context, e orchestrate.Engine) (orchestrate.SidecarEngine, string, error) {
+func (r Request) program(ctx context.Context, e orchestrate.Engine) (orchestrate.CompanionEngine, string, error) {
 	if r.Tx == transmit.Packet {
 		return nil, "", errors.New("run a sidecar: it has no capability for --tx packet")
 	}
-	engine, ok := e.(orchestrate.SidecarEngine)
+	engine, ok := e.(orchestrate.CompanionEngine)
 	if !ok {
 		return nil, "", errors.New("run a sidecar: this engine cannot")
 	}

@@ -35,18 +35,20 @@ type withSidecars struct {
 	program *string // of the last one made
 }
 
-func (e withSidecars) CreateSidecar(_ context.Context, spec orchestrate.SidecarSpec) (string, error) {
-	*e.program = spec.Program
+func (e withSidecars) CreateCompanion(_ context.Context, spec orchestrate.CompanionSpec) (string, error) {
+	*e.program = spec.(orchestrate.SidecarSpec).Program
 	return "1", nil
 }
 
-func (e withSidecars) StartSidecar(context.Context, string) (orchestrate.SidecarStreams, error) {
+func (e withSidecars) StartCompanion(context.Context, string) (orchestrate.SidecarStreams, error) {
 	return orchestrate.SidecarStreams{ID: "1"}, nil
 }
 
-func (e withSidecars) Sidecars(context.Context) ([]orchestrate.Sidecar, error) { return nil, nil }
+func (e withSidecars) Companions(context.Context, orchestrate.CompanionKind) ([]orchestrate.Companion, error) {
+	return nil, nil
+}
 
-func (e withSidecars) RemoveSidecar(context.Context, string) error { return nil }
+func (e withSidecars) RemoveCompanion(context.Context, string) error { return nil }
 
 // sparc64 writes what looks like a static program for a machine that is
 // certainly not this one.
