@@ -94,6 +94,15 @@ func (g Grafana) send(ctx context.Context, method, path string, a Annotation, an
 	if err != nil {
 		return fmt.Errorf("annotate in Grafana: %w", err)
 	}
+	status, content, err := g.ask(req)
+	if err != nil {
+		return fmt.Errorf("annotate in Grafana: %w", err)
+	}
+	return understand(status, content, answer)
+}
+
+// ask sends a request as the administrator and reads the answer.
+func (g Grafana) ask(req *http.Request) (status int, content []byte, err error) {
 	req.SetBasicAuth(g.User, g.Password)
 	req.Header.Set("Content-Type", "application/json")
 	// No proxy: the address is this machine's own. No redirection: the password
@@ -102,14 +111,11 @@ func (g Grafana) send(ctx context.Context, method, path string, a Annotation, an
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	resp, err := client.Do(req)
 	if err != nil {
-		return fmt.Errorf("annotate in Grafana: %w", unwrapURL(err))
+		return 0, nil, unwrapURL(err)
 	}
 	defer resp.Body.Close()
-	content, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	if err != nil {
-		return fmt.Errorf("annotate in Grafana: %w", err)
-	}
-	return understand(resp.StatusCode, content, answer)
+	content, err = io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	return resp.StatusCode, content, err
 }
 
 // understand reads Grafana's answer: its document, or its message.

@@ -109,10 +109,8 @@ func (s Sensor) AwaitReach(ctx context.Context, engine Engine, limit time.Durati
 		if !errors.Is(err, syscall.ECONNREFUSED) || time.Now().After(deadline) {
 			return err
 		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(pollInterval / 4):
+		if err := pause(ctx, pollInterval/4); err != nil {
+			return err
 		}
 	}
 }

@@ -33,15 +33,9 @@ func FindSensor(ctx context.Context, engine Engine, encap string) (Sensor, error
 	if err != nil {
 		return Sensor{}, err
 	}
-	c, ok := containers[service.Name]
-	switch {
-	case len(containers) == 0:
-		return Sensor{}, ErrNoStack
-	case !ok:
-		return Sensor{}, WithHint(fmt.Errorf("find sensor %s: it has no container", service.Name), "`zeekdemo up` completes the stack")
-	case !c.Running():
-		return Sensor{}, WithHint(fmt.Errorf("find sensor %s: its container is %s%s", service.Name, c.State, exitReason(c)),
-			"`zeekdemo up` starts it; `zeekdemo logs "+service.Name+"` shows why it stopped")
+	c, err := runningOf(service, containers)
+	if err != nil {
+		return Sensor{}, err
 	}
 	s := Sensor{Service: service, Container: c}
 	s.Published, _ = service.published(c)
@@ -49,4 +43,19 @@ func FindSensor(ctx context.Context, engine Engine, encap string) (Sensor, error
 		s.Direct = netip.AddrPortFrom(addr, service.Port)
 	}
 	return s, nil
+}
+
+// runningOf picks the container of a sensor, which must run, from the stack's.
+func runningOf(service Service, containers map[string]Container) (Container, error) {
+	c, ok := containers[service.Name]
+	switch {
+	case len(containers) == 0:
+		return c, ErrNoStack
+	case !ok:
+		return c, WithHint(fmt.Errorf("find sensor %s: it has no container", service.Name), "`zeekdemo up` completes the stack")
+	case !c.Running():
+		return c, WithHint(fmt.Errorf("find sensor %s: its container is %s%s", service.Name, c.State, exitReason(c)),
+			"`zeekdemo up` starts it; `zeekdemo logs "+service.Name+"` shows why it stopped")
+	}
+	return c, nil
 }

@@ -60,26 +60,45 @@ func AwaitSensor(ctx context.Context, e Engine, shots OneShots, service Service,
 	defer cancel()
 	for {
 		state, err := SensorSockets(ctx, e, c, service.Port)
-		if err == nil && state.Listening {
-			s := Sensor{Service: service, Container: c}
-			s.Published, _ = service.published(c)
-			for _, addr := range c.Addresses { // it has one network
-				s.Direct = netip.AddrPortFrom(addr, service.Port)
-			}
-			return s, nil
+		switch {
+		case err == nil && state.Listening:
+			return listening(service, c), nil
+		case err != nil && ctx.Err() == nil:
+			return Sensor{}, fmt.Errorf("start sensor %s: %w", c.Name, whyEnded(ctx, shots, c, err))
 		}
-		if err != nil && ctx.Err() == nil { // the container may have ended
-			ended, stopErr := shots.StopOneShot(ctx, c.ID, time.Second)
-			if stopErr == nil && ended.Err() != nil {
-				err = ended.Err()
-			}
+		if err := pause(ctx, pollInterval/4); err != nil {
 			return Sensor{}, fmt.Errorf("start sensor %s: %w", c.Name, err)
 		}
-		select {
-		case <-ctx.Done():
-			return Sensor{}, fmt.Errorf("start sensor %s: %w", c.Name, context.Cause(ctx))
-		case <-time.After(pollInterval / 4):
-		}
+	}
+}
+
+// listening is a sensor in a container that has one network.
+func listening(service Service, c Container) Sensor {
+	s := Sensor{Service: service, Container: c}
+	s.Published, _ = service.published(c)
+	for _, addr := range c.Addresses {
+		s.Direct = netip.AddrPortFrom(addr, service.Port)
+	}
+	return s
+}
+
+// whyEnded says of a container that cannot be looked into how it ended, if it
+// has; else err.
+func whyEnded(ctx context.Context, shots OneShots, c Container, err error) error {
+	ended, stopErr := shots.StopOneShot(ctx, c.ID, time.Second)
+	if stopErr == nil && ended.Err() != nil {
+		return ended.Err()
+	}
+	return err
+}
+
+// pause waits, but no longer than the context lasts.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(d):
+		return nil
 	}
 }
 
@@ -110,10 +129,8 @@ func Drain(ctx context.Context, e Engine, s Sensor) (SocketState, error) {
 			return state, fmt.Errorf("sensor %s: reads nothing any more, %d bytes wait", s.Container.Name, state.Queued)
 		}
 		last = state
-		select {
-		case <-ctx.Done():
-			return last, context.Cause(ctx)
-		case <-time.After(drainPoll):
+		if err := pause(ctx, drainPoll); err != nil {
+			return last, err
 		}
 	}
 	return last, nil

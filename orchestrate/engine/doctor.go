@@ -15,6 +15,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/docker/cli/cli/command"
 	"github.com/docker/compose/v5/pkg/api"
+	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/client"
 
 	"github.com/zeekdemo/zeekdemo/orchestrate"
@@ -111,24 +112,31 @@ func (e *Engine) Networks(ctx context.Context) ([]doctor.Network, error) {
 	}
 	networks := []doctor.Network{}
 	for _, n := range list.Items {
-		found := doctor.Network{Name: n.Name, Project: n.Labels[api.ProjectLabel], Subnets: []netip.Prefix{}}
+		found := doctor.Network{Name: n.Name, Project: n.Labels[api.ProjectLabel], Subnets: []netip.Prefix{}, Device: deviceOf(n.Network)}
 		for _, c := range n.IPAM.Config {
 			if c.Subnet.IsValid() {
 				found.Subnets = append(found.Subnets, c.Subnet)
 			}
 		}
-		switch {
-		case n.Driver != "bridge":
-		case n.Options[bridgeName] != "":
-			found.Device = n.Options[bridgeName]
-		case n.Name == "bridge":
-			found.Device = defaultBridge
-		case len(n.ID) > 12:
-			found.Device = bridgePrefix + n.ID[:12]
-		}
 		networks = append(networks, found)
 	}
 	return networks, nil
+}
+
+// deviceOf names the device of a bridge network on the engine's machine; empty
+// for others.
+func deviceOf(n network.Network) string {
+	switch {
+	case n.Driver != "bridge":
+		return ""
+	case n.Options[bridgeName] != "":
+		return n.Options[bridgeName]
+	case n.Name == "bridge":
+		return defaultBridge
+	case len(n.ID) > 12:
+		return bridgePrefix + n.ID[:12]
+	}
+	return ""
 }
 
 // Complete loads the project as `up` does.

@@ -126,17 +126,22 @@ func (e *Engine) Up(ctx context.Context, p orchestrate.Project, progress orchest
 		// be kept has a named one.
 		Inherit: false,
 	}, Start: api.StartOptions{Project: project}}
-	err = service.Up(ctx, project, options)
+	if err := persist(ctx, func() error { return service.Up(ctx, project, options) }); err != nil {
+		return explainUp(ctx, err)
+	}
+	return e.rejoin(ctx, p.Name, progress)
+}
+
+// persist calls up again where what an earlier one left half-made is in its way.
+func persist(ctx context.Context, up func() error) error {
+	err := up()
 	for range halfMadeTries {
 		if !halfMade(err) || sleep(ctx, halfMadeWait) != nil {
 			break
 		}
-		err = service.Up(ctx, project, options)
+		err = up()
 	}
-	if err != nil {
-		return explainUp(ctx, err)
-	}
-	return e.rejoin(ctx, p.Name, progress)
+	return err
 }
 
 // How often, and after which time, a name that is taken is asked for again.
@@ -204,13 +209,7 @@ func describe(item container.Summary, in container.InspectResponse) orchestrate.
 		Project: item.Labels[api.ProjectLabel], Service: item.Labels[api.ServiceLabel],
 		State: string(item.State), Addresses: map[string]netip.Addr{},
 	}
-	if s := in.State; s != nil {
-		c.State, c.ExitCode, c.OOMKilled, c.PID = string(s.Status), s.ExitCode, s.OOMKilled, s.Pid
-		c.StartedAt, _ = time.Parse(time.RFC3339Nano, s.StartedAt)
-		if s.Health != nil && s.Health.Status != container.NoHealthcheck {
-			c.Health = string(s.Health.Status)
-		}
-	}
+	describeState(&c, in.State)
 	if in.Config != nil {
 		c.Image, c.Env = in.Config.Image, in.Config.Env
 	}
@@ -225,6 +224,18 @@ func describe(item container.Summary, in container.InspectResponse) orchestrate.
 		c.Ports = append(c.Ports, orchestrate.PublishedPort{HostIP: p.IP, HostPort: p.PublicPort, ContainerPort: p.PrivatePort, Protocol: p.Type})
 	}
 	return c
+}
+
+// describeState fills in how a container fares.
+func describeState(c *orchestrate.Container, s *container.State) {
+	if s == nil {
+		return
+	}
+	c.State, c.ExitCode, c.OOMKilled, c.PID = string(s.Status), s.ExitCode, s.OOMKilled, s.Pid
+	c.StartedAt, _ = time.Parse(time.RFC3339Nano, s.StartedAt)
+	if s.Health != nil && s.Health.Status != container.NoHealthcheck {
+		c.Health = string(s.Health.Status)
+	}
 }
 
 // Exec runs a command in a container.

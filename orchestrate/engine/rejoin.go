@@ -18,16 +18,9 @@ import (
 // gets a new namespace, and those beside it stay in the old one, where nobody
 // reaches them. Compose sees to that only where it makes the other one anew.
 func (e *Engine) rejoin(ctx context.Context, project string, progress orchestrate.Progress) error {
-	filters := client.Filters{}.Add("label", api.ProjectLabel+"="+project)
-	list, err := e.client.ContainerList(ctx, client.ContainerListOptions{Filters: filters})
+	all, err := e.running(ctx, project)
 	if err != nil {
-		return fmt.Errorf("list containers: %w", err)
-	}
-	all := map[string]container.InspectResponse{}
-	for _, item := range list.Items {
-		if in, err := e.client.ContainerInspect(ctx, item.ID, client.ContainerInspectOptions{}); err == nil && in.Container.HostConfig != nil && in.Container.State != nil { // else it has gone
-			all[item.ID] = in.Container
-		}
+		return err
 	}
 	for id, c := range all {
 		owner, ok := all[c.HostConfig.NetworkMode.ConnectedContainer()]
@@ -44,6 +37,22 @@ func (e *Engine) rejoin(ctx context.Context, project string, progress orchestrat
 		}
 	}
 	return nil
+}
+
+// running inspects the running containers of a project, by their IDs.
+func (e *Engine) running(ctx context.Context, project string) (map[string]container.InspectResponse, error) {
+	filters := client.Filters{}.Add("label", api.ProjectLabel+"="+project)
+	list, err := e.client.ContainerList(ctx, client.ContainerListOptions{Filters: filters})
+	if err != nil {
+		return nil, fmt.Errorf("list containers: %w", err)
+	}
+	all := map[string]container.InspectResponse{}
+	for _, item := range list.Items {
+		if in, err := e.client.ContainerInspect(ctx, item.ID, client.ContainerInspectOptions{}); err == nil && in.Container.HostConfig != nil && in.Container.State != nil { // else it has gone
+			all[item.ID] = in.Container
+		}
+	}
+	return all, nil
 }
 
 // startedAt is when a container was last started.

@@ -9,18 +9,14 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net/netip"
 	"path"
-	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/pkg/stdcopy"
 	"github.com/moby/moby/api/types/container"
-	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/client"
 
@@ -51,27 +47,30 @@ func (e *Engine) CreateOneShot(ctx context.Context, p orchestrate.Project, o orc
 	if err != nil {
 		return "", fmt.Errorf("make %s: %w", o.ContainerName(), err)
 	}
-	pull := p.Pull
-	if pull != orchestrate.PullNever {
-		pull = orchestrate.PullMissing // all containers of a run are made of one image
-	}
-	const advice = "the image is neither here nor to be pulled: choose another with --image NAME=REF, or build the project's own with `make images`"
-	if err := e.haveImage(ctx, s.Image, pull, nil, imageHints{missing: advice, failed: advice}); err != nil {
-		return "", fmt.Errorf("make container %s: %w", o.ContainerName(), err)
-	}
 	id, err := e.createOneShot(ctx, project, s, o)
 	if err != nil {
 		return id, fmt.Errorf("make container %s: %w", o.ContainerName(), err)
 	}
 	if o.Capture != "" {
-		if err := e.copyCapture(ctx, id, o.Capture, path.Dir(s.WorkingDir)); err != nil {
-			return id, err
-		}
+		err = e.copyCapture(ctx, id, o.Capture, path.Dir(s.WorkingDir))
 	}
-	return id, nil
+	return id, err
+}
+
+// sensorImage makes sure that the image of a sensor is here. It is pulled where
+// it is missing alone: all containers of a run are made of one image.
+func (e *Engine) sensorImage(ctx context.Context, image string, policy orchestrate.PullPolicy) error {
+	if policy != orchestrate.PullNever {
+		policy = orchestrate.PullMissing
+	}
+	const advice = "the image is neither here nor to be pulled: choose another with --image NAME=REF, or build the project's own with `make images`"
+	return e.haveImage(ctx, image, policy, nil, imageHints{missing: advice, failed: advice})
 }
 
 func (e *Engine) createOneShot(ctx context.Context, project *types.Project, s types.ServiceConfig, o orchestrate.OneShot) (string, error) {
+	if err := e.sensorImage(ctx, s.Image, orchestrate.PullPolicy(s.PullPolicy)); err != nil {
+		return "", err
+	}
 	labels := map[string]string{orchestrate.VerifyLabel: o.Run, orchestrate.VerifyClientLabel: orchestrate.ThisClient().String()}
 	config, host, err := oneShotConfig(s, o)
 	if err != nil {
@@ -109,52 +108,6 @@ func (e *Engine) create(ctx context.Context, options client.ContainerCreateOptio
 	return created.ID, context.Cause(ctx)
 }
 
-// oneShotConfig translates the fields of a sensor. Its named volumes become
-// anonymous ones, which are removed together with the container.
-func oneShotConfig(s types.ServiceConfig, o orchestrate.OneShot) (*container.Config, *container.HostConfig, error) {
-	config := &container.Config{Image: s.Image, Cmd: []string(s.Command), Entrypoint: []string(s.Entrypoint), User: s.User, WorkingDir: s.WorkingDir}
-	for _, name := range slices.Sorted(maps.Keys(s.Environment)) {
-		if v := s.Environment[name]; v != nil {
-			config.Env = append(config.Env, name+"="+*v)
-		}
-	}
-	host := &container.HostConfig{CapDrop: s.CapDrop, CapAdd: s.CapAdd, SecurityOpt: s.SecurityOpt, ReadonlyRootfs: s.ReadOnly, Tmpfs: map[string]string{}}
-	host.Memory = int64(s.MemLimit)
-	if s.Logging != nil {
-		host.LogConfig = container.LogConfig{Type: s.Logging.Driver, Config: s.Logging.Options}
-	}
-	for _, target := range s.Tmpfs {
-		target, options, _ := strings.Cut(target, ":")
-		host.Tmpfs[target] = options
-	}
-	for _, v := range s.Volumes {
-		host.Mounts = append(host.Mounts, mount.Mount{Type: mount.TypeVolume, Target: v.Target})
-	}
-	if o.Publish {
-		config.ExposedPorts, host.PortBindings = publishAnywhere(s.Ports)
-	}
-	if o.Capture == "" {
-		return config, host, nil
-	}
-	host.NetworkMode = "none"
-	command, err := orchestrate.ReadsFile(s.Command, path.Join(path.Dir(s.WorkingDir), captureName))
-	config.Cmd = command
-	return config, host, err
-}
-
-// publishAnywhere publishes a service's ports on ports of this machine's loopback
-// that the engine chooses.
-func publishAnywhere(ports []types.ServicePortConfig) (exposed network.PortSet, bound network.PortMap) {
-	exposed, bound = network.PortSet{}, network.PortMap{}
-	for _, p := range ports {
-		if port, ok := network.PortFrom(uint16(p.Target), network.IPProtocol(p.Protocol)); ok {
-			exposed[port] = struct{}{}
-			bound[port] = []network.PortBinding{{HostIP: netip.AddrFrom4([4]byte{127, 0, 0, 1})}}
-		}
-	}
-	return exposed, bound
-}
-
 // runNetwork makes the network of a run, once: as the stack's monitoring
 // network, but with a bridge of its own.
 func (e *Engine) runNetwork(ctx context.Context, project *types.Project, run string, labels map[string]string) (string, error) {
@@ -166,7 +119,7 @@ func (e *Engine) runNetwork(ctx context.Context, project *types.Project, run str
 	}
 	definition := project.Networks[orchestrate.MonitoringNetwork]
 	options := maps.Clone(map[string]string(definition.DriverOpts))
-	options["com.docker.network.bridge.name"] = orchestrate.VerifyBridge(run)
+	options[bridgeName] = orchestrate.VerifyBridge(run)
 	if ctx.Err() != nil {
 		return "", context.Cause(ctx)
 	}
@@ -298,19 +251,30 @@ func (e *Engine) RemoveOneShots(ctx context.Context, r orchestrate.Removal) (int
 	if err != nil {
 		return 0, fmt.Errorf("list containers: %w", err)
 	}
-	removed := 0
+	n, err := e.removeContainers(ctx, list.Items, meant)
+	return n, errors.Join(err, e.removeNetworks(ctx, filters, meant))
+}
+
+// removeContainers removes those that are meant, and returns how many that are.
+func (e *Engine) removeContainers(ctx context.Context, list []container.Summary, meant func(labels map[string]string) bool) (n int, err error) {
 	var errs []error
-	for _, c := range list.Items {
+	for _, c := range list {
 		if meant(c.Labels) {
-			removed++
+			n++
 			errs = append(errs, e.removeContainer(ctx, c.ID))
 		}
 	}
-	networks, err := e.client.NetworkList(ctx, client.NetworkListOptions{Filters: filters})
+	return n, errors.Join(errs...)
+}
+
+// removeNetworks removes those that are meant.
+func (e *Engine) removeNetworks(ctx context.Context, filters client.Filters, meant func(labels map[string]string) bool) error {
+	list, err := e.client.NetworkList(ctx, client.NetworkListOptions{Filters: filters})
 	if err != nil {
-		errs = append(errs, fmt.Errorf("list networks: %w", err))
+		return fmt.Errorf("list networks: %w", err)
 	}
-	for _, n := range networks.Items {
+	var errs []error
+	for _, n := range list.Items {
 		if !meant(n.Labels) {
 			continue
 		}
@@ -318,7 +282,7 @@ func (e *Engine) RemoveOneShots(ctx context.Context, r orchestrate.Removal) (int
 			errs = append(errs, fmt.Errorf("remove network %s: %w", n.Name, err))
 		}
 	}
-	return removed, errors.Join(errs...)
+	return errors.Join(errs...)
 }
 
 // removeContainer removes a container with its anonymous volumes.

@@ -1,0 +1,73 @@
+package engine
+
+import (
+	"maps"
+	"net/netip"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
+	"github.com/moby/moby/api/types/network"
+
+	"github.com/zeekdemo/zeekdemo/orchestrate"
+)
+
+// oneShotConfig translates the fields of a sensor.
+func oneShotConfig(s types.ServiceConfig, o orchestrate.OneShot) (*container.Config, *container.HostConfig, error) {
+	config, host := sensorConfig(s), sensorHost(s)
+	if o.Publish {
+		config.ExposedPorts, host.PortBindings = publishAnywhere(s.Ports)
+	}
+	if o.Capture == "" {
+		return config, host, nil
+	}
+	host.NetworkMode = "none"
+	command, err := orchestrate.ReadsFile(s.Command, path.Join(path.Dir(s.WorkingDir), captureName))
+	config.Cmd = command
+	return config, host, err
+}
+
+// sensorConfig is what runs.
+func sensorConfig(s types.ServiceConfig) *container.Config {
+	config := &container.Config{Image: s.Image, Cmd: []string(s.Command), Entrypoint: []string(s.Entrypoint), User: s.User, WorkingDir: s.WorkingDir}
+	for _, name := range slices.Sorted(maps.Keys(s.Environment)) {
+		if v := s.Environment[name]; v != nil {
+			config.Env = append(config.Env, name+"="+*v)
+		}
+	}
+	return config
+}
+
+// sensorHost is what it may use. Its named volumes become anonymous ones, which
+// are removed together with the container.
+func sensorHost(s types.ServiceConfig) *container.HostConfig {
+	host := &container.HostConfig{CapDrop: s.CapDrop, CapAdd: s.CapAdd, SecurityOpt: s.SecurityOpt, ReadonlyRootfs: s.ReadOnly, Tmpfs: map[string]string{}}
+	host.Memory = int64(s.MemLimit)
+	if s.Logging != nil {
+		host.LogConfig = container.LogConfig{Type: s.Logging.Driver, Config: s.Logging.Options}
+	}
+	for _, target := range s.Tmpfs {
+		target, options, _ := strings.Cut(target, ":")
+		host.Tmpfs[target] = options
+	}
+	for _, v := range s.Volumes {
+		host.Mounts = append(host.Mounts, mount.Mount{Type: mount.TypeVolume, Target: v.Target})
+	}
+	return host
+}
+
+// publishAnywhere publishes a service's ports on ports of this machine's loopback
+// that the engine chooses.
+func publishAnywhere(ports []types.ServicePortConfig) (exposed network.PortSet, bound network.PortMap) {
+	exposed, bound = network.PortSet{}, network.PortMap{}
+	for _, p := range ports {
+		if port, ok := network.PortFrom(uint16(p.Target), network.IPProtocol(p.Protocol)); ok {
+			exposed[port] = struct{}{}
+			bound[port] = []network.PortBinding{{HostIP: netip.AddrFrom4([4]byte{127, 0, 0, 1})}}
+		}
+	}
+	return exposed, bound
+}
