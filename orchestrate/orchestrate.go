@@ -10,6 +10,10 @@
 //   - A Sensor is a service that runs Zeek on one encapsulation's port. Zeek's
 //     UDP source takes one encapsulation per process, so VXLAN and GENEVE are
 //     two sensors.
+//   - A Companion is a container beside the stack that a client speaks to: a
+//     sidecar sends to a sensor from beside it, a helper reaches the engine's
+//     machine. A OneShot is one that answers a question of `verify`.
+//   - A Client is the process that such containers were made for.
 //
 // The stack is declarative: what `up` is told is the whole configuration, and
 // flags of an earlier `up` are not remembered.
