@@ -91,4 +91,3 @@ func (b Bundle) archive(w io.Writer, now time.Time) error {
 	}
 	return errors.Join(tarred.Close(), zipped.Close())
 }
-
