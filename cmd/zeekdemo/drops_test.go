@@ -356,7 +356,7 @@ func dropsWithoutRoot(t *testing.T, p program) {
 		via   string
 		known bool
 	}{{"direct", false}, {"helper", true}} {
-		r := parseDrops(t, []byte(asNobody(t, p, "drops", "--json", "--interval", "300ms", "--via", tt.via)))
+		r := parseDrops(t, []byte(asNobody(t, p, "drops", "--json", "--interval", "300ms", "--reach", tt.via)))
 		for _, h := range r.Hops {
 			if h.Hop == "veth" && (h.In != nil) != tt.known {
 				t.Errorf("without root, --via %s: %+v", tt.via, h)

@@ -41,7 +41,7 @@ func Open(ctx context.Context, e orchestrate.Engine, via nsenter.Way) (Opened, e
 		return Opened{}, err
 	}
 	if !here && via == nsenter.Direct {
-		return Opened{}, orchestrate.WithHint(errors.New("read this machine's counters: the sensors run on another one"), "--via helper reads them there")
+		return Opened{}, orchestrate.WithHint(errors.New("read this machine's counters: the sensors run on another one"), "--reach helper reads them there")
 	}
 	host, done := Host{}, func() error { return nil }
 	if here {

@@ -106,7 +106,7 @@ func TestOpenIsRefused(t *testing.T) {
 		"no engine":          {&anEngine{err: away}, nsenter.Auto, away.Error(), ""},
 		"no stack":           {&anEngine{}, nsenter.Auto, orchestrate.ErrNoStack.Error(), "`zeekdemo up`"},
 		"no sensor runs":     {&anEngine{containers: someStack()[1:]}, nsenter.Auto, "no sensor is running", "`zeekdemo up`"},
-		"on another machine": {&anEngine{containers: elsewhere}, nsenter.Direct, "the sensors run on another one", "--via helper"},
+		"on another machine": {&anEngine{containers: elsewhere}, nsenter.Direct, "the sensors run on another one", "--reach helper"},
 		"and no helper":      {&anEngine{containers: elsewhere}, nsenter.Auto, "read the counters of the engine's machine: ", ""},
 	} {
 		t.Run(name, func(t *testing.T) {

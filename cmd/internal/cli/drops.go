@@ -12,7 +12,6 @@ import (
 	"github.com/zeekdemo/zeekdemo/cmd/internal/ui"
 	"github.com/zeekdemo/zeekdemo/orchestrate"
 	"github.com/zeekdemo/zeekdemo/orchestrate/drops"
-	"github.com/zeekdemo/zeekdemo/orchestrate/nsenter"
 )
 
 type dropsOptions struct {
@@ -22,7 +21,7 @@ type dropsOptions struct {
 	sinceStart bool
 	all        bool
 	json       bool
-	via        nsenter.Way
+	reach      reachOptions
 }
 
 func newDrops(app *App) *cobra.Command {
@@ -62,7 +61,7 @@ has gaps, or packets came in another order.`,
 	f.IntVar(&o.count, "count", 0, "with --watch: end after this many intervals; 0 for none")
 	f.BoolVar(&o.sinceStart, "since-start", false, "count since the sensors started, not for an interval")
 	f.BoolVar(&o.all, "all", false, "show every hop, also of sensors to which nothing came")
-	f.StringVar((*string)(&o.via), "via", string(nsenter.Auto), "how to read counters: direct (this machine's), helper (by a container) or auto")
+	o.reach.flags(f, "how to read counters: direct (this machine's), helper (by a container) or auto")
 	f.BoolVar(&o.json, "json", false, "print one JSON document; with --watch one for each interval, each on a line")
 	return cmd
 }
@@ -71,11 +70,6 @@ has gaps, or packets came in another order.`,
 const leastInterval = 100 * time.Millisecond
 
 func (o dropsOptions) validate() error {
-	switch o.via {
-	case nsenter.Auto, nsenter.Direct, nsenter.Helper:
-	default:
-		return usagef("--via %q: want direct, helper or auto", o.via)
-	}
 	switch {
 	case o.interval < leastInterval:
 		return usagef("--interval %s: want at least %s", o.interval, leastInterval)
@@ -91,8 +85,13 @@ func runDrops(ctx context.Context, app *App, o dropsOptions) error {
 	if err := o.validate(); err != nil {
 		return err
 	}
+	way, err := o.reach.parse()
+	if err != nil {
+		return err
+	}
+	o.reach.note(app.Err)
 	return app.withEngine(func(e orchestrate.Engine) error {
-		reader, err := drops.Open(ctx, e, o.via)
+		reader, err := drops.Open(ctx, e, way)
 		if err != nil {
 			return err
 		}

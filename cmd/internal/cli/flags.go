@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/zeekdemo/zeekdemo/forward/encap"
 	"github.com/zeekdemo/zeekdemo/forward/pace"
 	"github.com/zeekdemo/zeekdemo/forward/transmit"
+	"github.com/zeekdemo/zeekdemo/orchestrate/nsenter"
 )
 
 // Flags that several commands have stand here, each once: its name, its default,
@@ -272,4 +274,32 @@ func (o paceOptions) spec() (pace.Spec, error) {
 		return s, usageError{err}
 	}
 	return s, nil
+}
+
+// reachOptions say how the engine's machine is reached, as root or by a container.
+type reachOptions struct {
+	way    string
+	former *pflag.Flag // --via, which now is the way to a sensor
+}
+
+func (o *reachOptions) flags(f *pflag.FlagSet, what string) {
+	f.StringVar(&o.way, "reach", string(nsenter.Auto), what)
+	f.StringVar(&o.way, "via", string(nsenter.Auto), "the former name of --reach")
+	o.former = f.Lookup("via")
+	o.former.Hidden = true // not deprecated by pflag, of which cobra would print a line into the result
+}
+
+func (o reachOptions) parse() (nsenter.Way, error) {
+	switch w := nsenter.Way(o.way); w {
+	case nsenter.Auto, nsenter.Direct, nsenter.Helper:
+		return w, nil
+	}
+	return "", usagef("--reach %q: want direct, helper or auto", o.way)
+}
+
+// note says what the flag is called where it was given by its former name.
+func (o reachOptions) note(to io.Writer) {
+	if o.former != nil && o.former.Changed {
+		fmt.Fprintln(to, "note: --via is called --reach here now: --via is the way to a sensor")
+	}
 }

@@ -21,8 +21,7 @@ type tuneOptions struct {
 	persist                bool
 	restart                bool
 	interfaces             []string
-	reach                  string
-	oldName                bool // it was given as --via
+	reach                  reachOptions
 	image                  string
 	binary                 string
 	json                   bool
@@ -55,7 +54,6 @@ reaches the virtual machine of Docker Desktop or colima as well.
   zeekdemo tune-host --revert            take it back`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			o.oldName = cmd.Flags().Changed("via")
 			return runTuneHost(cmd.Context(), app, o)
 		},
 	}
@@ -66,9 +64,7 @@ reaches the virtual machine of Docker Desktop or colima as well.
 	f.BoolVar(&o.persist, "persist", false, "make the limits last over reboots, in "+hosttune.PersistFile+" of the engine's machine")
 	f.BoolVar(&o.restart, "restart-sensors", false, "restart the sensors whose sockets were opened before the limits were raised")
 	f.StringArrayVar(&o.interfaces, "interface", nil, "turn the offloads of this interface of the engine's machine off (repeatable)")
-	f.StringVar(&o.reach, "reach", string(nsenter.Auto), "way to the engine's machine: direct (as root on it), helper (by a container) or auto")
-	f.StringVar(&o.reach, "via", string(nsenter.Auto), "the former name of --reach")
-	f.Lookup("via").Hidden = true // not deprecated by pflag, of which cobra would print a line into the result
+	o.reach.flags(f, "way to the engine's machine: direct (as root on it), helper (by a container) or auto")
 	f.StringVar(&o.image, "image", "", "image of the helper container (default: that of the sensors)")
 	f.StringVar(&o.binary, "sidecar-binary", "", `this program built for the engine's platform, where that is not this machine's;
 only --interface by way of a helper needs it`)
@@ -78,10 +74,8 @@ only --interface by way of a helper needs it`)
 
 // validate looks at the flags alone.
 func (o tuneOptions) validate() error {
-	switch nsenter.Way(o.reach) {
-	case nsenter.Auto, nsenter.Direct, nsenter.Helper:
-	default:
-		return usagef("--reach %q: want direct, helper or auto", o.reach)
+	if _, err := o.reach.parse(); err != nil {
+		return err
 	}
 	for _, name := range o.interfaces {
 		if !deviceName.MatchString(name) || name == "." || name == ".." {
@@ -115,9 +109,7 @@ func runTuneHost(ctx context.Context, app *App, o tuneOptions) error {
 	if err := o.validate(); err != nil {
 		return err
 	}
-	if o.oldName {
-		fmt.Fprintln(app.Err, "note: --via is called --reach here now: --via is the way to a sensor")
-	}
+	o.reach.note(app.Err)
 	return app.withEngine(func(e orchestrate.Engine) error {
 		t, err := app.openTuner(ctx, e, o.hosttune())
 		if err == nil {
@@ -151,7 +143,7 @@ func (o tuneOptions) run(ctx context.Context, app *App, t *hosttune.Tuner) error
 
 // hosttune are the options that concern the machine.
 func (o tuneOptions) hosttune() hosttune.Options {
-	return hosttune.Options{Way: nsenter.Way(o.reach), Image: o.image, Pull: orchestrate.PullNever, Interfaces: o.interfaces,
+	return hosttune.Options{Way: nsenter.Way(o.reach.way), Image: o.image, Pull: orchestrate.PullNever, Interfaces: o.interfaces,
 		Program: func(info orchestrate.EngineInfo) (string, error) { return helperProgram(info, o.binary) }}
 }
 
