@@ -54,6 +54,11 @@ type Frame struct {
 	Time     int64    // capture time, nanoseconds since the Unix epoch
 	LinkType LinkType // of this frame: one pcapng file may hold several
 
+	// Retimed says that the capture has no time for the frame, or none that a
+	// pcap file can hold (from 1970 to February 2106). Time is then that of the
+	// frame before, 0 where there is none.
+	Retimed bool
+
 	// Segment counts the stretches of one uninterrupted recording: it grows by
 	// one with every further file and with every further loop. Recorded gaps
 	// are kept within a segment, and not waited for between two.

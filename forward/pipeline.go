@@ -276,6 +276,9 @@ func (r *run) step(ctx context.Context) error {
 	first := len(r.slots)
 	out := r.encap.Encapsulate(&r.batch, &r.frame)
 	r.tally.frame(&r.frame, out, len(r.batch.Datagrams)-first)
+	if r.frame.Retimed && r.tally.firstRetimed == 0 {
+		r.tally.firstRetimed = r.number()
+	}
 	if err := r.schedule(ctx, first, out.Inner); err != nil {
 		return err
 	}
@@ -289,6 +292,15 @@ func (r *run) step(ctx context.Context) error {
 		return r.flushAndLook(ctx)
 	}
 	return nil
+}
+
+// number is that of the frame at hand in the source's input, from 1: those that it
+// left out count.
+func (r *run) number() uint64 {
+	if r.filter != nil {
+		return r.taken + r.filter.Filtered()
+	}
+	return r.taken
 }
 
 // full reports whether the batch is as large as the sink wants it.

@@ -414,6 +414,32 @@ func TestDuration(t *testing.T) {
 	}
 }
 
+// A leavingSource counts what it leaves out.
+type leavingSource struct {
+	fakeSource
+	left uint64
+}
+
+func (s *leavingSource) Filtered() uint64 { return s.left }
+
+// The report names the first frame without a time by its number in the input.
+func TestBadTimesAreNamed(t *testing.T) {
+	list := frames(time.Second, numbered(100)...)
+	for _, i := range []int{70, 71, 90} {
+		list[i].Time, list[i].Retimed = list[69].Time, true
+	}
+	for _, filtered := range []uint64{0, 1000} {
+		p, sink, _ := setup(nil, recorded(t, 1))
+		p.Source = &leavingSource{fakeSource{frames: list, err: io.EOF}, filtered}
+		if err := p.Run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if rep := p.Stats.Snapshot(); len(sink.sent) != 100 || rep.FramesRetimed != 3 || rep.FirstRetimed != 71+filtered {
+			t.Errorf("sent %d frames, %d retimed, the first is %d", len(sink.sent), rep.FramesRetimed, rep.FirstRetimed)
+		}
+	}
+}
+
 // waitingSource has to wait before every tenth frame.
 type waitingSource struct{ fakeSource }
 

@@ -39,8 +39,11 @@ type tally struct {
 	stalls  uint64
 	stalled time.Duration
 
-	first, last int64 // earliest and latest capture time, if there are any frames
-	refused     []refusedFrames
+	first, last  int64  // earliest and latest capture time, if any frame has one
+	timed        uint64 // frames that have one
+	retimed      uint64 // frames that have none
+	firstRetimed uint64 // number of the first of those in the input, from 1
+	refused      []refusedFrames
 }
 
 // refusedFrames counts frames that could not pass, for one reason and of one
@@ -53,11 +56,12 @@ type refusedFrames struct {
 
 // frame counts one frame and what became of it.
 func (t *tally) frame(f *Frame, out Outcome, datagrams int) {
-	if t.frames == 0 {
-		t.first, t.last = f.Time, f.Time
-	}
-	t.first, t.last = min(t.first, f.Time), max(t.last, f.Time)
 	t.frames++
+	if f.Retimed {
+		t.retimed++
+	} else {
+		t.time(f.Time)
+	}
 	if out.Refusal != RefusedNot {
 		t.refuse(refusedFrames{out.Refusal, f.LinkType, 1})
 		return
@@ -65,6 +69,15 @@ func (t *tally) frame(f *Frame, out Outcome, datagrams int) {
 	if out.Flags != 0 {
 		t.flags(out.Flags, datagrams)
 	}
+}
+
+// time notes the capture time of a frame.
+func (t *tally) time(at int64) {
+	if t.timed == 0 {
+		t.first, t.last = at, at
+	}
+	t.first, t.last = min(t.first, at), max(t.last, at)
+	t.timed++
 }
 
 func (t *tally) flags(flags OutcomeFlags, datagrams int) {
@@ -107,12 +120,17 @@ func (t *tally) send(sent []Datagram, slots []slot) {
 
 // merge adds o, which came later, and empties it.
 func (t *tally) merge(o *tally) {
-	if o.frames > 0 {
-		if t.frames == 0 {
+	if o.timed > 0 {
+		if t.timed == 0 {
 			t.first, t.last = o.first, o.last
 		}
 		t.first, t.last = min(t.first, o.first), max(t.last, o.last)
 	}
+	if t.retimed == 0 {
+		t.firstRetimed = o.firstRetimed
+	}
+	t.timed += o.timed
+	t.retimed += o.retimed
 	t.frames += o.frames
 	t.normalised += o.normalised
 	t.resegmented += o.resegmented
@@ -180,17 +198,23 @@ type Report struct {
 	End            time.Time `json:"end,omitzero"` // or the time of the snapshot
 	ElapsedSeconds float64   `json:"elapsed_seconds"`
 
-	FramesRead        uint64         `json:"frames_read"` // in all; filtered ones too
-	FramesFiltered    uint64         `json:"frames_filtered"`
-	FramesNormalised  uint64         `json:"frames_normalised"`
-	FramesResegmented uint64         `json:"frames_resegmented"` // TCP super-frames
-	Segments          uint64         `json:"segments"`           // datagrams they became
-	FramesCut         uint64         `json:"frames_cut_by_snap_length"`
-	FramesPadded      uint64         `json:"frames_padded"` // of those, filled up with zeros
-	FramesRefused     uint64         `json:"frames_refused"`
-	Refused           []RefusedCount `json:"refused"`                // most frames first
-	CaptureFirst      time.Time      `json:"capture_first,omitzero"` // earliest capture time of a frame
-	CaptureLast       time.Time      `json:"capture_last,omitzero"`
+	FramesRead        uint64 `json:"frames_read"` // in all; filtered ones too
+	FramesFiltered    uint64 `json:"frames_filtered"`
+	FramesNormalised  uint64 `json:"frames_normalised"`
+	FramesResegmented uint64 `json:"frames_resegmented"` // TCP super-frames
+	Segments          uint64 `json:"segments"`           // datagrams they became
+	FramesCut         uint64 `json:"frames_cut_by_snap_length"`
+	FramesPadded      uint64 `json:"frames_padded"` // of those, filled up with zeros
+	// FramesRetimed have no time in the capture, or none that a pcap file can hold
+	// (from 1970 to February 2106): they are paced and written at the time of the
+	// frame before. FirstRetimed is the number of the first of them among all
+	// frames read, from 1; 0 where there is none.
+	FramesRetimed uint64         `json:"frames_retimed,omitempty"`
+	FirstRetimed  uint64         `json:"first_frame_retimed,omitempty"`
+	FramesRefused uint64         `json:"frames_refused"`
+	Refused       []RefusedCount `json:"refused"`                // most frames first
+	CaptureFirst  time.Time      `json:"capture_first,omitzero"` // earliest capture time of a frame
+	CaptureLast   time.Time      `json:"capture_last,omitzero"`
 
 	DatagramsSent     uint64 `json:"datagrams_sent"`
 	DatagramsUnsent   uint64 `json:"datagrams_unsent"`          // ready when the run failed or was interrupted
@@ -235,6 +259,8 @@ func (s *Stats) Snapshot() Report {
 		Segments:          t.segments,
 		FramesCut:         t.cut,
 		FramesPadded:      t.padded,
+		FramesRetimed:     t.retimed,
+		FirstRetimed:      t.firstRetimed,
 		DatagramsSent:     t.datagrams,
 		DatagramsUnsent:   t.unsent,
 		DatagramsOver9248: t.oversize,
@@ -246,7 +272,7 @@ func (s *Stats) Snapshot() Report {
 		Stalls:            t.stalls,
 		StalledSeconds:    t.stalled.Seconds(),
 	}
-	if t.frames > 0 {
+	if t.timed > 0 {
 		rep.CaptureFirst, rep.CaptureLast = time.Unix(0, t.first).UTC(), time.Unix(0, t.last).UTC()
 	}
 	rep.Refused, rep.FramesRefused = refusedCounts(t.refused)

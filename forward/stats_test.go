@@ -81,6 +81,25 @@ func TestTally(t *testing.T) {
 	}
 }
 
+// Frames without a time are counted, the first is named, and their times are not
+// the capture's.
+func TestTallyOfBadTimes(t *testing.T) {
+	var now, total tally
+	now.frame(&Frame{Retimed: true}, Outcome{}, 1)
+	now.firstRetimed = 1
+	total.merge(&now)
+	now.frame(&Frame{Time: 70}, Outcome{}, 1)
+	now.frame(&Frame{Time: 80}, Outcome{}, 1)
+	now.frame(&Frame{Time: 80, Retimed: true}, Outcome{}, 1)
+	now.firstRetimed = 4
+	total.merge(&now)
+	s := Stats{total: total}
+	rep := s.Snapshot()
+	if rep.FramesRead != 4 || rep.FramesRetimed != 2 || rep.FirstRetimed != 1 || rep.CaptureFirst.UnixNano() != 70 || rep.CaptureLast.UnixNano() != 80 {
+		t.Errorf("%+v", rep)
+	}
+}
+
 // The names are what scripts rely on.
 func TestReportAsJSON(t *testing.T) {
 	var s Stats

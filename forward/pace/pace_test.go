@@ -79,6 +79,30 @@ func TestRecorded(t *testing.T) {
 	}
 }
 
+// A frame without a time of its own moves no schedule: neither at the beginning,
+// where its time is 0, nor between frames that have one.
+func TestRecordedPassesBadTimesOver(t *testing.T) {
+	p := newRecorded(t, 1)
+	start := int64(1.7e18)
+	for i, f := range []struct {
+		frame forward.Frame
+		want  int64
+	}{
+		{forward.Frame{Retimed: true}, 0},
+		{forward.Frame{Time: start}, 0},
+		{forward.Frame{Time: start + 10}, 10},
+		{forward.Frame{Time: start + 10, Retimed: true}, 10},
+		{forward.Frame{Time: start + 30}, 30},
+		{forward.Frame{Time: start + 30, Retimed: true, Segment: 1}, 30},
+		{forward.Frame{Time: start + hour, Segment: 1}, 30},
+		{forward.Frame{Time: start + hour + 5, Segment: 1}, 35},
+	} {
+		if due, earliest := p.Due(&f.frame, 100, 0); due != f.want || earliest != due {
+			t.Errorf("frame %d is due at %d (earliest %d), want %d", i, due, earliest, f.want)
+		}
+	}
+}
+
 // After a day of capture, whatever the speed, a due time is right to the
 // nanosecond: compared with exact arithmetic.
 func TestRecordedDoesNotDrift(t *testing.T) {

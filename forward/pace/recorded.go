@@ -30,7 +30,8 @@ const (
 // due together with that one; those behind it are still due by their own times.
 //
 // A new segment (the next file, the next loop) begins when the last frame of
-// the one before was due.
+// the one before was due. A frame that has no time of its own (Frame.Retimed) is due
+// together with the one before it, and is no beginning of anything.
 type RecordedPace struct {
 	// MaxGap shortens longer gaps of the capture to this; 0 keeps them all.
 	// It is measured in the time of the capture, before speed divides it.
@@ -58,6 +59,9 @@ func Recorded(speed float64) (*RecordedPace, error) {
 
 // Due implements [forward.Pacer].
 func (p *RecordedPace) Due(f *forward.Frame, _ int, _ int64) (due, earliest int64) {
+	if f.Retimed {
+		return p.due, p.due
+	}
 	if f.Segment != p.segment || !p.started {
 		p.started, p.segment = true, f.Segment
 		p.first, p.latest, p.base = f.Time, f.Time, p.due

@@ -48,6 +48,7 @@ type Files struct {
 
 	shift     int64 // of this pass, nanoseconds
 	low, high int64 // earliest and latest recorded time
+	last      int64 // time of the last frame of the inputs before now
 	win       []byte
 
 	done atomic.Int64
@@ -144,7 +145,7 @@ func (s *Files) Next(f *forward.Frame) error {
 		err := s.now.Next(f)
 		if err == nil {
 			s.frames = true
-			if s.loop == 0 {
+			if s.loop == 0 && !f.Retimed {
 				s.low, s.high = min(s.low, f.Time), max(s.high, f.Time)
 			}
 			return nil
@@ -180,7 +181,7 @@ func (s *Files) openNext() error {
 		s.win = r.win.buf
 	}
 	in.held = nil
-	r.base, r.shift = s.base, s.shift
+	r.base, r.shift, r.last = s.base, s.shift, s.last
 	r.loop, r.segment = s.loop, s.loop*len(s.inputs)+s.index
 	s.now = r
 	return nil
@@ -189,6 +190,7 @@ func (s *Files) openNext() error {
 // closeNow closes the input that has ended.
 func (s *Files) closeNow() error {
 	err := s.now.Close()
+	s.last = s.now.last
 	s.now = nil
 	s.base += s.inputs[s.index].size
 	s.index++

@@ -46,7 +46,7 @@ type pcapng struct {
 	big        bool  // byte order of the section
 	interfaces []iface
 	known      []forward.LinkType // of all sections so far, each once
-	last       int64              // time of the last packet that had one
+	last       int64              // time of the last packet that had one, or noTime
 	early      error              // found by newPcapng before the first packet
 }
 
@@ -62,7 +62,7 @@ type iface struct {
 // described there are known. What is wrong behind the section header is kept
 // for next.
 func newPcapng(w *window) (*pcapng, error) {
-	p := &pcapng{win: w}
+	p := &pcapng{win: w, last: noTime}
 	_, length, err := p.header()
 	if err == nil {
 		err = p.section(length)
@@ -326,7 +326,9 @@ func (p *pcapng) packet(f *forward.Frame, kind uint32, length int64) error {
 	f.Time = i.nanoseconds(uint64(p.u32(b[12:]))<<32 | uint64(p.u32(b[16:])))
 	f.LinkType = i.link
 	setData(f, b[packetHeadLen:end:end], int(p.u32(b[24:])), i.fcs)
-	p.last = f.Time
+	if f.Time >= 0 && f.Time <= lastTime {
+		p.last = f.Time
+	}
 	return nil
 }
 

@@ -27,6 +27,7 @@ type Reader struct {
 
 	segment, loop int
 	shift         int64 // added to every time, nanoseconds
+	last          int64 // time of the frame before, with its shift
 
 	base      int64         // stored bytes of the inputs before this one
 	done      *atomic.Int64 // base and what is consumed, for Progress
@@ -136,12 +137,29 @@ func (r *Reader) Next(f *forward.Frame) error {
 		return r.fail(err)
 	}
 	r.packets++
-	f.Time += r.shift
+	r.time(f)
 	f.Segment, f.Loop = r.segment, r.loop
 	if r.packets%publishFrames == 0 || f.Time-r.published >= publishTime {
 		r.publish(f.Time)
 	}
 	return nil
+}
+
+// noTime is what a format gives a frame for which the capture has no time.
+const noTime = -1
+
+// time moves the frame's time as the loop wants it. What no pcap file could hold
+// is no time: a fault of the capture that would stand still for years when it is
+// replayed, and could not be written. The frame counts as recorded together with
+// the one before.
+func (r *Reader) time(f *forward.Frame) {
+	if uint64(f.Time) > uint64(lastTime) {
+		f.Time, f.Retimed = r.last, true
+		return
+	}
+	f.Retimed = false
+	f.Time += r.shift
+	r.last = f.Time
 }
 
 // Ready reports whether Next would return at once: see [forward.Readier]. Files

@@ -22,6 +22,12 @@ func frame(data []byte, length int, at int64, link forward.LinkType) forward.Fra
 	return forward.Frame{Data: data, Length: length, Time: at, LinkType: link}
 }
 
+// retimed is a frame of which the capture has no time.
+func retimed(f forward.Frame) forward.Frame {
+	f.Retimed = true
+	return f
+}
+
 func equalFrames(tb testing.TB, got, want []forward.Frame) {
 	tb.Helper()
 	if len(got) != len(want) {
@@ -113,7 +119,18 @@ func ngCases() []ngCase {
 		}, []forward.Frame{frame(a, 70, at, 113)}},
 		{"simple keeps the time", func(n ng) [][]byte {
 			return [][]byte{n.section(), n.iface(1, 100), n.simple(a, 61), n.enhanced(0, stamp, a, 61), n.simple(b[:100], 1514)}
-		}, []forward.Frame{frame(a, 61, 0, 1), frame(a, 61, at, 1), frame(b[:100], 1514, at, 1)}},
+		}, []forward.Frame{retimed(frame(a, 61, 0, 1)), frame(a, 61, at, 1), frame(b[:100], 1514, at, 1)}},
+		{"impossible times are those of the frame before", func(n ng) [][]byte {
+			nanos := n.option(optTSResol, 9)
+			return [][]byte{
+				n.section(), n.iface(1, 0), n.iface(1, 0, nanos), n.iface(1, 0, n.option(optTSOffset, n.u64(1<<64-1)...)),
+				n.enhanced(0, math.MaxUint64, a, 61), n.enhanced(0, stamp, a, 61), n.enhanced(0, math.MaxUint64, b, 1514), n.simple(a, 61),
+				n.enhanced(1, uint64(lastTime), a, 61), n.enhanced(1, uint64(lastTime)+1, a, 61), n.enhanced(0, stamp+1, b, 1514), n.enhanced(2, 7, a, 61),
+			}
+		}, []forward.Frame{
+			retimed(frame(a, 61, 0, 1)), frame(a, 61, at, 1), retimed(frame(b, 1514, at, 1)), frame(a, 61, at, 1),
+			frame(a, 61, lastTime, 1), retimed(frame(a, 61, lastTime, 1)), frame(b, 1514, at+1000, 1), retimed(frame(a, 61, at+1000, 1)),
+		}},
 		{"interfaces of different kinds", func(n ng) [][]byte {
 			return [][]byte{
 				n.section(),

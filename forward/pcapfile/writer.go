@@ -29,13 +29,16 @@ const (
 
 // Writer writes datagrams as complete packets, outer Ethernet, IP and UDP
 // header first, into a pcap file with nanosecond times in little-endian order.
-// The time of a packet is Datagram.Time. It is a [forward.Sink].
+// The time of a packet is Datagram.Time; where that is none that pcap can hold, it
+// is the time of the packet before ([Writer.Retimed]). It is a [forward.Sink].
 type Writer struct {
 	name    string
 	out     *bufio.Writer
 	close   func() error
 	header  Header
 	packets int64
+	last    int64 // time of the last packet
+	retimed uint64
 	err     error  // sticky
 	head    []byte // record header and outer headers of one packet
 }
@@ -96,16 +99,23 @@ func (w *Writer) Send(b *forward.Batch) (int, error) {
 	return len(b.Datagrams), nil
 }
 
-// write writes one packet. pcap has 32 bits for the seconds: times before 1970
-// and after February 2106 are refused.
+// Retimed is how many packets had a time that pcap cannot hold, which has 32 bits
+// for the seconds since 1970. They are in the file with the time of the packet
+// before.
+func (w *Writer) Retimed() uint64 { return w.retimed }
+
+// write writes one packet.
 func (w *Writer) write(d *forward.Datagram, payload []byte) error {
-	if d.Time < 0 || d.Time/1e9 > 0xffffffff {
-		return fmt.Errorf("time %d ns is not between the years 1970 and 2106, which pcap can hold", d.Time)
+	at := d.Time
+	if at < 0 || at > lastTime {
+		w.retimed++
+		at = w.last
 	}
+	w.last = at
 	le := binary.LittleEndian
 	length := uint32(len(w.head) - recordHeaderLen + len(payload))
-	le.PutUint32(w.head, uint32(d.Time/1e9))
-	le.PutUint32(w.head[4:], uint32(d.Time%1e9))
+	le.PutUint32(w.head, uint32(at/1e9))
+	le.PutUint32(w.head[4:], uint32(at%1e9))
 	le.PutUint32(w.head[8:], length)
 	le.PutUint32(w.head[12:], length)
 	w.header.Put(w.head[recordHeaderLen:], payload, d.Port)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -194,18 +195,58 @@ func TestWriterErrors(t *testing.T) {
 	}
 }
 
-// TestWriterTimes refuses times that the format cannot hold.
+// TestWriterTimes writes packets whose times the format cannot hold with the time
+// of the packet before, and counts them: none is missing in the file.
 func TestWriterTimes(t *testing.T) {
-	for at, fits := range map[int64]bool{0: true, 1<<32*1e9 - 1: true, 1 << 32 * 1e9: false, -1: false} {
-		w, err := NewWriter(io.Discard, "x", outer(t, "192.0.2.1", "192.0.2.2"))
+	for at, fits := range map[int64]bool{0: true, 1<<32*1e9 - 1: true, 1 << 32 * 1e9: false, -1: false, math.MaxInt64: false, math.MinInt64: false} {
+		var out bytes.Buffer
+		w, err := NewWriter(&out, "x", outer(t, "192.0.2.1", "192.0.2.2"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		b := batchOf(packet(60, 1))
-		b.Datagrams[0].Time = at
-		if _, err := w.Send(b); (err == nil) != fits {
-			t.Errorf("time %d: %v", at, err)
+		b := batchOf(packet(60, 1), packet(60, 2), packet(60, 3))
+		b.Datagrams[1].Time = at
+		want, counted := at, uint64(0)
+		if !fits {
+			want, counted = start, 1
 		}
+		if n, err := w.Send(b); n != 3 || err != nil || w.Retimed() != counted {
+			t.Errorf("time %d: sent %d, %v, %d retimed", at, n, err, w.Retimed())
+		}
+		if err := w.Close(); err != nil {
+			t.Error(err)
+		}
+		got, err := readBytes(t, out.Bytes())
+		if err != nil || len(got) != 3 || got[0].Time != start || got[1].Time != want || got[2].Time != start+2*1001 {
+			t.Errorf("time %d: %+v, %v", at, got, err)
+		}
+	}
+}
+
+// TestBadTimesInFiles carries the time over from file to file and from pass to pass,
+// and keeps it out of the span by which a pass is later than the one before.
+func TestBadTimesInFiles(t *testing.T) {
+	n := ng{newPcapSpec().order}
+	bad := writeFile(t, "bad.pcapng", bytes.Join([][]byte{n.section(), n.iface(1, 0),
+		n.enhanced(0, math.MaxUint64, packet(60, 1), 60), n.enhanced(0, uint64(start/1000)+5, packet(60, 2), 60), n.enhanced(0, math.MaxUint64, packet(60, 3), 60)}, nil))
+	src, err := OpenAll([]string{writeFile(t, "good.pcap", newPcapSpec().file(packet(60, 4))), bad}, Options{Loop: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close()
+	got, err := readAll(src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const span = 5000
+	want := []int64{start, start, start + span, start + span, start + span, start + span, start + 2*span, start + 2*span}
+	for i, f := range got {
+		if f.Time != want[i] || f.Retimed != (i%4 == 1 || i%4 == 3) {
+			t.Errorf("frame %d: %+v, want the time %d", i, f, want[i])
+		}
+	}
+	if len(got) != len(want) {
+		t.Errorf("%d frames, want %d", len(got), len(want))
 	}
 }
 

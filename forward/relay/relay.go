@@ -44,7 +44,7 @@ const (
 // Sizes in bytes.
 const (
 	headLen   = 5  // kind and length
-	frameLen  = 22 // what precedes a frame's bytes in its body
+	frameLen  = 23 // what precedes a frame's bytes in its body
 	maxJob    = 1 << 20
 	maxFrame  = 512 << 10 // longer than any capture format lets a frame be
 	bufferLen = 256 << 10 // of the buffered reader and writer
@@ -68,6 +68,10 @@ func putFrame(b []byte, f *forward.Frame) {
 	le.PutUint32(b[17:], uint32(f.Segment))
 	le.PutUint32(b[21:], uint32(f.Loop))
 	le.PutUint16(b[25:], uint16(f.LinkType))
+	b[27] = 0
+	if f.Retimed {
+		b[27] = 1
+	}
 }
 
 // frame reads a frame record's body; the frame's data lies in b.
@@ -78,5 +82,6 @@ func frame(b []byte, f *forward.Frame) {
 	f.Segment = int(le.Uint32(b[12:]))
 	f.Loop = int(le.Uint32(b[16:]))
 	f.LinkType = forward.LinkType(le.Uint16(b[20:]))
+	f.Retimed = b[22] != 0
 	f.Data = b[frameLen:]
 }

@@ -43,7 +43,7 @@ func made(n, most int) []forward.Frame {
 		for j := range data {
 			data[j] = byte(random.Uint32())
 		}
-		list[i] = forward.Frame{Data: data, Length: len(data) + i%3, Time: int64(i) * 1e6, LinkType: forward.LinkType(i % 300), Segment: i / 100, Loop: i / 1000}
+		list[i] = forward.Frame{Data: data, Length: len(data) + i%3, Time: int64(i) * 1e6, LinkType: forward.LinkType(i % 300), Segment: i / 100, Loop: i / 1000, Retimed: i%7 == 0}
 	}
 	return list
 }
