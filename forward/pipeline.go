@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"sync/atomic"
 	"time"
 )
 
@@ -90,6 +91,14 @@ type Readier interface {
 	Ready() bool
 }
 
+// Stopper is implemented by a Source whose Next may wait for long. Stop ends that
+// wait, and those to come: Next then fails with an error that unwraps to
+// context.Canceled, at the latest when it would wait. It may be called from any
+// goroutine, and more than once.
+type Stopper interface {
+	Stop()
+}
+
 // Filterer is implemented by a Source that leaves frames out. Filtered returns
 // how many so far; it is called from the goroutine that calls Next.
 type Filterer interface {
@@ -132,13 +141,15 @@ var errEnd = errors.New("end of run")
 // it has been sent), the Sink's, the Gate's, or context.Cause(ctx), for which
 // the batch under way is finished first. The counts are right in every case.
 //
-// A call of Source.Next that waits is not interrupted by ctx: a Source that
-// may wait has to end its wait itself.
+// A call of Source.Next that waits is ended, by ctx and by the Duration, if the
+// Source is a [Stopper]; another one has to end its wait itself. Until the first
+// frame is there, the Duration counts from the call of Run.
 func (p *Pipeline) Run(ctx context.Context) error {
 	r, err := p.newRun()
 	if err != nil {
 		return err
 	}
+	defer r.stopInTime(ctx)()
 	err = r.loop(ctx)
 	r.finish()
 	if errors.Is(err, errEnd) {
@@ -213,7 +224,9 @@ type run struct {
 	ready        Readier  // nil if the source never waits
 	filter       Filterer // nil if the source filters nothing
 	limit        uint64
-	deadline     int64 // since the start; math.MaxInt64 without a duration
+	deadline     int64       // since the start; math.MaxInt64 without a duration
+	alarm        *time.Timer // stops the source at the deadline; nil where it need not be
+	over         atomic.Bool // it has
 	maxDatagrams int
 	maxBytes     int
 
@@ -267,7 +280,7 @@ func (r *run) step(ctx context.Context) error {
 		}
 	}
 	if err := r.source.Next(&r.frame); err != nil {
-		return sourceError(err)
+		return r.sourceError(ctx, err)
 	}
 	if r.taken == 0 {
 		r.start()
@@ -321,8 +334,35 @@ func (r *run) relieve(ctx context.Context) error {
 	return nil
 }
 
-func sourceError(err error) error {
-	if errors.Is(err, io.EOF) {
+// stopInTime makes the source end a wait when ctx ends or the duration is over. The
+// function that it returns gives that up.
+func (r *run) stopInTime(ctx context.Context) (end func()) {
+	source, ok := r.source.(Stopper)
+	if !ok {
+		return func() {}
+	}
+	release := context.AfterFunc(ctx, source.Stop)
+	if r.deadline != math.MaxInt64 {
+		r.alarm = time.AfterFunc(time.Duration(r.deadline), func() {
+			r.over.Store(true)
+			source.Stop()
+		})
+	}
+	return func() {
+		release()
+		if r.alarm != nil {
+			r.alarm.Stop()
+		}
+	}
+}
+
+func (r *run) sourceError(ctx context.Context, err error) error {
+	switch {
+	case errors.Is(err, io.EOF):
+		return errEnd
+	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+		return r.interruption(ctx, err)
+	case errors.Is(err, context.Canceled) && r.over.Load():
 		return errEnd
 	}
 	return fmt.Errorf("read frame: %w", err)
@@ -331,6 +371,9 @@ func sourceError(err error) error {
 // start sets the origin of all times when the first frame is there, so that a
 // source that is slow to open makes no frame late.
 func (r *run) start() {
+	if r.alarm != nil {
+		r.alarm.Reset(time.Duration(r.deadline))
+	}
 	r.origin = r.clock.Now()
 	r.stats.begin(r.clock, r.origin)
 }

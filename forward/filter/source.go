@@ -13,6 +13,7 @@ var (
 	_ forward.Progress = (*Filter)(nil)
 	_ forward.Filterer = (*Filter)(nil)
 	_ forward.Readier  = (*Filter)(nil)
+	_ forward.Stopper  = (*Filter)(nil)
 )
 
 // Filter is a Source that yields the matching frames of another one.
@@ -155,6 +156,13 @@ func (f *Filter) Ready() bool {
 
 // Filtered returns how many frames have been left out; from any goroutine.
 func (f *Filter) Filtered() uint64 { return f.filtered.Load() }
+
+// Stop stops the source, if it is one that can be stopped.
+func (f *Filter) Stop() {
+	if s, ok := f.src.(forward.Stopper); ok {
+		s.Stop()
+	}
+}
 
 // Progress is the one of the source.
 func (f *Filter) Progress() (done, total int64) {

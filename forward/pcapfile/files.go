@@ -6,6 +6,7 @@ import (
 	"io"
 	"math"
 	"slices"
+	"sync"
 	"sync/atomic"
 
 	"github.com/zeekdemo/zeekdemo/forward"
@@ -18,15 +19,15 @@ type Options struct {
 	Loop int
 	// Stdin is what the name "-" stands for; nil where there is none.
 	Stdin io.Reader
-	// Stop ends the waiting for standard input, a pipe or a device when it is
-	// closed: opening and Next then fail with an error that unwraps to
+	// Stop ends the waiting for standard input, a pipe (for its first writer,
+	// too) or a device when it is closed: opening and Next then fail with an error that unwraps to
 	// context.Canceled. It is meant for a context's Done channel, and nil where
 	// nothing is to be stopped. Regular files do not look at it.
 	Stop <-chan struct{}
 }
 
 // Files is a run of captures, one after the other, several times over. Only
-// Progress may be called from another goroutine.
+// Progress and Stop may be called from another goroutine.
 //
 // Segment grows by one with every file, Loop with every pass. The frames of a
 // later pass carry later times: those recorded plus as often as passes went
@@ -38,7 +39,8 @@ type Files struct {
 	inputs []input
 	loops  int // negative: forever
 	stdin  io.Reader
-	stop   <-chan struct{}
+	stop   waits
+	halt   func() // closes the second of them
 
 	now    *Reader // nil before the first frame and between two files
 	index  int     // of now, or of the next to be opened
@@ -79,7 +81,9 @@ func OpenAll(names []string, opts Options) (*Files, error) {
 	if slices.Contains(names, "-") && looping(opts.Loop) {
 		return nil, fmt.Errorf("loop over %s: it can be read only once; save it to a file first", stdinName)
 	}
-	s := &Files{loops: opts.Loop, stdin: opts.Stdin, stop: opts.Stop, low: math.MaxInt64, high: math.MinInt64}
+	s := &Files{loops: opts.Loop, stdin: opts.Stdin, low: math.MaxInt64, high: math.MinInt64}
+	halt := make(chan struct{})
+	s.stop, s.halt = waits{opts.Stop, halt}, sync.OnceFunc(func() { close(halt) })
 	if s.loops == 0 {
 		s.loops = 1
 	}
@@ -96,7 +100,7 @@ func looping(loop int) bool { return loop < 0 || loop > 1 }
 
 // check opens one capture and adds it to the inputs.
 func (s *Files) check(name string) error {
-	f, err := openFile(name, s.stdin)
+	f, err := openFile(name, s.stdin, s.stop)
 	if err != nil {
 		return err
 	}
@@ -169,7 +173,7 @@ func (s *Files) openNext() error {
 	in := &s.inputs[s.index]
 	r := in.held
 	if r == nil {
-		f, err := openFile(in.name, s.stdin)
+		f, err := openFile(in.name, s.stdin, s.stop)
 		if err != nil {
 			return err
 		}
@@ -226,6 +230,9 @@ func nextShift(shift, low, high int64) int64 {
 	}
 	return shift
 }
+
+// Stop does what closing Options.Stop does: see [forward.Stopper].
+func (s *Files) Stop() { s.halt() }
 
 // Ready reports whether Next would return at once: see [forward.Readier].
 func (s *Files) Ready() bool {

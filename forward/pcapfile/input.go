@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -30,15 +29,16 @@ type file struct {
 	regular bool  // may be opened and read once more
 }
 
-// openFile opens a file, or takes stdin for the name "-".
-func openFile(name string, stdin io.Reader) (*file, error) {
+// openFile opens a file, or takes stdin for the name "-". A wait for the writer of a
+// named pipe ends with w.
+func openFile(name string, stdin io.Reader, w waits) (*file, error) {
 	if name == "-" {
 		if stdin == nil {
 			return nil, fmt.Errorf("read %s: none is connected: %w", stdinName, fs.ErrNotExist)
 		}
 		return &file{name: stdinName, r: stdin, close: func() error { return nil }}, nil
 	}
-	f, err := os.Open(name)
+	f, err := openStoppable(name, w)
 	if err != nil {
 		return nil, err // "open NAME: cause" already
 	}
@@ -56,13 +56,13 @@ func openFile(name string, stdin io.Reader) (*file, error) {
 	return opened, nil
 }
 
-// interruptible makes waiting for f end when stop is closed: reads then fail
-// with context.Canceled. Files never make anybody wait.
-func (f *file) interruptible(stop <-chan struct{}) {
-	if f.regular || stop == nil {
+// interruptible makes waiting for f end with w: reads then fail with
+// context.Canceled. Files never make anybody wait.
+func (f *file) interruptible(w waits) {
+	if f.regular {
 		return
 	}
-	ahead := startReadAhead(io.NopCloser(f.r), &counted{}, stop)
+	ahead := startReadAhead(io.NopCloser(f.r), &counted{}, w)
 	closeFile := f.close
 	f.r = ahead
 	f.close = func() error { ahead.stop(); return closeFile() }
@@ -108,7 +108,7 @@ func uncompress(f *file) (s stream, head []byte, stop func(), err error) {
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("decompress %s: %w", f.name, err)
 	}
-	ahead := startReadAhead(decoder, raw, nil)
+	ahead := startReadAhead(decoder, raw, waits{})
 	return ahead, nil, ahead.stop, nil
 }
 

@@ -52,6 +52,7 @@ var (
 	_ forward.Source   = (*Files)(nil)
 	_ forward.Progress = (*Files)(nil)
 	_ forward.Readier  = (*Files)(nil)
+	_ forward.Stopper  = (*Files)(nil)
 )
 
 // maxFrame is the longest frame that is believed: MAXIMUM_SNAPLEN of libpcap's

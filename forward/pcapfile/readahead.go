@@ -17,7 +17,7 @@ const (
 type readAhead struct {
 	free, full chan chunk
 	quit       chan struct{}
-	cancel     <-chan struct{} // ends the waiting of Read
+	cancel     waits // end the waiting of Read
 
 	now  chunk  // being read
 	rest []byte // of it
@@ -32,8 +32,8 @@ type chunk struct {
 }
 
 // startReadAhead starts the goroutine, which owns decoder and raw from now on
-// and closes decoder when it ends. cancel may be nil.
-func startReadAhead(decoder io.ReadCloser, raw *counted, cancel <-chan struct{}) *readAhead {
+// and closes decoder when it ends.
+func startReadAhead(decoder io.ReadCloser, raw *counted, cancel waits) *readAhead {
 	a := &readAhead{
 		free:   make(chan chunk, aheadChunks),
 		full:   make(chan chunk, aheadChunks),
@@ -78,7 +78,9 @@ func (a *readAhead) Read(p []byte) (int, error) {
 		}
 		select {
 		case a.now = <-a.full:
-		case <-a.cancel:
+		case <-a.cancel[0]:
+			return 0, context.Canceled
+		case <-a.cancel[1]:
 			return 0, context.Canceled
 		}
 		a.rest = a.now.buf[:a.now.n]

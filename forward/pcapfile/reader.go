@@ -52,7 +52,7 @@ type format interface {
 // which may be nil where there is none; it is not closed. Errors name the file,
 // and unwrap to fs.ErrNotExist and fs.ErrPermission where that is the cause.
 func Open(name string, stdin io.Reader) (*Reader, error) {
-	f, err := openFile(name, stdin)
+	f, err := openFile(name, stdin, waits{})
 	if err != nil {
 		return nil, err
 	}
