@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/gopacket/gopacket"
+	"github.com/gopacket/gopacket/layers"
 	"github.com/gopacket/gopacket/pcapgo"
 
 	"github.com/zeekdemo/zeekdemo/forward"
@@ -139,4 +140,87 @@ func TestCaptures(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Both directions of every flow of every shared capture have one port. What a flow
+// is, tunnels looked into, says an independent decoder.
+func TestFlowsOfCapturesKeepTheirPort(t *testing.T) {
+	flows, both := 0, 0
+	for _, name := range captures(t) {
+		e, err := New(Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		type seen struct {
+			port   uint16
+			ways   map[string]bool
+			packet int
+		}
+		known := map[string]*seen{}
+		var b forward.Batch
+		for i, f := range readCapture(t, name) {
+			b.Reset()
+			if out := e.Encapsulate(&b, &f); out.Refusal != 0 || len(b.Datagrams) != 1 {
+				continue
+			}
+			flow, way, ok := innermost(b.Payload(0)[8:])
+			if !ok {
+				continue
+			}
+			s := known[flow]
+			if s == nil {
+				s = &seen{b.Datagrams[0].Port, map[string]bool{}, i + 1}
+				known[flow] = s
+			}
+			s.ways[way] = true
+			if s.port != b.Datagrams[0].Port {
+				t.Errorf("%s: packets %d and %d of %s have the ports %d and %d", filepath.Base(name), s.packet, i+1, flow, s.port, b.Datagrams[0].Port)
+			}
+		}
+		for _, s := range known {
+			if flows++; len(s.ways) == 2 {
+				both++
+			}
+		}
+	}
+	t.Logf("%d flows, %d of them in both directions", flows, both)
+	if both < 1000 {
+		t.Errorf("only %d flows in both directions", both)
+	}
+}
+
+// innermost names the flow of the innermost TCP segment or UDP datagram of a frame
+// as gopacket decodes it, and its direction. It fails for fragments, for what it does
+// not see to the end, and for tunnels that it does not know.
+func innermost(frame []byte) (flow, way string, ok bool) {
+	p := gopacket.NewPacket(frame, layers.LayerTypeEthernet, gopacket.NoCopy)
+	var network gopacket.Flow
+	var ends gopacket.Flow
+	var proto gopacket.LayerType
+	for _, layer := range p.Layers() {
+		switch l := layer.(type) {
+		case *layers.IPv4:
+			network, proto = l.NetworkFlow(), 0
+			if l.Flags&layers.IPv4MoreFragments != 0 || l.FragOffset > 0 {
+				return "", "", false
+			}
+		case *layers.IPv6:
+			network, proto = l.NetworkFlow(), 0
+		case *layers.IPv6Fragment:
+			return "", "", false
+		case *layers.TCP:
+			ends, proto = l.TransportFlow(), layers.LayerTypeTCP
+		case *layers.UDP:
+			ends, proto = l.TransportFlow(), layers.LayerTypeUDP
+			if l.SrcPort == portTeredo || l.DstPort == portTeredo {
+				return "", "", false
+			}
+		}
+	}
+	if proto == 0 || p.ErrorLayer() != nil {
+		return "", "", false
+	}
+	there := network.String() + " " + ends.String()
+	back := network.Reverse().String() + " " + ends.Reverse().String()
+	return proto.String() + " " + min(there, back), there, true
 }

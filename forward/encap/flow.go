@@ -49,6 +49,12 @@ const (
 //     UDP, SCTP, DCCP and UDP-Lite. Extension headers of IPv6 are looked
 //     through. Fragments, the first one too, count without ports, so that all of
 //     them stay together; ICMP counts without type and code.
+//   - of ICMP errors: the flow of the packet that they quote.
+//   - of tunnels (VXLAN, GENEVE, GRE with all that it carries, IP in IP, GTP-U,
+//     Teredo, ERSPAN): what is inside, and inside that. For their own headers may
+//     differ by direction, as the source ports of VXLAN do. Where that cannot be
+//     seen, because a fragment or the end of what was captured hides it, the
+//     tunnel itself counts.
 //   - of other frames: the MAC addresses and the EtherType.
 //
 // VLAN identifiers, labels and session numbers are left out: the two directions
@@ -57,7 +63,8 @@ func flowHash(frame []byte) uint64 {
 	// The usual case, in one look: IPv4 in Ethernet, no options, no fragment.
 	if len(frame) >= 38 &&
 		binary.BigEndian.Uint32(frame[12:])>>8 == etherTypeIPv4<<8|0x45 &&
-		binary.BigEndian.Uint16(frame[20:])&0x3fff == 0 {
+		binary.BigEndian.Uint16(frame[20:])&0x3fff == 0 &&
+		!carries(frame[23], binary.BigEndian.Uint32(frame[34:])) {
 		src := uint64(binary.BigEndian.Uint32(frame[26:])) << 16
 		dst := uint64(binary.BigEndian.Uint32(frame[30:])) << 16
 		proto := frame[23]
@@ -76,9 +83,9 @@ func flowHash(frame []byte) uint64 {
 		}
 		switch {
 		case etherType == etherTypeIPv4 && packet[0]>>4 == 4:
-			return flowHash4(packet)
+			return flowHash4(packet, 0)
 		case etherType == etherTypeIPv6 && packet[0]>>4 == 6:
-			return flowHash6(packet)
+			return flowHash6(packet, 0)
 		}
 	}
 	return flowHashAny(frame)
@@ -86,56 +93,94 @@ func flowHash(frame []byte) uint64 {
 
 func flowHashAny(frame []byte) uint64 {
 	n := locateNetwork(frame)
+	if h, ok := flowHashAt(frame, n, 0); ok {
+		return h
+	}
+	return mixFlow(0, 0, uint64(n.etherType))
+}
+
+// flowHashAt is flowHash for what lies at n, within depth tunnels. It fails where
+// there are no addresses.
+func flowHashAt(frame []byte, n network, depth int) (uint64, bool) {
 	switch n.etherType {
 	case etherTypeIPv4, etherTypeIPv6:
-		if h, ok := flowHashIP(frame[n.offset:]); ok {
-			return h
+		if h, ok := flowHashIPAt(frame[n.offset:], depth); ok {
+			return h, true
 		}
 	}
-	if len(frame) < n.mac+12 {
-		return mixFlow(0, 0, uint64(n.etherType))
+	if n.mac < 0 || len(frame) < n.mac+12 {
+		return 0, false
 	}
 	dst := binary.BigEndian.Uint64(frame[n.mac:]) >> 16
 	src := binary.BigEndian.Uint64(frame[n.mac+4:]) & (1<<48 - 1)
-	return mixFlow(src, dst, uint64(n.etherType)<<8)
+	return mixFlow(src, dst, uint64(n.etherType)<<8), true
 }
 
 // flowHashIP is flowHash for a bare IPv4 or IPv6 packet. It fails where the
 // addresses are not there.
-func flowHashIP(packet []byte) (uint64, bool) {
+func flowHashIP(packet []byte) (uint64, bool) { return flowHashIPAt(packet, 0) }
+
+func flowHashIPAt(packet []byte, depth int) (uint64, bool) {
 	switch {
 	case len(packet) >= ipv4Len && packet[0]>>4 == 4:
-		return flowHash4(packet), true
+		return flowHash4(packet, depth), true
 	case len(packet) >= ipv6Len && packet[0]>>4 == 6:
-		return flowHash6(packet), true
+		return flowHash6(packet, depth), true
 	}
 	return 0, false
 }
 
-func flowHash4(packet []byte) uint64 {
+// flowHashInside is the hash of what an IP packet carries, at the offset at and by
+// a protocol that may carry something. It fails where that is nothing that is known.
+func flowHashInside(packet []byte, at int, proto byte, depth int) (uint64, bool) {
+	if depth == maxNested {
+		return 0, false
+	}
+	n, kind := carried(packet, at, proto)
+	if kind == tunnelNone {
+		return 0, false
+	}
+	return flowHashAt(packet, n, depth+1)
+}
+
+func flowHash4(packet []byte, depth int) uint64 {
 	src := uint64(binary.BigEndian.Uint32(packet[12:])) << 16
 	dst := uint64(binary.BigEndian.Uint32(packet[16:])) << 16
 	proto := packet[9]
 	fragment := binary.BigEndian.Uint16(packet[6:])&0x3fff != 0
-	if at := int(packet[0]&15) * 4; !fragment && hasPorts(proto) && at >= ipv4Len && len(packet) >= at+4 {
+	if at := int(packet[0]&15) * 4; !fragment && at >= ipv4Len && len(packet) >= at+4 {
 		ports := binary.BigEndian.Uint32(packet[at:])
-		src |= uint64(ports >> 16)
-		dst |= uint64(ports & 0xffff)
+		if carries(proto, ports) {
+			if h, ok := flowHashInside(packet, at, proto, depth); ok {
+				return h
+			}
+		}
+		if hasPorts(proto) {
+			src |= uint64(ports >> 16)
+			dst |= uint64(ports & 0xffff)
+		}
 	}
 	return mixFlow(src, dst, uint64(proto))
 }
 
-func flowHash6(packet []byte) uint64 {
+func flowHash6(packet []byte, depth int) uint64 {
 	src := mixPair(binary.BigEndian.Uint64(packet[8:]), binary.BigEndian.Uint64(packet[16:]))
 	dst := mixPair(binary.BigEndian.Uint64(packet[24:]), binary.BigEndian.Uint64(packet[32:]))
 	proto, at := packet[6], ipv6Len
 	if !hasPorts(proto) {
 		proto, at = upperLayer6(packet)
 	}
-	if hasPorts(proto) && at > 0 && len(packet) >= at+4 {
+	if at > 0 && len(packet) >= at+4 {
 		ports := binary.BigEndian.Uint32(packet[at:])
-		src += uint64(ports>>16) * mixC
-		dst += uint64(ports&0xffff) * mixC
+		if carries(proto, ports) {
+			if h, ok := flowHashInside(packet, at, proto, depth); ok {
+				return h
+			}
+		}
+		if hasPorts(proto) {
+			src += uint64(ports>>16) * mixC
+			dst += uint64(ports&0xffff) * mixC
+		}
 	}
 	return mixFlow(src, dst, uint64(proto))
 }

@@ -85,6 +85,170 @@ func TestFlowHashLooksThroughEnvelopes(t *testing.T) {
 	}
 }
 
+// nestings lists ways to carry a packet, given the ends of the tunnel and the inner
+// frame. What is outside differs by direction as much as it can.
+func nestings() map[string]func(a, b byte, frame []byte) []byte {
+	over4 := func(a, b, proto byte, payload []byte) []byte {
+		return ether(b, a, 0x0800, ip4(a, b, proto, 0, payload))
+	}
+	overUDP := func(port int, header func(a byte) []byte, skip int) func(a, b byte, frame []byte) []byte {
+		return func(a, b byte, frame []byte) []byte {
+			return over4(a, b, 17, udp(40000+int(a), port, slices.Concat(header(a), frame[skip:])))
+		}
+	}
+	gre := func(flags, proto int, rest ...byte) func(a byte) []byte {
+		return func(a byte) []byte { return slices.Concat(be16(flags), be16(proto), rest) }
+	}
+	overGRE := func(header func(a byte) []byte, skip int) func(a, b byte, frame []byte) []byte {
+		return func(a, b byte, frame []byte) []byte {
+			return over4(a, b, 47, slices.Concat(header(a), frame[skip:]))
+		}
+	}
+	vxlan := func(a byte) []byte { return []byte{8, 0, 0, 0, 0, 0, a, 0} }
+	gtp := func(flags byte, rest ...byte) func(a byte) []byte {
+		return func(a byte) []byte { return slices.Concat([]byte{flags, 255, 0, 0, 0, 0, 0, a}, rest) }
+	}
+	teredo := func(rest ...byte) func(a, b byte, frame []byte) []byte {
+		return func(a, b byte, frame []byte) []byte { // which needs IPv6
+			inside := ip6(frame[29], frame[33], 6, frame[34:])
+			from, to := 40000, 3544
+			if a > b {
+				from, to = to, from
+			}
+			return over4(a, b, 17, udp(from, to, slices.Concat(rest, inside)))
+		}
+	}
+	return map[string]func(a, b byte, frame []byte) []byte{
+		"vxlan":           overUDP(4789, vxlan, 0),
+		"vxlan, Linux":    overUDP(8472, vxlan, 0),
+		"vxlan-gpe, IPv4": overUDP(4790, func(a byte) []byte { return []byte{0x0c, 0, 0, 1, 0, 0, a, 0} }, 14),
+		"geneve":          overUDP(6081, func(a byte) []byte { return []byte{0, 0, 0x65, 0x58, 0, 0, a, 0} }, 0),
+		"geneve, options": overUDP(6081, func(a byte) []byte { return []byte{2, 0, 0x65, 0x58, 0, 0, a, 0, 0, 1, 2, 1, a, a, a, a} }, 0),
+		"geneve, IPv4":    overUDP(6081, func(a byte) []byte { return []byte{0, 0, 8, 0, 0, 0, a, 0} }, 14),
+		"gre":             overGRE(gre(0, 0x0800), 14),
+		"gre, key, sequence": func(a, b byte, frame []byte) []byte {
+			return overGRE(gre(0x3000, 0x0800, a, 2, 3, 4, 0, 0, 0, b), 14)(a, b, frame)
+		},
+		"gre, checksum": overGRE(gre(0x8000, 0x0800, 1, 2, 0, 0), 14),
+		"gre, Ethernet": overGRE(gre(0x2000, 0x6558, 1, 2, 3, 4), 0),
+		"gre, MPLS":     overGRE(gre(0, 0x8847, 0, 1, 0x11, 64), 14),
+		"pptp": func(a, b byte, frame []byte) []byte { // with an acknowledgement one way
+			if a > b {
+				return overGRE(gre(0x3081, 0x880b, 0, 9, 0, 1, 0, 0, 0, 1, 0, 0, 0, 2, 0xff, 3, 0, 0x21), 14)(a, b, frame)
+			}
+			return overGRE(gre(0x3001, 0x880b, 0, 9, 0, 2, 0, 0, 0, 1, 0x21), 14)(a, b, frame)
+		},
+		"erspan I":        overGRE(gre(0, 0x88be), 0),
+		"erspan II":       overGRE(gre(0x1000, 0x88be, 0, 0, 0, 7, 0x10, 1, 2, 3, 4, 5, 6, 7), 0),
+		"erspan III":      overGRE(gre(0x1000, 0x22eb, 0, 0, 0, 7, 0x20, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 0), 0),
+		"erspan III, sub": overGRE(gre(0x1000, 0x22eb, append([]byte{0, 0, 0, 7, 0x20, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 1}, make([]byte, 8)...)...), 0),
+		"gre in udp":      overUDP(4754, gre(0, 0x0800), 14),
+		"ip in ip":        func(a, b byte, frame []byte) []byte { return over4(a, b, 4, frame[14:]) },
+		"ip in ipv6":      func(a, b byte, frame []byte) []byte { return ether(b, a, 0x86dd, ip6(a, b, 4, frame[14:])) },
+		"mpls in ip":      func(a, b byte, frame []byte) []byte { return over4(a, b, 137, slices.Concat(be32(0x1140), frame[14:])) },
+		"gtp-u":           overUDP(2152, gtp(0x30), 14),
+		"gtp-u, fields":   overUDP(2152, gtp(0x32, 0, 1, 0, 0), 14),
+		"gtp-u, extended": overUDP(2152, gtp(0x34, 0, 0, 0, 0x85, 1, 2, 3, 0x85, 2, 1, 2, 3, 4, 5, 6, 0), 14),
+		"teredo":          teredo(),
+		"teredo, origin":  teredo(0, 0, 1, 2, 3, 4, 5, 6),
+		"teredo, both":    teredo(0, 1, 1, 1, 'i', 'a', 1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 1, 2, 3, 4, 5, 6),
+	}
+}
+
+// Both directions of what is inside a tunnel have one hash, also within another
+// tunnel, and other flows have another one.
+func TestFlowHashLooksIntoTunnels(t *testing.T) {
+	inside := func(a, b byte, p, q int) []byte {
+		return ether(b, a, 0x0800, ip4(a, b, 6, 0x4000, tcp(p, q, uint32(p), 0x10, false, payloadBytes(40))))
+	}
+	for name, carry := range nestings() {
+		there, back := carry(1, 2, inside(3, 4, 5000, 80)), carry(2, 1, inside(4, 3, 80, 5000))
+		if a, b := flowHash(there), flowHash(back); a != b {
+			t.Errorf("%s: %x one way, %x the other", name, a, b)
+		}
+		if flowHash(there) == flowHash(carry(1, 2, inside(3, 4, 5001, 80))) {
+			t.Errorf("%s: what is inside does not count", name)
+		}
+		if elsewhere := carry(5, 6, inside(3, 4, 5000, 80)); flowHash(there) != flowHash(elsewhere) {
+			t.Errorf("%s: what is outside counts", name)
+		}
+		for outer, around := range nestings() {
+			if outer[:3] == "ter" {
+				continue // carries IPv6 alone
+			}
+			if flowHash(around(7, 8, there)) != flowHash(there) {
+				t.Errorf("%s within %s hashes otherwise than alone", name, outer)
+			}
+		}
+		for n := range len(there) { // cut anywhere, it must only not fail
+			flowHash(there[:n])
+		}
+	}
+}
+
+// What only looks like a tunnel counts as what it is.
+func TestFlowHashOfWhatIsNoTunnel(t *testing.T) {
+	inside := tcp4Frame(40, 1)
+	for name, pair := range map[string][2][]byte{
+		"no I flag":    {udp(50000, 4789, slices.Concat([]byte{0, 0, 0, 0, 0, 0, 1, 0}, inside)), udp(4789, 50000, payloadBytes(70))},
+		"GTP-U echo":   {udp(2152, 2152, []byte{0x32, 1, 0, 4, 0, 0, 0, 0, 0, 1, 0, 0}), udp(2152, 2152, []byte{0x32, 2, 0, 6, 0, 0, 0, 0, 0, 1, 0, 0, 14, 0})},
+		"not Teredo":   {udp(50000, 3544, payloadBytes(70)), udp(3544, 50000, payloadBytes(20))},
+		"GENEVE, cut":  {udp(50000, 6081, []byte{0x3f, 0, 0x65, 0x58, 0, 0, 1, 0}), udp(6081, 50000, payloadBytes(30))},
+		"empty tunnel": {udp(50000, 4789, nil), udp(4789, 50000, nil)},
+	} {
+		there, back := ether(1, 2, 0x0800, ip4(1, 2, 17, 0, pair[0])), ether(2, 1, 0x0800, ip4(2, 1, 17, 0, pair[1]))
+		if flowHash(there) != flowHash(back) {
+			t.Errorf("%s: the directions part", name)
+		}
+	}
+}
+
+// An ICMP error goes where the flow goes that it is about, whoever sends it.
+func TestICMPErrorsFollowWhatTheyQuote(t *testing.T) {
+	flow := ether(2, 1, 0x0800, ip4(1, 2, 17, 0, udp(40000, 53, payloadBytes(100))))
+	flow6 := ether(2, 1, 0x86dd, ip6(1, 2, 17, udp(40000, 53, payloadBytes(100))))
+	tunnelled := nestings()["vxlan"](1, 2, tcp4Frame(100, 9))
+	for _, kind := range []byte{3, 4, 5, 11, 12} {
+		for _, quoted := range []int{28, 60} {
+			e := ether(1, 9, 0x0800, ip4(9, 1, 1, 0, slices.Concat([]byte{kind, 1, 0, 0, 0, 0, 0, 0}, flow[14:14+quoted])))
+			if flowHash(e) != flowHash(flow) {
+				t.Errorf("ICMP type %d, %d bytes quoted, parts from its flow", kind, quoted)
+			}
+		}
+		e := ether(1, 9, 0x0800, ip4(9, 1, 1, 0, slices.Concat([]byte{kind, 1, 0, 0, 0, 0, 0, 0}, tunnelled[14:])))
+		if flowHash(e) != flowHash(tunnelled) {
+			t.Errorf("ICMP type %d about a tunnel parts from what is inside", kind)
+		}
+	}
+	for kind := byte(1); kind <= 4; kind++ {
+		e := ether(1, 9, 0x86dd, ip6(9, 1, 58, slices.Concat([]byte{kind, 0, 0, 0, 0, 0, 0, 0}, flow6[14:14+48])))
+		if flowHash(e) != flowHash(flow6) {
+			t.Errorf("ICMPv6 type %d parts from its flow", kind)
+		}
+	}
+	fragment := ip4(1, 2, 17, 0x2000, udp(40000, 53, payloadBytes(100)))
+	e := ether(1, 9, 0x0800, ip4(9, 1, 1, 0, slices.Concat([]byte{11, 1, 0, 0, 0, 0, 0, 0}, fragment)))
+	if flowHash(e) != flowHash(ether(2, 1, 0x0800, fragment)) {
+		t.Error("an error about a fragment parts from the fragments")
+	}
+	short := ether(1, 9, 0x0800, ip4(9, 1, 1, 0, slices.Concat([]byte{3, 1, 0, 0, 0, 0, 0, 0}, flow[14:30])))
+	request := ether(1, 9, 0x0800, ip4(9, 1, 1, 0, []byte{8, 0, 0, 0, 0, 0, 0, 0}))
+	if flowHash(short) != flowHash(request) {
+		t.Error("an error that quotes too little does not count as ICMP")
+	}
+}
+
+// However often tunnels are nested, a hash is found.
+func TestNestingHasAnEnd(t *testing.T) {
+	frame := tcp4Frame(10, 1)
+	for range 100 {
+		frame = ether(1, 2, 0x0800, slices.Concat([]byte{0x45, 0, 0, 0, 0, 0, 0, 0, 64, 4, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2}, frame[14:]))
+	}
+	if flowHash(frame) == 0 {
+		t.Error("no hash")
+	}
+}
+
 func TestFragmentsStayTogether(t *testing.T) {
 	segment := udp(40000, 53, payloadBytes(100))
 	first := ether(1, 2, 0x0800, ip4(1, 2, 17, 0x2000, segment))
@@ -167,6 +331,9 @@ func FuzzFlowPort(f *testing.F) {
 		}
 		build := func(a, b []byte, p, q uint16) []byte {
 			l4 := slices.Concat(be16(int(p)), be16(int(q)), rest)
+			if !hasPorts(proto) {
+				l4 = rest // which may be another packet, the same in both
+			}
 			etherType, packet := 0x0800, slices.Concat([]byte{0x45, 0}, be16(20+len(l4)), be32(int(shape&0x80)<<6),
 				[]byte{64, proto, 0, 0}, a[:4], b[:4], l4)
 			if shape&1 != 0 {
