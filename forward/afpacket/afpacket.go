@@ -106,9 +106,13 @@ type Counts struct {
 	Interface string `json:"interface"`
 	Packets   uint64 `json:"packets"` // taken from the ring; a merged packet counts as what it was cut into
 	Bytes     uint64 `json:"bytes"`   // of them
-	Dropped   uint64 `json:"dropped"` // found no room in the ring, as the kernel counts: a merged packet is one
-	Merged    uint64 `json:"merged"`  // packets that an offload had merged and that were cut
-	Whole     uint64 `json:"merged_left_whole,omitempty"`
+	// Dropped found no room in the ring, as the kernel counts: a merged packet is one.
+	// So are packets that it has no words for, as merged SCTP packets.
+	Dropped uint64 `json:"dropped"`
+	Merged  uint64 `json:"merged"` // packets that an offload had merged and that were cut
+	// Whole are packets that an offload had merged and that come as they are: it is
+	// not known how to cut them (encap.Splitter), or where.
+	Whole uint64 `json:"merged_left_whole,omitempty"`
 	// Checksums were left to the network card and are completed here.
 	Checksums uint64 `json:"checksums_completed"`
 	Cut       uint64 `json:"cut,omitempty"`       // frames longer than a block of the ring

@@ -393,9 +393,7 @@ func (w *Worker) Next(f *forward.Frame) error {
 			w.splits = false
 		}
 		switch info, ok := w.rings[w.now].next(); {
-		case ok && info.merged > 0 && w.splitter.Split(info.data, info.merged, false):
-			w.rings[w.now].tally.merged++
-			w.parent, w.splits = info, true
+		case ok && info.merged && w.split(&info):
 		case ok:
 			info.finish(w.rings[w.now])
 			info.fill(f, info.data)
@@ -407,6 +405,21 @@ func (w *Worker) Next(f *forward.Frame) error {
 			}
 		}
 	}
+}
+
+// split begins to cut a merged packet. Where it returns false, it is to be taken as
+// it is.
+func (w *Worker) split(info *frameInfo) bool {
+	tally := &w.rings[w.now].tally
+	switch w.splitter.Split(info.data, info.merge, false) {
+	case encap.IsSplit:
+		tally.merged++
+		w.parent, w.splits = *info, true
+		return true
+	case encap.LeftWhole:
+		tally.whole++
+	}
+	return false
 }
 
 // turn goes on to a ring that has frames.

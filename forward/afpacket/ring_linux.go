@@ -26,6 +26,7 @@ const (
 
 // Bits of tp_status, and a value of sll_pkttype.
 const (
+	statusUser         = 1 << 0 // TP_STATUS_USER
 	statusChecksumOpen = 1 << 3 // TP_STATUS_CSUMNOTREADY
 	statusTag          = 1 << 4 // TP_STATUS_VLAN_VALID
 	statusTagType      = 1 << 6 // TP_STATUS_VLAN_TPID_VALID
@@ -38,9 +39,13 @@ const (
 
 	virtioOpen        = 1 // VIRTIO_NET_HDR_F_NEEDS_CSUM
 	virtioECN         = 0x80
-	virtioFragmented  = 3 // VIRTIO_NET_HDR_GSO_UDP: IP fragments, not datagrams
+	virtioTunnel      = 0x60 // VIRTIO_NET_HDR_GSO_UDP_TUNNEL: over IPv4 or over IPv6
+	virtioTCP4        = 1
+	virtioTCP6        = 4
+	virtioUDP         = 5
 	ethernetAddresses = 12
 	tagLen            = 4
+	mostLinkHeader    = 14 + 2*tagLen // which the MTU does not count
 )
 
 // ring reads the blocks of a [sys.Ring].
@@ -154,7 +159,8 @@ type frameInfo struct {
 	length int // on the wire
 	time   int64
 	link   forward.LinkType
-	merged int // payload of each packet that was merged into it; 0 if it is one packet
+	merged bool // several packets were merged into it, as merge says
+	merge  encap.Merge
 	// A checksum is open: where its coverage starts and, behind that, its field;
 	// start is negative where the kernel does not tell.
 	open          bool
@@ -167,6 +173,12 @@ func (r *ring) next() (info frameInfo, ok bool) {
 		p := r.block[r.off:]
 		r.off += int(binary.NativeEndian.Uint32(p[frameNext:]))
 		r.left--
+		if binary.NativeEndian.Uint32(p[frameStatus:])&statusUser == 0 {
+			// The kernel made room for a frame and then found that it cannot describe
+			// it in a virtio-net header, as a merged SCTP packet. It has counted it as
+			// dropped, and what lies here is older.
+			continue
+		}
 		r.read++
 		if r.face.Loopback && p[sourceType] == packetOutgoing {
 			continue
@@ -200,6 +212,9 @@ func (r *ring) parse(p []byte) frameInfo {
 		encap.InsertTag(info.data, tpid, uint16(ne.Uint32(p[frameTCI:])))
 		info.length += tagLen
 		info.start += tagLen
+		if info.merge.Start >= 0 {
+			info.merge.Start += tagLen
+		}
 	}
 	return info
 }
@@ -210,15 +225,23 @@ func (i *frameInfo) virtio(h []byte) {
 	if h[virtioFlags]&virtioOpen != 0 {
 		i.open, i.start, i.offset = true, int(ne.Uint16(h[virtioStart:])), int(ne.Uint16(h[virtioOffset:]))
 	}
-	if kind := h[virtioType] &^ virtioECN; kind != 0 && kind != virtioFragmented {
-		i.merged = int(ne.Uint16(h[virtioSize:]))
+	kind := h[virtioType] &^ (virtioECN | virtioTunnel)
+	if i.merged = kind != 0; !i.merged {
+		return
+	}
+	i.merge = encap.Merge{UDP: kind == virtioUDP, Tunnel: h[virtioType]&virtioTunnel != 0, Start: -1}
+	if kind == virtioTCP4 || kind == virtioTCP6 || kind == virtioUDP { // others are left whole: a size of 0
+		i.merge.Size = int(ne.Uint16(h[virtioSize:]))
+	}
+	if i.open {
+		i.merge.Start = i.start
 	}
 }
 
 // finish does the network card's work on a frame that is one packet, or cannot be
 // cut.
 func (i *frameInfo) finish(r *ring) {
-	if i.merged > 0 && i.length-ethernetAddresses > r.face.MTU {
+	if !r.virtio && i.length > r.face.MTU+mostLinkHeader { // merged, but nothing says so
 		r.tally.whole++
 	}
 	if i.length > len(i.data) {

@@ -9,12 +9,44 @@ import (
 // several packets merged into one. Splitter and the checksum functions make of
 // them what is on the wire.
 
+// Merge is what the kernel says about a merged packet (struct virtio_net_hdr in
+// linux/virtio_net.h).
+type Merge struct {
+	Size int  // bytes of transport payload in each packet that was merged; the last may have less
+	UDP  bool // they are UDP datagrams, else TCP segments
+	// Tunnel says that they are inside a tunnel. They may be where it is false:
+	// packet sockets do not tell.
+	Tunnel bool
+	// Start is the offset of the transport header whose payload was merged, which is
+	// the one whose checksum is open; negative where none is.
+	Start int
+}
+
+// Splitting says what [Splitter.Split] can do about a packet.
+type Splitting uint8
+
+// The possibilities.
+const (
+	LeftWhole Splitting = iota // it is merged, but it is not known how to cut it
+	OnePacket                  // it is not merged
+	IsSplit                    // Next returns what it stands for
+)
+
 // Splitter cuts a merged packet (by TSO, GSO, GRO, LRO, or UDP's equivalents) into
 // the packets it stands for, given the size of their payload, which the kernel
 // knows. It allocates only until its buffer has grown to the largest segment.
+//
+// Packets that were merged within a tunnel (IP in IP, GRE, VXLAN, GENEVE, and what
+// else has a header over UDP that is the same in all packets of a flow) have all
+// their headers put right: lengths, IPv4 identifications and checksums, outside and
+// inside. A UDP checksum of zero, which says that there is none, stays zero. Where
+// headers contradict each other or the kernel, or count packets themselves, the
+// packet is left whole: a cut in the wrong place makes garbage of all but the first.
 type Splitter struct {
 	super   superFrame
 	udp     bool
+	outer   [maxNested]outerHeaders // outermost first
+	nested  int                     // of them in use
 	frame   []byte
 	headers []byte // of a segment, as the first one has them
 	segment []byte
@@ -22,31 +54,180 @@ type Splitter struct {
 	at, i   int // the next segment's payload, and its number
 }
 
-// Split begins with an Ethernet frame, or a bare IP packet, whose transport
-// payload is to be cut into pieces of size bytes. It fails where that is not a
-// whole TCP segment or UDP datagram of an IP packet, as within another tunnel.
-// The frame must not change until the last Next.
-func (x *Splitter) Split(frame []byte, size int, rawIP bool) bool {
-	var ok bool
-	if x.super, ok = parseSuperFrame(frame, len(frame), rawIP); ok {
-		x.udp = false
-	} else if x.super, ok = parseSuperDatagram(frame, rawIP); ok {
-		x.udp = true
+// outerHeaders are those of a tunnel that a merged packet is in.
+type outerHeaders struct {
+	ip  int // offset of the IP header
+	udp int // of the UDP header, 0 if there is none
+	gre int // of the GRE header, 0 if there is none
+}
+
+// Split begins with an Ethernet frame, or a bare IP packet, that the kernel says is
+// merged. The frame must not change until the last Next.
+func (x *Splitter) Split(frame []byte, m Merge, rawIP bool) Splitting {
+	x.nested, x.udp, x.at, x.super = 0, m.UDP, 0, superFrame{}
+	if m.Size <= 0 || !x.find(frame, m, rawIP) {
+		return LeftWhole
 	}
 	s := &x.super
-	if !ok || size <= 0 || s.ip+ipLength(frame[s.ip:]) > len(frame) || s.end-s.payload <= size {
-		return false
+	if s.end-s.payload <= m.Size {
+		return OnePacket
 	}
 	x.headers = append(append(x.headers[:0], frame[:s.ip+s.fixed()]...), frame[s.ip+s.fixed()+s.jumbo:s.payload]...)
 	s.dropJumbo(x.headers)
-	x.frame, x.size, x.at, x.i = frame, size, s.payload, 0
-	return true
+	x.frame, x.size, x.at, x.i = frame, m.Size, s.payload, 0
+	return IsSplit
+}
+
+// find walks from the outside to the header whose payload was merged.
+func (x *Splitter) find(frame []byte, m Merge, rawIP bool) bool {
+	var n network
+	switch {
+	case !rawIP:
+		n = locateNetwork(frame)
+	case len(frame) > 0:
+		n.version(frame)
+	}
+	for !n.lengths && n.offset < len(frame) && (n.etherType == etherTypeIPv4 || n.etherType == etherTypeIPv6) {
+		s := superFrame{ip: n.offset}
+		proto, ok := s.parse(frame[s.ip:])
+		if !ok || len(frame) < s.tcp+udpLen {
+			return false
+		}
+		if x.isMerged(frame, &s, proto, m) {
+			x.super = s
+			return x.bounds(frame) && (x.nested > 0 || !m.Tunnel)
+		}
+		if n, ok = x.descend(frame, &s, proto, m); !ok {
+			return false
+		}
+	}
+	return false
+}
+
+// isMerged reports whether the transport header of s is the one whose payload was
+// merged. Where the kernel does not tell, a tunnel's datagram is not to be cut:
+// whole tunnelled packets may have been merged, or what is inside.
+func (x *Splitter) isMerged(frame []byte, s *superFrame, proto byte, m Merge) bool {
+	switch {
+	case proto != protoTCP && proto != protoUDP || (proto == protoUDP) != m.UDP, m.Start >= 0 && m.Start != s.tcp:
+		return false
+	case proto == protoTCP:
+		return true
+	}
+	return m.Start >= 0 || !carries(proto, binary.BigEndian.Uint32(frame[s.tcp:]))
+}
+
+// descend notes the headers of a tunnel, and goes to the network header in it.
+func (x *Splitter) descend(frame []byte, s *superFrame, proto byte, m Merge) (n network, ok bool) {
+	if x.nested == maxNested || s.jumbo > 0 || proto == protoUDP && m.UDP && m.Start < 0 {
+		return n, false
+	}
+	n, kind := carried(frame[s.ip:], s.tcp-s.ip, proto)
+	n.offset += s.ip
+	outer := outerHeaders{ip: s.ip}
+	switch kind {
+	case tunnelIP:
+	case tunnelGRE:
+		outer.gre = s.tcp
+	case tunnelUDP:
+		outer.udp = s.tcp
+	case tunnelGREUDP:
+		outer.udp, outer.gre = s.tcp, s.tcp+udpLen
+	case tunnelNone:
+		outer.udp = s.tcp
+		if proto != protoUDP || isESP(binary.BigEndian.Uint32(frame[s.tcp:])) || !n.before(frame, s.tcp+udpLen, m) {
+			return n, false
+		}
+	default:
+		return n, false
+	}
+	if outer.gre > 0 && !isPlainGRE(binary.BigEndian.Uint32(frame[outer.gre:])) {
+		return n, false
+	}
+	x.outer[x.nested] = outer
+	x.nested++
+	return n, true
+}
+
+// isESP reports whether one of two ports is that of ESP over UDP (RFC 3948), which
+// counts packets and may show what it is yet to encrypt.
+func isESP(ports uint32) bool {
+	const port = 4500
+	return uint16(ports) == port || ports>>16 == port
+}
+
+// isPlainGRE reports whether a GRE header, of which word is the beginning, is the
+// same in all packets but for its checksum: none are numbered, and it is no ERSPAN.
+func isPlainGRE(word uint32) bool {
+	flags, etherType := uint16(word>>16), uint16(word)
+	return flags&(greSequence|greAck|greVersion) == 0 && etherType != etherTypeERSPAN && etherType != etherTypeERSPANIII
+}
+
+// before finds the IP header before the merged packets' transport header, where the
+// tunnel that begins at the offset from is not known: a port of its own choice, or
+// another kind of it. It has to fit in all respects.
+func (n *network) before(frame []byte, from int, m Merge) bool {
+	*n = network{}
+	proto := byte(protoTCP)
+	if m.UDP {
+		proto = protoUDP
+	}
+	for at := m.Start - ipv4Len; at >= from && at >= m.Start-60 && m.Start < len(frame); at -= 4 {
+		s := superFrame{ip: at}
+		if n.offset = at; !n.version(frame) {
+			continue
+		}
+		found, ok := s.parse(frame[at:])
+		if ok && found == proto && s.tcp == m.Start && ipLength(frame[at:]) > 0 && at+ipLength(frame[at:]) <= len(frame) {
+			return true
+		}
+	}
+	return false
+}
+
+// bounds determines where the payload begins and ends. All headers that give a
+// length have to agree, and everything has to be there.
+func (x *Splitter) bounds(frame []byte) bool {
+	s := &x.super
+	s.payload = s.tcp + udpLen
+	if !x.udp {
+		if len(frame) < s.tcp+20 || frame[s.tcp+12]>>4 < 5 {
+			return false
+		}
+		s.payload = s.tcp + int(frame[s.tcp+12]>>4)*4
+	}
+	for _, o := range x.outer[:x.nested] {
+		if !s.endsAt(frame, o.ip, ipLength(frame[o.ip:])) ||
+			o.udp > 0 && !s.endsAt(frame, o.udp, int(binary.BigEndian.Uint16(frame[o.udp+4:]))) {
+			return false
+		}
+	}
+	if !s.endsAt(frame, s.ip, ipLength(frame[s.ip:])) {
+		return false
+	}
+	if s.end == 0 {
+		s.end = len(frame)
+	}
+	return s.payload < s.end
+}
+
+// endsAt takes note of a header that says that so much follows from its offset on; 0
+// says nothing.
+func (s *superFrame) endsAt(frame []byte, offset, length int) bool {
+	end := offset + length
+	switch {
+	case length == 0:
+		return true
+	case s.end == 0:
+		s.end = end
+	}
+	return end == s.end && end <= len(frame)
 }
 
 // Next returns the next segment, valid until the call after; false after the last.
 func (x *Splitter) Next() (segment []byte, ok bool) {
 	s := &x.super
-	if x.at >= s.end {
+	if x.at == 0 || x.at >= s.end { // nothing is split, or nothing left
 		return nil, false
 	}
 	n := min(x.size, s.end-x.at)
@@ -62,21 +243,28 @@ func (x *Splitter) Next() (segment []byte, ok bool) {
 	} else {
 		s.checksum(x.segment)
 	}
+	for i := x.nested - 1; i >= 0; i-- { // their checksums cover what is inside
+		x.outer[i].patch(x.segment, x.i)
+	}
 	x.at, x.i = x.at+n, x.i+1
 	return x.segment, true
 }
 
-// parseSuperDatagram is parseSuperFrame for UDP.
-func parseSuperDatagram(frame []byte, rawIP bool) (s superFrame, ok bool) {
-	at, proto, ok := locateTransport(frame, rawIP)
-	if !ok || proto != protoUDP || len(frame) < at.transport+udpLen {
-		return s, false
+// patch corrects a tunnel's headers around segment i.
+func (o outerHeaders) patch(segment []byte, i int) {
+	if o.gre > 0 && binary.BigEndian.Uint16(segment[o.gre:])&greChecksum != 0 {
+		binary.BigEndian.PutUint16(segment[o.gre+4:], 0)
+		binary.BigEndian.PutUint16(segment[o.gre+4:], ^fold(sum(0, segment[o.gre:])))
 	}
-	s = superFrame{ip: at.ip, tcp: at.transport, payload: at.transport + udpLen, end: len(frame), ipv6: frame[at.ip]>>4 == 6}
-	if n := ipLength(frame[s.ip:]); n > 0 {
-		s.end = min(s.end, s.ip+n)
+	ip := superFrame{ipv6: segment[o.ip]>>4 == 6}
+	ip.patchIP(segment[o.ip:], i)
+	if o.udp == 0 {
+		return
 	}
-	return s, s.payload < s.end
+	binary.BigEndian.PutUint16(segment[o.udp+4:], uint16(len(segment)-o.udp))
+	if segment[o.udp+6]|segment[o.udp+7] != 0 {
+		transportChecksum(segment[o.ip:], o.udp-o.ip, protoUDP)
+	}
 }
 
 // transport is where an IP packet and what it carries lie in a frame.
@@ -126,21 +314,33 @@ func PartialChecksum(frame []byte, start, offset int) bool {
 }
 
 // FillChecksum computes the checksum of the TCP segment or UDP datagram in a frame
-// anew. It fails where there is none, or not all of it: then nothing is changed.
+// anew, and in what it carries if it is a tunnel's, whose own checksum stays away if
+// it was. It fails where there is none, or not all of it: then nothing is changed.
 func FillChecksum(frame []byte, rawIP bool) bool {
 	at, proto, ok := locateTransport(frame, rawIP)
-	if !ok {
+	return ok && fillChecksum(frame[at.ip:], at.transport-at.ip, proto, 0)
+}
+
+// fillChecksum is FillChecksum for an IP packet with a payload of a protocol.
+func fillChecksum(packet []byte, at int, proto byte, depth int) bool {
+	end := len(packet)
+	if n := ipLength(packet); n > 0 { // else Ethernet's padding would count
+		end = n
+	}
+	if end > len(packet) || end < at+4 {
 		return false
 	}
-	end := len(frame)
-	if n := ipLength(frame[at.ip:]); n > 0 { // else Ethernet's padding would count
-		end = at.ip + n
+	inside := false
+	if n, kind := carried(packet[:end], at, proto); depth < maxNested && kind != tunnelNone && kind != tunnelQuote {
+		if nested, proto, ok := locateTransport(packet[n.offset:end], true); ok {
+			inside = fillChecksum(packet[n.offset:end], nested.transport, proto, depth+1)
+		}
 	}
 	least := map[byte]int{protoTCP: 20, protoUDP: udpLen}[proto]
-	if least == 0 || end > len(frame) || end < at.transport+least {
-		return false
+	if least == 0 || end < at+least || inside && packet[at+6]|packet[at+7] == 0 {
+		return inside
 	}
-	transportChecksum(frame[at.ip:end], at.transport-at.ip, proto)
+	transportChecksum(packet[:end], at, proto)
 	return true
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"testing"
 )
 
@@ -52,7 +53,7 @@ func TestSplitMakesWholePackets(t *testing.T) {
 				t.Run(fmt.Sprintf("IPv6 %v, tagged %v, UDP %v", v6, tagged, udp), func(t *testing.T) {
 					frame := merged(v6, tagged, udp, 10_000)
 					whole := bytes.Clone(frame)
-					if !x.Split(frame, 1448, false) {
+					if x.Split(frame, Merge{Size: 1448, UDP: udp, Start: -1}, false) != IsSplit {
 						t.Fatal("it is not split")
 					}
 					var payload []byte
@@ -104,21 +105,59 @@ func TestWhatIsNotMergedIsNotSplit(t *testing.T) {
 	var x Splitter
 	fragment := merged(false, false, true, 5000)
 	fragment[20] = 0x20 // more fragments
-	tunnel := merged(false, false, true, 5000)
-	tunnel[23] = 47 // GRE
+	proto := func(frame []byte, proto byte) []byte { frame[23] = proto; return frame }
+	tcp4, udp4 := merged(false, false, false, 5000), merged(false, false, true, 5000)
+	length := merged(false, false, false, 5000)
+	length[17]++ // one byte more than there is
+	short := merged(false, false, false, 5000)
+	short[46] = 4 << 4 // a TCP header of 16 bytes
+	carry := nestings()
+	var numbered, gtp, erspan, quote = carry["gre, key, sequence"](1, 2, tcp4), carry["gtp-u"](1, 2, tcp4), carry["erspan II"](1, 2, tcp4),
+		ether(1, 9, 0x0800, ip4(9, 1, 1, 0, slices.Concat([]byte{3, 1, 0, 0, 0, 0, 0, 0}, tcp4[14:])))
+	overUDP := func(port int, payload []byte) []byte {
+		return ether(1, 2, 0x0800, ip4(1, 2, 17, 0, udp(40000, port, payload)))
+	}
+	esp := overUDP(4500, slices.Concat(make([]byte, 8), tcp4[14:]))
+	unknown := overUDP(1234, slices.Concat(make([]byte, 8), tcp4))
+	contradiction := carry["vxlan"](1, 2, tcp4)
+	contradiction[39]++ // the outer UDP length
+	outerCut := carry["vxlan"](1, 2, tcp4)
+	trailer := ether(1, 2, 0x0800, ip4(1, 2, 4, 0, slices.Concat(tcp4[14:], []byte("within the outer packet"))))
 	for name, c := range map[string]struct {
 		frame []byte
-		size  int
+		m     Merge
+		want  Splitting
 	}{
-		"small enough":     {merged(false, false, false, 1000), 1448},
-		"size 0":           {merged(false, false, false, 5000), 0},
-		"a fragment":       {fragment, 1448},
-		"another protocol": {tunnel, 1448},
-		"cut":              {merged(false, false, false, 5000)[:3000], 1448},
-		"nothing":          {nil, 1448},
+		"small enough":                      {merged(false, false, false, 1000), Merge{Size: 1448, Start: 34}, OnePacket},
+		"size 0":                            {tcp4, Merge{Start: 34}, LeftWhole},
+		"a fragment":                        {fragment, Merge{Size: 1448, UDP: true, Start: 34}, LeftWhole},
+		"SCTP":                              {proto(merged(false, false, true, 5000), protoSCTP), Merge{Size: 1448, Start: 34}, LeftWhole},
+		"ESP":                               {proto(merged(false, false, true, 5000), 50), Merge{Size: 1448, Start: 42}, LeftWhole},
+		"ESP over UDP":                      {esp, Merge{Size: 1448, Start: 14 + 28 + 8 + 20}, LeftWhole},
+		"UDP said to be TCP":                {udp4, Merge{Size: 1448, Start: 34}, LeftWhole},
+		"TCP said to be UDP":                {tcp4, Merge{Size: 1448, UDP: true, Start: 34}, LeftWhole},
+		"another header's checksum is open": {tcp4, Merge{Size: 1448, Start: 38}, LeftWhole},
+		"cut":                               {tcp4[:3000], Merge{Size: 1448, Start: 34}, LeftWhole},
+		"longer than it is":                 {length, Merge{Size: 1448, Start: 34}, LeftWhole},
+		"no TCP header":                     {short, Merge{Size: 1448, Start: 34}, LeftWhole},
+		"nothing":                           {nil, Merge{Size: 1448, Start: -1}, LeftWhole},
+		"no tunnel where there is one":      {tcp4, Merge{Size: 1448, Start: 34, Tunnel: true}, LeftWhole},
+		"numbered GRE":                      {numbered, Merge{Size: 1448, Start: -1}, LeftWhole},
+		"GTP-U, which has a length":         {gtp, Merge{Size: 1448, Start: -1}, LeftWhole},
+		"ERSPAN":                            {erspan, Merge{Size: 1448, Start: -1}, LeftWhole},
+		"a quoted packet":                   {quote, Merge{Size: 1448, Start: -1}, LeftWhole},
+		"an unknown tunnel":                 {unknown, Merge{Size: 1448, Start: -1}, LeftWhole},
+		"merged datagrams, or what they carry": {carry["vxlan"](1, 2, udp4), Merge{Size: 1448, UDP: true, Start: -1},
+			LeftWhole},
+		"lengths contradict each other": {contradiction, Merge{Size: 1448, Start: 14 + 36 + 34}, LeftWhole},
+		"a tunnel's packet, cut":        {outerCut[:3000], Merge{Size: 1448, Start: 14 + 36 + 34}, LeftWhole},
+		"more than the inner packet":    {trailer, Merge{Size: 1448, Start: 54}, LeftWhole},
 	} {
-		if x.Split(c.frame, c.size, false) {
-			t.Errorf("%s: it is split", name)
+		if got := x.Split(c.frame, c.m, false); got != c.want {
+			t.Errorf("%s: %d, want %d", name, got, c.want)
+		}
+		if segment, ok := x.Next(); ok {
+			t.Errorf("%s: a segment of %d bytes", name, len(segment))
 		}
 	}
 }
@@ -165,7 +204,7 @@ func TestSplittingDoesNotAllocate(t *testing.T) {
 	var x Splitter
 	frame := merged(false, false, false, 60_000)
 	if n := testing.AllocsPerRun(100, func() {
-		x.Split(frame, 1448, false)
+		x.Split(frame, Merge{Size: 1448, Start: -1}, false)
 		for _, ok := x.Next(); ok; _, ok = x.Next() {
 		}
 	}); n != 0 {
@@ -173,22 +212,60 @@ func TestSplittingDoesNotAllocate(t *testing.T) {
 	}
 }
 
+// Within a tunnel nothing is allocated either.
+func TestSplittingATunnelDoesNotAllocate(t *testing.T) {
+	var x Splitter
+	frame := nestings()["geneve, options"](1, 2, merged(true, true, false, 60_000))
+	if n := testing.AllocsPerRun(100, func() {
+		x.Split(frame, Merge{Size: 1448, Start: -1}, false)
+		for _, ok := x.Next(); ok; _, ok = x.Next() {
+		}
+	}); n != 0 {
+		t.Errorf("%.1f allocations", n)
+	}
+}
+
+// FuzzSplit: whatever is cut carries its payload once and in order, and every segment
+// can be cut no further, is right in its lengths and checksums, and comes from the
+// flow of the whole.
 func FuzzSplit(f *testing.F) {
-	f.Add(merged(false, true, false, 5000), 1448)
-	f.Add(merged(true, false, true, 5000), 100)
-	f.Fuzz(func(t *testing.T, frame []byte, size int) {
+	f.Add(merged(false, true, false, 5000), 1448, false, -1)
+	f.Add(merged(true, false, true, 5000), 100, true, -1)
+	for _, carry := range nestings() {
+		f.Add(carry(1, 2, merged(false, false, false, 300)), 100, false, -1)
+		f.Add(carry(1, 2, merged(true, false, true, 300)), 100, true, 14+36+54)
+	}
+	f.Fuzz(func(t *testing.T, frame []byte, size int, udp bool, start int) {
 		var x Splitter
-		if !x.Split(frame, size, false) {
+		m := Merge{Size: size, UDP: udp, Start: start}
+		if x.Split(frame, m, false) != IsSplit {
 			return
 		}
+		whole := bytes.Clone(frame)
+		var payload []byte
 		for i := 0; ; i++ {
 			segment, ok := x.Next()
 			if !ok {
-				return
+				break
 			}
 			if len(segment) > len(frame) || i > len(frame) {
 				t.Fatalf("segment %d of %d bytes, of a frame of %d", i, len(segment), len(frame))
 			}
+			payload = append(payload, segment[len(x.headers):]...)
+			again := bytes.Clone(segment)
+			if x.super.jumbo == 0 && start >= 0 {
+				var y Splitter
+				if y.Split(again, m, false) != OnePacket {
+					t.Fatalf("segment %d is not one packet: %x", i, segment)
+				}
+			}
+			// What datagrams carry may differ: each may be a tunnel's.
+			if s := x.super; !(udp && carries(protoUDP, binary.BigEndian.Uint32(frame[s.tcp:]))) && s.jumbo == 0 && flowHash(segment) != flowHash(frame) {
+				t.Fatalf("segment %d is of another flow", i)
+			}
+		}
+		if s := &x.super; !bytes.Equal(payload, frame[s.payload:s.end]) || !bytes.Equal(frame, whole) {
+			t.Fatalf("%d bytes of payload, want those from %d to %d", len(payload), s.payload, s.end)
 		}
 	})
 }

@@ -155,13 +155,7 @@ func parseSuperFrame(frame []byte, length int, rawIP bool) (s superFrame, ok boo
 		s.ip = at.offset
 	}
 	packet := frame[s.ip:]
-	switch {
-	case len(packet) >= ipv4Len && packet[0]>>4 == 4:
-		ok = s.parse4(packet)
-	case len(packet) >= ipv6Len && packet[0]>>4 == 6:
-		ok = s.parse6(packet)
-	}
-	if !ok || len(frame) < s.tcp+20 {
+	if proto, ok := s.parse(packet); !ok || proto != protoTCP || len(frame) < s.tcp+20 {
 		return s, false
 	}
 	s.payload = s.tcp + int(frame[s.tcp+12]>>4)*4
@@ -172,30 +166,42 @@ func parseSuperFrame(frame []byte, length int, rawIP bool) (s superFrame, ok boo
 	return s, s.payload >= s.tcp+20 && s.payload <= len(frame) && s.payload < s.end
 }
 
-func (s *superFrame) parse4(packet []byte) bool {
+// parse finds what follows the IP header that packet begins with. It fails where a
+// segment of that could not have the same headers.
+func (s *superFrame) parse(packet []byte) (proto byte, ok bool) {
+	switch {
+	case len(packet) >= ipv4Len && packet[0]>>4 == 4:
+		return s.parse4(packet)
+	case len(packet) >= ipv6Len && packet[0]>>4 == 6:
+		return s.parse6(packet)
+	}
+	return 0, false
+}
+
+func (s *superFrame) parse4(packet []byte) (proto byte, ok bool) {
 	size := int(packet[0]&15) * 4
 	s.tcp = s.ip + size
-	return size >= ipv4Len && packet[9] == protoTCP && binary.BigEndian.Uint16(packet[6:])&0x3fff == 0
+	return packet[9], size >= ipv4Len && binary.BigEndian.Uint16(packet[6:])&0x3fff == 0
 }
 
 // parse6 walks over extension headers. A jumbo payload header, as BIG TCP puts
 // it into its super-frames, is a hop-by-hop header of 8 bytes with the one
 // option c2; its segments do not need it.
-func (s *superFrame) parse6(packet []byte) bool {
+func (s *superFrame) parse6(packet []byte) (proto byte, ok bool) {
 	s.ipv6 = true
 	if len(packet) >= ipv6Len+8 && packet[6] == protoHopByHop && ipLength(packet) == 0 &&
 		packet[ipv6Len] == protoTCP && packet[ipv6Len+1] == 0 && packet[ipv6Len+2] == 0xc2 {
 		s.jumbo = 8
 		s.tcp = s.ip + ipv6Len + s.jumbo
-		return true
+		return protoTCP, true
 	}
 	proto, at := packet[6], ipv6Len
 	for proto == protoHopByHop || proto == protoDestOpts {
 		if len(packet) < at+8 {
-			return false
+			return 0, false
 		}
 		proto, at = packet[at], at+8+8*int(packet[at+1])
 	}
 	s.tcp = s.ip + at
-	return proto == protoTCP
+	return proto, true
 }
