@@ -1,0 +1,253 @@
+package afpacket
+
+import (
+	"bytes"
+	"encoding/binary"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/gopacket/gopacket"
+	"github.com/gopacket/gopacket/layers"
+	"golang.org/x/sys/unix"
+
+	"github.com/zeekdemo/zeekdemo/testdata/testenv"
+)
+
+// tunnels are devices of the kernel's, in whose packets offloads merge what is inside.
+// LOCAL and REMOTE stand for addresses outside.
+var tunnels = map[string]string{
+	"vxlan":                "type vxlan id 5 local LOCAL remote REMOTE dstport 4789 dev eth0",
+	"vxlan, checksum":      "type vxlan id 5 local LOCAL remote REMOTE dstport 4789 udpcsum dev eth0",
+	"vxlan, its own port":  "type vxlan id 5 local LOCAL remote REMOTE dstport 9999 dev eth0",
+	"vxlan, Linux's port":  "type vxlan id 5 local LOCAL remote REMOTE dstport 8472 dev eth0",
+	"geneve":               "type geneve id 5 remote REMOTE",
+	"gre":                  "type gre local LOCAL remote REMOTE dev eth0",
+	"gre, Ethernet":        "type gretap local LOCAL remote REMOTE key 7 dev eth0",
+	"gre, checksum":        "type gre local LOCAL remote REMOTE csum dev eth0",
+	"gre, sequence number": "type gre local LOCAL remote REMOTE seq dev eth0",
+	"ip in ip":             "type ipip local LOCAL remote REMOTE dev eth0",
+}
+
+// newTunnel puts a tunnel over a link, with 10.1.0.1 at its west end and 10.1.0.2 at
+// its east end.
+func newTunnel(t *testing.T, how string) link {
+	t.Helper()
+	l := newLink(t)
+	for _, end := range [][4]string{{l.west, "10.0.0.1", "10.0.0.2", "10.1.0.1"}, {l.east, "10.0.0.2", "10.0.0.1", "10.1.0.2"}} {
+		testenv.IP(t, "-n "+end[0]+" addr add "+end[1]+"/24 dev eth0")
+		line := "-n " + end[0] + " link add tun9 " + strings.NewReplacer("LOCAL", end[1], "REMOTE", end[2]).Replace(how)
+		if out, err := exec.Command("ip", strings.Fields(line)...).CombinedOutput(); err != nil {
+			t.Skipf("SKIPPED: this kernel has no such tunnel: ip %s: %s", line, out)
+		}
+		testenv.Inside(t, end[0], quiet)
+		testenv.IP(t, "-n "+end[0]+" addr add "+end[3]+"/24 dev tun9")
+		testenv.IP(t, "-n "+end[0]+" link set tun9 up")
+	}
+	return l
+}
+
+// inside decodes a tunnelled packet from 10.1.0.1 with gopacket, and checks every
+// header on the way. It returns the payload of the innermost transport.
+func inside(t *testing.T, frame []byte, opaque bool) (payload []byte, ours bool) {
+	t.Helper()
+	p := gopacket.NewPacket(frame, layers.LayerTypeEthernet, gopacket.NoCopy)
+	if p.ErrorLayer() != nil {
+		t.Errorf("%v: %x", p.ErrorLayer().Error(), frame[:min(len(frame), 120)])
+		return nil, false
+	}
+	var pseudo []byte
+	for _, layer := range p.Layers() {
+		body := layer.LayerPayload()
+		whole := slices.Concat(layer.LayerContents(), body)
+		sum := func(proto byte) uint32 {
+			return onesSum(slices.Concat(pseudo, []byte{0, proto}, binary.BigEndian.AppendUint16(nil, uint16(len(whole))), whole))
+		}
+		switch l := layer.(type) {
+		case *layers.IPv4:
+			pseudo = slices.Concat(l.SrcIP.To4(), l.DstIP.To4())
+			ours = l.SrcIP.String() == "10.1.0.1"
+			if onesSum(l.Contents) != 0xffff || int(l.Length) != len(whole) || len(whole) > 9000 {
+				t.Errorf("wrong IPv4 header %x before %d bytes", l.Contents, len(body))
+			}
+		case *layers.GRE:
+			if l.ChecksumPresent && onesSum(whole) != 0xffff {
+				t.Error("wrong GRE checksum")
+			}
+		case *layers.UDP:
+			if int(l.Length) != len(whole) || l.Checksum != 0 && sum(17) != 0xffff {
+				t.Errorf("wrong UDP header %x before %d bytes", l.Contents, len(body))
+			}
+			if payload = body; opaque && len(body) > 8 && !ours {
+				return inside(t, body[8:], false)
+			}
+		case *layers.TCP:
+			if payload = body; sum(6) != 0xffff {
+				t.Error("wrong TCP checksum")
+			}
+		}
+	}
+	return payload, ours
+}
+
+// TCP over this machine's own tunnels, captured outside, comes out as the packets on
+// the wire, each right from its outermost to its innermost header; and the segments
+// carry the stream once and in order.
+func TestStreamsInTunnelsAreCut(t *testing.T) {
+	for name, how := range tunnels {
+		t.Run(name, func(t *testing.T) {
+			l := newTunnel(t, how)
+			stream := bytes.Repeat([]byte("0123456789abcdef"), 1<<14)
+			for _, ns := range []string{l.west, l.east} {
+				got, counts := capture(t, ns, Options{}, "eth0", func(*Capture, *taken) { overTCP(t, l, stream) })
+				var segments []byte
+				for _, f := range got.all() {
+					if payload, ours := inside(t, []byte(f), strings.Contains(name, "port")); ours {
+						segments = append(segments, payload...)
+					}
+				}
+				if c := counts[0]; c.Lost() != 0 || c.Whole != 0 || name != "gre, sequence number" && c.Merged == 0 {
+					t.Errorf("%+v", c)
+				}
+				if !bytes.Equal(segments, stream) {
+					t.Errorf("the segments carry %d bytes, or others than the stream's %d", len(segments), len(stream))
+				}
+			}
+		})
+	}
+}
+
+// overTCP sends a stream from the west end of a tunnel to the east end.
+func overTCP(t *testing.T, l link, stream []byte) {
+	var listener net.Listener
+	testenv.Inside(t, l.east, func() (err error) { listener, err = net.Listen("tcp4", "10.1.0.2:80"); return err })
+	defer listener.Close()
+	received := make(chan []byte, 1)
+	go func() {
+		c, err := listener.Accept()
+		if err != nil {
+			received <- nil
+			return
+		}
+		all, _ := io.ReadAll(c)
+		c.Close()
+		received <- all
+	}()
+	testenv.Inside(t, l.west, func() error {
+		c, err := net.Dial("tcp4", "10.1.0.2:80")
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		_, err = c.Write(stream)
+		return err
+	})
+	if !bytes.Equal(<-received, stream) {
+		t.Error("the stream itself is broken")
+	}
+}
+
+// Datagrams that a sender hands over as one (UDP_SEGMENT) come out one by one, plain
+// and in a tunnel.
+func TestMergedDatagramsAreCut(t *testing.T) {
+	const size, count = 1000, 20
+	payload := make([]byte, size*count-300)
+	for i := range payload {
+		payload[i] = byte(i) ^ byte(i>>8)
+	}
+	for name, how := range tunnels {
+		t.Run(name, func(t *testing.T) {
+			l := newTunnel(t, how)
+			for _, ns := range []string{l.west, l.east} {
+				got, counts := capture(t, ns, Options{}, "eth0", func(*Capture, *taken) {
+					testenv.Inside(t, l.west, func() error { return sendSegmented("10.1.0.2:9", payload, size) })
+				})
+				var all []byte
+				datagrams := 0
+				for _, f := range got.all() {
+					if part, ours := inside(t, []byte(f), strings.Contains(name, "port")); ours {
+						all = append(all, part...)
+						datagrams++
+					}
+				}
+				if c := counts[0]; datagrams != count || !bytes.Equal(all, payload) || c.Lost() != 0 || c.Whole != 0 {
+					t.Errorf("%d datagrams with %d bytes of %d: %+v", datagrams, len(all), len(payload), c)
+				}
+			}
+		})
+	}
+}
+
+// sendSegmented sends datagrams of a size by one call.
+func sendSegmented(to string, payload []byte, size int) error {
+	config := net.Dialer{Control: func(_, _ string, c syscall.RawConn) (err error) {
+		controlErr := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_UDP, unix.UDP_SEGMENT, size) })
+		if err == nil {
+			err = controlErr
+		}
+		return err
+	}}
+	c, err := config.Dial("udp4", to)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_, err = c.Write(payload)
+	return err
+}
+
+// A merged packet that a virtio-net header has no words for is counted as dropped, and
+// the room that was made for it in the ring is no frame: not even when the block held
+// others before.
+func TestWhatCannotBeDescribedIsCounted(t *testing.T) {
+	ns := testenv.Namespace(t)
+	testenv.Inside(t, ns, quiet)
+	if _, err := os.Stat("/dev/net/tun"); err != nil {
+		t.Skipf("SKIPPED: this kernel has no tap devices: %v", err)
+	}
+	var tap int
+	testenv.Inside(t, ns, func() (err error) {
+		if tap, err = unix.Open("/dev/net/tun", unix.O_RDWR, 0); err != nil {
+			return err
+		}
+		request, err := unix.NewIfreq("tap0")
+		if err != nil {
+			return err
+		}
+		request.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+		return unix.IoctlIfreq(tap, unix.TUNSETIFF, request)
+	})
+	defer unix.Close(tap)
+	testenv.IP(t, "-n "+ns+" link set tap0 up")
+	plain := udp4("", alice, bob, strings.Repeat("x", 3000))
+	const rounds = 200 // several times through the ring's eight blocks
+	got, counts := capture(t, ns, Options{Buffer: 1}, "tap0", func(c *Capture, got *taken) {
+		for i := range rounds {
+			ufo := make([]byte, 10)                           // struct virtio_net_hdr
+			ufo[virtioFlags], ufo[virtioType] = virtioOpen, 3 // VIRTIO_NET_HDR_GSO_UDP: to be sent as IP fragments
+			binary.NativeEndian.PutUint16(ufo[2:], 42)
+			binary.NativeEndian.PutUint16(ufo[virtioSize:], 1400)
+			binary.NativeEndian.PutUint16(ufo[virtioStart:], 34)
+			binary.NativeEndian.PutUint16(ufo[virtioOffset:], 6)
+			for _, packet := range [][]byte{slices.Concat(make([]byte, 10), plain), slices.Concat(ufo, plain)} {
+				if _, err := unix.Write(tap, packet); err != nil {
+					t.Fatal(err)
+				}
+			}
+			wait(t, func() bool { return len(got.all()) >= i+1 })
+		}
+	})
+	for _, f := range got.all() {
+		if f != string(plain) {
+			t.Fatalf("a frame that was not sent: %q", f)
+		}
+	}
+	if c := counts[0]; len(got.all()) != rounds || c.Dropped != rounds || c.Packets != rounds || c.Abandoned != 0 {
+		t.Errorf("%d frames came, %+v", len(got.all()), c)
+	}
+}
