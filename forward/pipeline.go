@@ -86,7 +86,8 @@ type BatchSizer interface {
 
 // Readier is implemented by a Source whose Next may have to wait for its input
 // (a live interface, a pipe). Ready reports whether Next would return at once;
-// before a call that would wait, the batch under way is sent.
+// before a call that would wait, the batch under way is sent. What Next lent last may
+// be invalid afterwards.
 type Readier interface {
 	Ready() bool
 }

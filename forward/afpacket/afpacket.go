@@ -31,6 +31,16 @@
 // beget another. On a loopback device the outgoing half, since everything comes in
 // there again.
 //
+// # Several interfaces
+//
+// The frames of all interfaces of a Worker come out in the order of the kernel's time
+// stamps, which are of one clock: the answer never before the question, whichever
+// interfaces they pass. An interface that is silent does not delay the others: that
+// its ring is empty can be seen. One whose frames are still in a block that the kernel
+// has in hand holds newer ones of the others back until it is handed over, for 30 ms
+// after their time stamps at most. What comes even later is passed on and counted
+// ([Counts.Late]).
+//
 // # Filters
 //
 // They run in the kernel and are attached before the socket is bound, so nothing
@@ -99,6 +109,10 @@ const (
 	// retire is after what time a block is handed over that is not full: what a
 	// frame of sparse traffic waits for at most.
 	retire = 10 * time.Millisecond
+	// mergeBound is for how long after its time stamp a frame may be held back in
+	// favour of older ones of other interfaces: as long as it takes the kernel to hand
+	// over a block, whose timer may be 10 ms late (at 100 Hz), and to be scheduled.
+	mergeBound = 30 * time.Millisecond
 )
 
 // Counts are what has been seen on one interface.
@@ -115,7 +129,10 @@ type Counts struct {
 	Whole uint64 `json:"merged_left_whole,omitempty"`
 	// Checksums were left to the network card and are completed here.
 	Checksums uint64 `json:"checksums_completed"`
-	Cut       uint64 `json:"cut,omitempty"`       // frames longer than a block of the ring
+	Cut       uint64 `json:"cut,omitempty"` // frames longer than a block of the ring
+	// Late are frames that came out after a later one of another interface, for the
+	// kernel handed them over more than the bound too late.
+	Late      uint64 `json:"late,omitempty"`
 	Abandoned uint64 `json:"abandoned,omitempty"` // in the ring when the capture was closed
 }
 

@@ -341,11 +341,12 @@ func (c *Capture) lives(face *watched) {
 type Worker struct {
 	capture  *Capture
 	rings    []*ring
+	heads    []frameInfo // what each ring has in hand, or had last
+	order    order
 	waiter   *sys.Waiter
-	now      int // the ring being read
+	now      int // the ring that was taken from last
 	splitter encap.Splitter
-	parent   frameInfo // of the segments that the splitter yields
-	splits   bool
+	splits   bool  // the splitter yields segments of what that one had in hand
 	alive    int   // rings whose interface is there
 	deadline int64 // when a stopped capture counts as drained in any case; 0 before
 }
@@ -363,6 +364,8 @@ func (w *Worker) prepare() (err error) {
 		rings[i] = r.Ring
 	}
 	w.alive = len(rings)
+	w.heads = make([]frameInfo, len(rings))
+	w.order = order{bound: int64(mergeBound), clock: func() int64 { return time.Now().UnixNano() }, lanes: make([]lane, len(rings))}
 	w.waiter, err = sys.NewWaiter(rings)
 	return err
 }
@@ -386,25 +389,38 @@ func (w *Worker) Next(f *forward.Frame) error {
 	for {
 		if w.splits {
 			if segment, ok := w.splitter.Next(); ok {
-				w.parent.fill(f, segment)
+				w.heads[w.now].fill(f, segment)
 				w.rings[w.now].count(len(segment))
 				return nil
 			}
 			w.splits = false
 		}
-		switch info, ok := w.rings[w.now].next(); {
-		case ok && info.merged && w.split(&info):
-		case ok:
-			info.finish(w.rings[w.now])
-			info.fill(f, info.data)
-			w.rings[w.now].count(len(info.data))
+		switch chosen, hold := w.choose(); {
+		case chosen >= 0 && w.take(chosen, f):
 			return nil
-		case !w.turn():
-			if err := w.wait(); err != nil {
+		case chosen < 0:
+			if err := w.wait(hold); err != nil {
 				return err
 			}
 		}
 	}
+}
+
+// take takes the frame that a ring has in hand. It returns false if that begins to be
+// cut instead.
+func (w *Worker) take(ring int, f *forward.Frame) bool {
+	w.now = ring
+	r, info := w.rings[ring], &w.heads[ring]
+	if w.order.pass(ring) {
+		r.tally.late++
+	}
+	if info.merged && w.split(info) {
+		return false
+	}
+	info.finish(r)
+	info.fill(f, info.data)
+	r.count(len(info.data))
+	return true
 }
 
 // split begins to cut a merged packet. Where it returns false, it is to be taken as
@@ -414,7 +430,7 @@ func (w *Worker) split(info *frameInfo) bool {
 	switch w.splitter.Split(info.data, info.merge, false) {
 	case encap.IsSplit:
 		tally.merged++
-		w.parent, w.splits = *info, true
+		w.splits = true
 		return true
 	case encap.LeftWhole:
 		tally.whole++
@@ -422,20 +438,59 @@ func (w *Worker) split(info *frameInfo) bool {
 	return false
 }
 
-// turn goes on to a ring that has frames.
-func (w *Worker) turn() bool {
-	for i := range w.rings {
-		n := (w.now + 1 + i) % len(w.rings)
-		if w.rings[n].open() {
-			w.now = n
-			return true
+// choose chooses the ring whose frame is next: see order. What was lent is invalid
+// afterwards.
+func (w *Worker) choose() (ring int, hold time.Duration) {
+	w.look()
+	if len(w.rings) == 1 {
+		if w.order.lanes[0].has {
+			return 0, 0
 		}
+		return -1, 0
 	}
-	return false
+	if ring, hold = w.order.choose(); hold > 0 && w.findEmpty() {
+		ring, hold = w.order.choose()
+	}
+	return ring, hold
 }
 
-// wait waits for a block.
-func (w *Worker) wait() error {
+// look takes a frame in hand from each ring that has one.
+func (w *Worker) look() {
+	for i, r := range w.rings {
+		if l := &w.order.lanes[i]; !l.has {
+			if r.next(&w.heads[i]) {
+				w.order.show(i, w.heads[i].time)
+			}
+			l.over = r.gone
+		}
+	}
+}
+
+// unstamped is the time by which a frame's time stamp may be older than the count of
+// its arrival: the kernel does the one just before the other, unless it is interrupted.
+const unstamped = 100 * time.Microsecond
+
+// findEmpty asks the kernel which of the rings that show no frame have none, and
+// reports whether there are any: all that comes into them will be newer.
+func (w *Worker) findEmpty() (found bool) {
+	w.capture.mu.Lock()
+	defer w.capture.mu.Unlock()
+	for i, r := range w.rings {
+		if w.order.lanes[i].has {
+			continue
+		}
+		at := time.Now().UnixNano()
+		if r.statistics() == nil && r.seen.queued.Load() == r.read {
+			w.order.empty(i, at-int64(unstamped))
+			found = true
+		}
+	}
+	return found
+}
+
+// wait waits for a block; if a frame is held back, for one of another ring, and no
+// longer than that.
+func (w *Worker) wait(hold time.Duration) error {
 	for _, r := range w.rings {
 		r.publish()
 	}
@@ -444,6 +499,8 @@ func (w *Worker) wait() error {
 	switch {
 	case w.capture.interrupted.Load():
 		return context.Canceled
+	case hold > 0:
+		limit = min(hold, holdLook)
 	case !stopped && w.alive > 0:
 	case !w.drained():
 		limit = retire
@@ -452,8 +509,14 @@ func (w *Worker) wait() error {
 	default:
 		return fmt.Errorf("capture on %s: %w", w.names(), ErrGone)
 	}
-	return w.waiter.Wait(limit, w.failed)
+	for i := range w.rings {
+		w.waiter.Skip(i, w.order.lanes[i].has) // it would end the wait at once
+	}
+	return w.waiter.Wait(max(limit, time.Millisecond), w.failed)
 }
+
+// holdLook is the pause between two looks while a frame is held back.
+const holdLook = 2 * time.Millisecond
 
 func (w *Worker) names() string {
 	var names []string
@@ -491,17 +554,13 @@ func (w *Worker) drained() bool {
 	return true
 }
 
-// Ready implements [forward.Readier].
+// Ready implements [forward.Readier]. What was lent is invalid afterwards.
 func (w *Worker) Ready() bool {
-	if w.splits || w.rings[w.now].left > 0 || w.capture.interrupted.Load() {
+	if w.splits || w.capture.interrupted.Load() {
 		return true
 	}
-	for _, r := range w.rings {
-		if r.ready() {
-			return true
-		}
-	}
-	return false
+	chosen, _ := w.choose()
+	return chosen >= 0
 }
 
 // Close does nothing: rings are the [Capture]'s.

@@ -27,6 +27,7 @@ import (
 type taken struct {
 	mu     sync.Mutex
 	frames map[*Worker][]string
+	times  []int64 // their time stamps
 }
 
 func (t *taken) all() (list []string) {
@@ -73,6 +74,7 @@ func capture(t *testing.T, namespace string, o Options, names string, during fun
 				}
 				got.mu.Lock()
 				got.frames[w] = append(got.frames[w], string(f.Data))
+				got.times = append(got.times, f.Time)
 				got.mu.Unlock()
 			}
 		})

@@ -67,13 +67,13 @@ type ring struct {
 }
 
 // tally counts since the last publication; its owner is the ring's reader.
-type tally struct{ packets, bytes, merged, whole, checksums, cut uint64 }
+type tally struct{ packets, bytes, merged, whole, checksums, cut, late uint64 }
 
 // seen is what others may read.
 type seen struct {
-	packets, bytes, merged, whole, checksums, cut atomic.Uint64
-	read                                          atomic.Uint64
-	queued, dropped                               atomic.Uint64 // as the kernel counts, under Capture.mu
+	packets, bytes, merged, whole, checksums, cut, late atomic.Uint64
+	read                                                atomic.Uint64
+	queued, dropped                                     atomic.Uint64 // as the kernel counts, under Capture.mu
 }
 
 func (s *seen) addTo(c *Counts) {
@@ -83,6 +83,7 @@ func (s *seen) addTo(c *Counts) {
 	c.Whole += s.whole.Load()
 	c.Checksums += s.checksums.Load()
 	c.Cut += s.cut.Load()
+	c.Late += s.late.Load()
 	c.Dropped += s.dropped.Load()
 	if queued, read := s.queued.Load(), s.read.Load(); queued > read {
 		c.Abandoned += queued - read
@@ -102,6 +103,7 @@ func (r *ring) publish() {
 	s.whole.Add(t.whole)
 	s.checksums.Add(t.checksums)
 	s.cut.Add(t.cut)
+	s.late.Add(t.late)
 	*t = tally{}
 }
 
@@ -119,18 +121,6 @@ func (r *ring) statistics() error {
 		r.seen.dropped.Add(dropped)
 	}
 	return err
-}
-
-// ready reports whether there is a block, or the rest of one.
-func (r *ring) ready() bool {
-	if r.left > 0 {
-		return true
-	}
-	next := r.index
-	if r.held {
-		next = (next + 1) % r.Blocks()
-	}
-	return r.Ready(next)
 }
 
 // open makes sure that there is a frame in hand, if there is a block. A block
@@ -167,8 +157,8 @@ type frameInfo struct {
 	start, offset int
 }
 
-// next returns the next frame of the block in hand.
-func (r *ring) next() (info frameInfo, ok bool) {
+// next takes the next frame in hand, if there is one.
+func (r *ring) next(info *frameInfo) bool {
 	for r.left > 0 || r.open() {
 		p := r.block[r.off:]
 		r.off += int(binary.NativeEndian.Uint32(p[frameNext:]))
@@ -183,17 +173,18 @@ func (r *ring) next() (info frameInfo, ok bool) {
 		if r.face.Loopback && p[sourceType] == packetOutgoing {
 			continue
 		}
-		return r.parse(p), true
+		r.parse(p, info)
+		return true
 	}
-	return info, false
+	return false
 }
 
 // parse reads the frame whose header p begins with.
-func (r *ring) parse(p []byte) frameInfo {
+func (r *ring) parse(p []byte, info *frameInfo) {
 	ne := binary.NativeEndian
 	status, at := ne.Uint32(p[frameStatus:]), int(ne.Uint16(p[frameData:]))
 	captured := int(ne.Uint32(p[frameCaptured:]))
-	info := frameInfo{
+	*info = frameInfo{
 		data: p[at : at+captured : at+captured], length: int(ne.Uint32(p[frameLength:])), link: r.face.LinkType,
 		time: int64(ne.Uint32(p[frameSec:]))*1e9 + int64(ne.Uint32(p[frameNsec:])),
 	}
@@ -216,7 +207,6 @@ func (r *ring) parse(p []byte) frameInfo {
 			info.merge.Start += tagLen
 		}
 	}
-	return info
 }
 
 // virtio reads what offloads have done to the frame.

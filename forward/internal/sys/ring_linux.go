@@ -254,6 +254,15 @@ func (w *Waiter) Wait(limit time.Duration, failed func(i int)) error {
 // Forget takes a ring out of what is waited for.
 func (w *Waiter) Forget(i int) { w.fds[i].Fd = -1 }
 
+// Skip takes a ring out of what is waited for while it is on: a ring with a block
+// that has not been released ends every wait. What was forgotten stays so.
+func (w *Waiter) Skip(i int, on bool) {
+	// poll ignores negative descriptors; -1 is what was forgotten.
+	if fd := &w.fds[i].Fd; *fd != -1 && *fd >= 0 == on {
+		*fd = -2 - *fd
+	}
+}
+
 // Wake ends a Wait, or the next one; from any goroutine.
 func (w *Waiter) Wake() {
 	one := [8]byte{1} // in either byte order it is not 0
