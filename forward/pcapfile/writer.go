@@ -1,7 +1,6 @@
 package pcapfile
 
 import (
-	"bufio"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -33,10 +32,13 @@ const (
 // is the time of the packet before ([Writer.Retimed]). It is a [forward.Sink].
 type Writer struct {
 	name    string
-	out     *bufio.Writer
+	out     io.Writer
+	buf     []byte // whole records (and first of all the file header), not yet written
+	first   int    // where the first record in it begins
 	close   func() error
 	header  Header
 	packets int64
+	written int64 // of them, those that are in the file as a whole
 	last    int64 // time of the last packet
 	retimed uint64
 	err     error  // sticky
@@ -68,19 +70,15 @@ func NewWriter(w io.Writer, name string, h Header) (*Writer, error) {
 
 func newWriter(w io.Writer, name string, h Header, closeOut func() error) (*Writer, error) {
 	writer := &Writer{
-		name: name, out: bufio.NewWriterSize(w, writeBuffer), close: closeOut,
+		name: name, out: w, close: closeOut, buf: make([]byte, pcapHeaderLen, writeBuffer), first: pcapHeaderLen,
 		header: h, head: make([]byte, recordHeaderLen+h.Len()),
 	}
-	head := make([]byte, pcapHeaderLen)
-	le := binary.LittleEndian
+	head, le := writer.buf, binary.LittleEndian
 	le.PutUint32(head, magicNanos)
 	le.PutUint16(head[4:], 2)
 	le.PutUint16(head[6:], 4)
 	le.PutUint32(head[16:], writtenSnapLen)
 	le.PutUint32(head[20:], uint32(forward.LinkEthernet))
-	if _, err := writer.out.Write(head); err != nil {
-		return nil, errors.Join(writer.fail(err), closeOut())
-	}
 	return writer, nil
 }
 
@@ -104,6 +102,11 @@ func (w *Writer) Send(b *forward.Batch) (int, error) {
 // before.
 func (w *Writer) Retimed() uint64 { return w.retimed }
 
+// Packets is how many packets are in the file as a whole. It is final when the Writer
+// is closed, and then less than were sent if writing failed: what was buffered, and
+// perhaps a part of one packet, is lost.
+func (w *Writer) Packets() uint64 { return uint64(w.written) }
+
 // write writes one packet.
 func (w *Writer) write(d *forward.Datagram, payload []byte) error {
 	at := d.Time
@@ -119,17 +122,34 @@ func (w *Writer) write(d *forward.Datagram, payload []byte) error {
 	le.PutUint32(w.head[8:], length)
 	le.PutUint32(w.head[12:], length)
 	w.header.Put(w.head[recordHeaderLen:], payload, d.Port)
-	if _, err := w.out.Write(w.head); err != nil {
-		return err
+	if len(w.buf)+len(w.head)+len(payload) > cap(w.buf) {
+		if err := w.flush(); err != nil {
+			return err
+		}
 	}
-	_, err := w.out.Write(payload)
+	w.buf = append(append(w.buf, w.head...), payload...)
+	return nil
+}
+
+// flush writes what is buffered, and counts the records that are in the file.
+func (w *Writer) flush() error {
+	n, err := w.out.Write(w.buf)
+	if err == nil && n < len(w.buf) {
+		err = io.ErrShortWrite
+	}
+	for at := w.first; at < n; w.written++ {
+		if at += recordHeaderLen + int(binary.LittleEndian.Uint32(w.buf[at+8:])); at > n {
+			break
+		}
+	}
+	w.buf, w.first = w.buf[:0], 0
 	return err
 }
 
 // fail keeps the first error. What was buffered may not have reached the file.
 func (w *Writer) fail(err error) error {
 	if w.err == nil {
-		w.err = fmt.Errorf("write %s: packet %d (the file is incomplete): %w", w.name, w.packets+1, err)
+		w.err = fmt.Errorf("write %s: packet %d (the file is incomplete): it holds %d packets: %w", w.name, w.packets+1, w.written, err)
 	}
 	return w.err
 }
@@ -141,8 +161,8 @@ func (w *Writer) Close() error {
 		return w.err
 	}
 	if w.err == nil {
-		if err := w.out.Flush(); err != nil {
-			w.err = fmt.Errorf("write %s: the file is incomplete: %w", w.name, err)
+		if err := w.flush(); err != nil {
+			w.err = fmt.Errorf("write %s: the file is incomplete: it holds %d packets: %w", w.name, w.written, err)
 		}
 	}
 	err := w.close()

@@ -134,18 +134,35 @@ func TestWriterStdout(t *testing.T) {
 }
 
 // full takes some bytes and then fails, as a full disk does.
-type full struct{ room int }
+type full struct {
+	room int
+	kept bytes.Buffer
+}
 
 var errFull = errors.New("no space left on device")
 
 func (f *full) Write(p []byte) (int, error) {
-	if len(p) > f.room {
-		n := f.room
+	n := min(len(p), f.room)
+	f.kept.Write(p[:n])
+	if f.room -= n; n < len(p) {
 		f.room = 0
 		return n, errFull
 	}
-	f.room -= len(p)
-	return len(p), nil
+	return n, nil
+}
+
+// packetsIn counts the packets that a peer finds whole in a capture.
+func packetsIn(b []byte) (n uint64) {
+	r, err := pcapgo.NewReader(bytes.NewReader(b))
+	if err != nil {
+		return 0
+	}
+	for {
+		if _, _, err := r.ReadPacketData(); err != nil {
+			return n
+		}
+		n++
+	}
 }
 
 // TestWriterErrors names the file and keeps the cause, whenever the disk fills.
@@ -153,7 +170,8 @@ func TestWriterErrors(t *testing.T) {
 	header := outer(t, "192.0.2.1", "192.0.2.2")
 	for _, room := range []int{0, 100, writeBuffer + 100, 3 * writeBuffer} {
 		t.Run(fmt.Sprint(room), func(t *testing.T) {
-			w, err := NewWriter(&full{room}, "out.pcap", header)
+			disk := &full{room: room}
+			w, err := NewWriter(disk, "out.pcap", header)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -177,12 +195,16 @@ func TestWriterErrors(t *testing.T) {
 			if !errors.Is(closed, errFull) || !strings.Contains(closed.Error(), fmt.Sprintf("write out.pcap: packet %d (the file is incomplete)", sent+1)) {
 				t.Errorf("after %d packets: %v", sent, closed)
 			}
+			if held := packetsIn(disk.kept.Bytes()); w.Packets() != held || held > uint64(sent) ||
+				!strings.Contains(closed.Error(), fmt.Sprintf("it holds %d packets: ", held)) {
+				t.Errorf("the file holds %d packets of %d, the writer says %d: %v", held, sent, w.Packets(), closed)
+			}
 			if n, again := w.Send(batchOf(packet(60, 1))); n != 0 || !errors.Is(again, errFull) {
 				t.Errorf("Send after the error: %d, %v", n, again)
 			}
 		})
 	}
-	w, err := NewWriter(&full{30}, "out.pcap", header)
+	w, err := NewWriter(&full{room: 30}, "out.pcap", header)
 	if err != nil {
 		t.Fatal(err)
 	}
