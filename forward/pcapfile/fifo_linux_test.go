@@ -96,6 +96,39 @@ func TestAWriterThatComesLate(t *testing.T) {
 	}
 }
 
+// Inputs that do not begin in time yield nothing; those that do are read, also when
+// the time is over.
+func TestOpeningHasALimit(t *testing.T) {
+	silent, out := io.Pipe()
+	defer out.Close()
+	good := writeFile(t, "good.pcap", newPcapSpec().file(packet(60, 1)))
+	for _, names := range [][]string{{"-"}, {fifo(t)}, {good, "-"}} {
+		src, err := OpenAll(names, Options{Stdin: silent, Opening: time.Millisecond})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var f forward.Frame
+		if err := src.Next(&f); !errors.Is(err, io.EOF) {
+			t.Errorf("%s: %v", names, err)
+		}
+		if err := src.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	src, err := OpenAll([]string{"-"}, Options{Stdin: bytes.NewReader(newPcapSpec().file(packet(60, 1))), Opening: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := readAll(src); len(got) != 1 || err != nil {
+		t.Errorf("%d frames, %v", len(got), err)
+	}
+	stop := make(chan struct{})
+	close(stop)
+	if _, err := OpenAll([]string{"-"}, Options{Stdin: silent, Stop: stop, Opening: time.Hour}); !errors.Is(err, context.Canceled) {
+		t.Errorf("stopped before its time: %v", err)
+	}
+}
+
 // pipelineFrom is one that forwards to nowhere what comes from a source.
 func pipelineFrom(t *testing.T, src forward.Source) *forward.Pipeline {
 	t.Helper()

@@ -1,6 +1,7 @@
 package pcapfile
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -8,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/zeekdemo/zeekdemo/forward"
 )
@@ -24,6 +26,10 @@ type Options struct {
 	// context.Canceled. It is meant for a context's Done channel, and nil where
 	// nothing is to be stopped. Regular files do not look at it.
 	Stop <-chan struct{}
+	// Opening bounds, unless it is 0, how long the beginnings of standard input,
+	// pipes and devices are waited for. Where they do not come in time, no capture
+	// yields a frame: it is for runs that are to last so long at most.
+	Opening time.Duration
 }
 
 // Files is a run of captures, one after the other, several times over. Only
@@ -87,13 +93,32 @@ func OpenAll(names []string, opts Options) (*Files, error) {
 	if s.loops == 0 {
 		s.loops = 1
 	}
-	for _, name := range names {
-		if err := s.check(name); err != nil {
-			return nil, errors.Join(err, s.Close())
-		}
+	inTime := s.limitOpening(opts.Opening)
+	var err error
+	for i := 0; err == nil && i < len(names); i++ {
+		err = s.check(names[i])
+	}
+	late := !inTime()
+	if err != nil && !(late && errors.Is(err, context.Canceled)) {
+		return nil, errors.Join(err, s.Close())
+	}
+	if late {
+		err = s.Close()
+		s.err = io.EOF
+		return s, err
 	}
 	s.size = s.passSize()
 	return s, nil
+}
+
+// limitOpening begins to stop s after a time. The function that it returns gives that
+// up, and reports whether it had not happened.
+func (s *Files) limitOpening(limit time.Duration) (inTime func() bool) {
+	if limit <= 0 {
+		return func() bool { return true }
+	}
+	timer := time.AfterFunc(limit, s.halt)
+	return timer.Stop
 }
 
 func looping(loop int) bool { return loop < 0 || loop > 1 }

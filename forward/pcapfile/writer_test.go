@@ -314,3 +314,41 @@ func TestWriterNoAllocations(t *testing.T) {
 		t.Errorf("%v allocations per batch", allocs)
 	}
 }
+
+// TestFieldsBadTime: a capture from the field with one impossible time is read to its
+// end and written as a whole.
+func TestFieldsBadTime(t *testing.T) {
+	src, err := OpenAll([]string{testenv.Shared(t, "field", "badts.pcapng")}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close()
+	frames, err := readAll(src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	w, err := NewWriter(&out, "x", outer(t, "192.0.2.1", "192.0.2.2"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad := 0
+	for i, f := range frames {
+		b := batchOf(f.Data)
+		b.Datagrams[0].Time = f.Time
+		if _, err := w.Send(b); err != nil {
+			t.Fatal(err)
+		}
+		if f.Retimed {
+			if bad++; f.Time != frames[i-1].Time {
+				t.Errorf("packet %d: time %d, want that of the one before", i+1, f.Time)
+			}
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Error(err)
+	}
+	if n := packetsIn(out.Bytes()); n != 22 || len(frames) != 22 || bad != 1 || w.Packets() != 22 {
+		t.Errorf("%d packets in the file, %d read, %d bad", n, len(frames), bad)
+	}
+}
