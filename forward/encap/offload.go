@@ -2,6 +2,7 @@ package encap
 
 import (
 	"encoding/binary"
+	"hash/crc32"
 )
 
 // A capture on a machine sees some packets before the network card has done its
@@ -298,12 +299,15 @@ func locateTransport(frame []byte, rawIP bool) (at transport, proto byte, ok boo
 // PartialChecksum completes a checksum that was left to the network card: the
 // field, offset bytes behind start, holds the sum of the pseudo-header, and the
 // checksum covers everything from start on (CHECKSUM_PARTIAL in the kernel's
-// linux/skbuff.h). It fails where the field is not within the frame, and leaves
-// SCTP's alone: that is no sum.
+// linux/skbuff.h). SCTP's, which is no sum, is computed from nothing. It fails where
+// the field is not within the frame.
 func PartialChecksum(frame []byte, start, offset int) bool {
-	const sctpOffset = 8
-	if start < 0 || start+offset+2 > len(frame) || offset == sctpOffset {
+	if start < 0 || start+offset+2 > len(frame) {
 		return false
+	}
+	if offset == sctpOffset {
+		at, proto, ok := locateTransport(frame, false)
+		return ok && proto == protoSCTP && at.transport == start && fillChecksum(frame[at.ip:], start-at.ip, proto, 0)
 	}
 	c := ^fold(sum(0, frame[start:]))
 	if c == 0 {
@@ -313,8 +317,21 @@ func PartialChecksum(frame []byte, start, offset int) bool {
 	return true
 }
 
-// FillChecksum computes the checksum of the TCP segment or UDP datagram in a frame
-// anew, and in what it carries if it is a tunnel's, whose own checksum stays away if
+// The checksum of SCTP is a CRC (RFC 9260 section 6.8) at this offset of its header.
+const (
+	sctpOffset = 8
+	sctpLen    = 12
+)
+
+// sctpChecksum computes the checksum of an SCTP packet.
+func sctpChecksum(packet []byte) {
+	field := packet[sctpOffset : sctpOffset+4]
+	clear(field)
+	binary.LittleEndian.PutUint32(field, crc32.Checksum(packet, crc32.MakeTable(crc32.Castagnoli)))
+}
+
+// FillChecksum computes the checksum of the TCP segment, UDP datagram or SCTP packet
+// in a frame anew, and in what it carries if it is a tunnel's, whose own checksum stays away if
 // it was. It fails where there is none, or not all of it: then nothing is changed.
 func FillChecksum(frame []byte, rawIP bool) bool {
 	at, proto, ok := locateTransport(frame, rawIP)
@@ -336,7 +353,11 @@ func fillChecksum(packet []byte, at int, proto byte, depth int) bool {
 			inside = fillChecksum(packet[n.offset:end], nested.transport, proto, depth+1)
 		}
 	}
-	least := map[byte]int{protoTCP: 20, protoUDP: udpLen}[proto]
+	least := map[byte]int{protoTCP: 20, protoUDP: udpLen, protoSCTP: sctpLen}[proto]
+	if proto == protoSCTP && end >= at+least {
+		sctpChecksum(packet[at:end])
+		return true
+	}
 	if least == 0 || end < at+least || inside && packet[at+6]|packet[at+7] == 0 {
 		return inside
 	}

@@ -204,3 +204,26 @@ func TestTsharkReadsSegmentsWithinTunnels(t *testing.T) {
 		t.Errorf("only %d packets", len(frames))
 	}
 }
+
+// An open checksum of SCTP is completed, both ways, as tshark confirms; what is not
+// SCTP is left alone where the field would be SCTP's.
+func TestOpenChecksumsOfSCTP(t *testing.T) {
+	chunk := slices.Concat([]byte{0, 3, 0, 36}, be32(1), be32(0), be32(0), payloadBytes(20)) // DATA
+	sctp := slices.Concat(be16(5000), be16(80), be32(7), be32(0x01020304), chunk)
+	var frames []forward.Frame
+	for _, frame := range [][]byte{ether(1, 2, 0x0800, ip4(1, 2, 132, 0, sctp)), ether(1, 2, 0x86dd, ip6(1, 2, 132, sctp))} {
+		partial, filled := append(bytes.Clone(frame), 0, 0), bytes.Clone(frame) // one of them padded
+		if !PartialChecksum(partial, len(frame)-len(sctp), 8) || !FillChecksum(filled, false) || !bytes.Equal(partial[:len(frame)], filled) {
+			t.Errorf("completed as %x and %x", partial, filled)
+		}
+		frames = append(frames, forward.Frame{Data: filled, LinkType: forward.LinkEthernet})
+	}
+	out := tshark(t, writeCapture(t, frames), "-o", "sctp.checksum:CRC 32c", "-T", "fields", "-e", "sctp.checksum.status", "-e", "sctp.data_tsn_raw")
+	if string(out) != "1\t1\n1\t1\n" {
+		t.Errorf("tshark reads %q, want good checksums", out)
+	}
+	udp4 := merged(false, false, true, 100)
+	if before := bytes.Clone(udp4); PartialChecksum(udp4, 34, 8) || !bytes.Equal(before, udp4) {
+		t.Error("a UDP datagram got SCTP's checksum")
+	}
+}
