@@ -434,7 +434,7 @@ func TestBadTimesAreNamed(t *testing.T) {
 		if err := p.Run(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if rep := p.Stats.Snapshot(); len(sink.sent) != 100 || rep.FramesRetimed != 3 || rep.FirstRetimed != 71+filtered {
+		if rep := p.Stats.Snapshot(); len(sink.sent) != 100 || rep.FramesRetimed != 3 || rep.FirstRetimed != int64(71+filtered) {
 			t.Errorf("sent %d frames, %d retimed, the first is %d", len(sink.sent), rep.FramesRetimed, rep.FirstRetimed)
 		}
 	}

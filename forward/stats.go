@@ -210,7 +210,7 @@ type Report struct {
 	// frame before. FirstRetimed is the number of the first of them among all
 	// frames read, from 1; 0 where there is none.
 	FramesRetimed uint64         `json:"frames_retimed,omitempty"`
-	FirstRetimed  uint64         `json:"first_frame_retimed,omitempty"`
+	FirstRetimed  int64          `json:"first_frame_retimed,omitempty"`
 	FramesRefused uint64         `json:"frames_refused"`
 	Refused       []RefusedCount `json:"refused"`                // most frames first
 	CaptureFirst  time.Time      `json:"capture_first,omitzero"` // earliest capture time of a frame
@@ -260,7 +260,7 @@ func (s *Stats) Snapshot() Report {
 		FramesCut:         t.cut,
 		FramesPadded:      t.padded,
 		FramesRetimed:     t.retimed,
-		FirstRetimed:      t.firstRetimed,
+		FirstRetimed:      int64(t.firstRetimed),
 		DatagramsSent:     t.datagrams,
 		DatagramsUnsent:   t.unsent,
 		DatagramsOver9248: t.oversize,
