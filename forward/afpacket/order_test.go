@@ -198,3 +198,18 @@ func TestChoosingDoesNotAllocate(t *testing.T) {
 		t.Errorf("%.1f allocations", n)
 	}
 }
+
+// BenchmarkChoose is what merging costs a frame of four interfaces that are all busy.
+func BenchmarkChoose(b *testing.B) {
+	r := newFakeRings(make([][]fakeFrame, 4))
+	for i := range r.lanes {
+		r.show(i, int64(i))
+	}
+	r.at = int64(time.Hour)
+	b.ReportAllocs()
+	for n := int64(4); b.Loop(); n++ {
+		i, _ := r.choose()
+		r.pass(i)
+		r.show(i, n)
+	}
+}

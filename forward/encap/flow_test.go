@@ -325,6 +325,13 @@ func FuzzFlowPort(f *testing.F) {
 	f.Add([]byte("0123456789abcdef"), []byte("fedcba9876543210"), uint16(443), uint16(50000), byte(6), byte(0), []byte("payload"))
 	f.Add([]byte("0123456789abcdef"), []byte("0123456789abcdef"), uint16(1), uint16(1), byte(17), byte(0x1f), []byte{})
 	f.Add([]byte("0123456789abcdef"), []byte("0123456789abcdee"), uint16(0), uint16(9), byte(44), byte(0x83), []byte("x"))
+	inside := tcp4Frame(10, 1)
+	f.Add([]byte("0123456789abcdef"), []byte("fedcba9876543210"), uint16(0), uint16(0), byte(47), byte(0), slices.Concat(be16(0), be16(0x0800), inside[14:]))
+	f.Add([]byte("0123456789abcdef"), []byte("fedcba9876543210"), uint16(0), uint16(0), byte(4), byte(1), inside[14:])
+	f.Add([]byte("0123456789abcdef"), []byte("fedcba9876543210"), uint16(0), uint16(0), byte(1), byte(0), slices.Concat([]byte{3, 1, 0, 0, 0, 0, 0, 0}, inside[14:]))
+	for _, port := range []uint16{2152, 3544, 4754, 4789, 4790, 6081, 8472} {
+		f.Add([]byte("0123456789abcdef"), []byte("fedcba9876543210"), uint16(50000), port, byte(17), byte(0), slices.Concat(be16(100), be16(0), []byte{8, 0, 0, 0, 0, 0, 1, 0}, inside))
+	}
 	f.Fuzz(func(t *testing.T, a, b []byte, p, q uint16, proto, shape byte, rest []byte) {
 		if len(a) < 16 || len(b) < 16 {
 			t.Skip()
