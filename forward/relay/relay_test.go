@@ -158,6 +158,38 @@ func TestStopOvertakesFrames(t *testing.T) {
 	}
 }
 
+// A wait for a silent sender can be ended, before and while it lasts; what has come
+// before is taken.
+func TestAWaitForASilentSenderEnds(t *testing.T) {
+	sender, src, _ := start(t, 0)
+	credit(t, sender, src)
+	var f forward.Frame
+	sent := made(3, 100)
+	for i := range sent {
+		if err := sender.frame(t.Context(), &sent[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := sender.flush(); err != nil {
+		t.Fatal(err)
+	}
+	if err := src.Next(&f); err != nil {
+		t.Fatal(err)
+	}
+	go src.Stop()
+	came := 1
+	var err error
+	for err = src.Next(&f); err == nil; err = src.Next(&f) {
+		came++
+	}
+	if !errors.Is(err, context.Canceled) || came > 3 || src.Err() != nil {
+		t.Errorf("%v after %d frames; the stream: %v", err, came, src.Err())
+	}
+	if err := src.Next(&f); !errors.Is(err, context.Canceled) {
+		t.Errorf("a wait after that: %v", err)
+	}
+}
+
 // All frames may have come long before they are due: a stop, and the loss of the
 // sender, are seen then as well.
 func TestTheEndOfTheFramesIsNotThatOfTheStream(t *testing.T) {

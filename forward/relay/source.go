@@ -2,6 +2,7 @@ package relay
 
 import (
 	"bufio"
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -18,10 +19,11 @@ import (
 var (
 	_ forward.Source  = (*Source)(nil)
 	_ forward.Readier = (*Source)(nil)
+	_ forward.Stopper = (*Source)(nil)
 )
 
 // Source is the receiver's end: a [forward.Source] of the frames. Next, Ready
-// and Close belong to one goroutine; Ended, Err and Taken to any.
+// and Close belong to one goroutine; Stop, Ended, Err and Taken to any.
 //
 // A ring lies between the goroutine that reads the stream and the one that
 // takes frames: bytes in[0] up to in were put in, of which those up to out were
@@ -35,6 +37,7 @@ type Source struct {
 	scratch []byte        // the body of the frame that is lent
 
 	complete atomic.Bool // every frame has come
+	halted   atomic.Bool // Stop was called
 
 	once  sync.Once
 	err   error         // why no frame is wanted any more, valid once ended is closed
@@ -196,6 +199,8 @@ func (s *Source) Next(f *forward.Frame) error {
 			return nil
 		case complete:
 			return io.EOF
+		case s.halted.Load():
+			return context.Canceled
 		}
 		s.tell() // what was taken, or a sender without credit would never come
 		<-s.arrived
@@ -237,10 +242,16 @@ func (s *Source) tell() {
 	}
 }
 
+// Stop ends the waiting of Next; see [forward.Stopper]. The stream is read on.
+func (s *Source) Stop() {
+	s.halted.Store(true)
+	signal(s.arrived)
+}
+
 // Ready reports whether Next would return at once; see [forward.Readier].
 func (s *Source) Ready() bool {
 	ended, _ := s.state()
-	return ended || s.complete.Load() || s.in.Load() > s.out.Load()
+	return ended || s.complete.Load() || s.halted.Load() || s.in.Load() > s.out.Load()
 }
 
 // Taken returns how many bytes of frame records were taken: the sender's
