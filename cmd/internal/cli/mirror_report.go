@@ -65,6 +65,7 @@ func interfaceRows(c afpacket.Counts) [][]string {
 	}{
 		{c.Merged, "packets that offloads had merged were cut into what was on the wire"},
 		{c.Whole, "packets that offloads had merged could not be cut and were sent whole"},
+		{c.Late, "packets came later than those of other interfaces are waited for, and out of order"},
 		{c.Checksums, "checksums that were left to the network card were completed"},
 		{c.Cut, "packets were longer than the ring takes, and cut"},
 		{c.Abandoned, "packets were still in the ring at the end"},

@@ -76,7 +76,7 @@ func frameRows(rep forward.Report) [][]string {
 	default:
 		add(rep.FramesCut, "cut", " frames were cut by the capture's snap length and sent as they are (--pad-cut fills them)")
 	}
-	add(rep.FramesRetimed, "time", fmt.Sprintf(" frames have no time that a capture file can hold (the first is number %d): they have that of the frame before", rep.FirstRetimed))
+	add(rep.FramesRetimed, "retimed", fmt.Sprintf(" frames have no time that a capture file can hold (the first is number %d): they have that of the frame before", rep.FirstRetimed))
 	for _, refused := range rep.Refused {
 		add(refused.Frames, "refused", fmt.Sprintf(" frames: %s (%s)", refused.Reason, refused.LinkType))
 	}
