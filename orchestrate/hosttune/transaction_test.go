@@ -289,7 +289,7 @@ func TestAnotherUsersRecord(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := newScene(t)
-	s.setup.root, s.engine.root, s.Machine = theirs.root, theirs.root, theirs.Machine
+	s.root, s.engine.root, s.Machine = theirs.root, theirs.root, theirs.Machine
 	s.tuner.Machine = s.machine()
 	s.tuner.Store.Others = []string{theirs.store.Dir}
 	doc, err := s.tuner.Apply(t.Context(), Request{})
