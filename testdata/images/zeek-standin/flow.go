@@ -49,6 +49,7 @@ type flow struct {
 	resetAt, closedAt  int64 // TCP: when it was reset, when both sides had closed; 0: not yet
 	service            string
 	app                app
+	files              int // so far
 }
 
 // The two directions.
@@ -57,9 +58,9 @@ const (
 	fromResp = 1
 )
 
-func newFlow(key flowKey, p *packet, id uid) *flow {
+func newFlow(key flowKey, p *packet, id int64) *flow {
 	f := &flow{
-		key: key, id: id.number, uid: id.text,
+		key: key, id: id,
 		orig: p.src, resp: p.dst, origPort: p.srcPort, respPort: p.dstPort,
 		first: p.time,
 	}
@@ -140,7 +141,7 @@ func (f *flow) add(s *sensor, p *packet) {
 	case protoUDP:
 		side.payload += uint64(max(p.dataLen, 0))
 		f.history.once(letterData, 'D', dir)
-		f.udpData(s, p)
+		f.udpData(s, p, dir)
 		if dir == fromOrig && side.packets == 1 && resolverAnswer(p) {
 			f.flip()
 		}
@@ -169,6 +170,14 @@ func (f *flow) deadline(l *limits) int64 {
 // finish logs what its application protocol still holds.
 func (f *flow) finish(s *sensor) {
 	f.app.finish(s, f)
+}
+
+// sender is the end from which a direction comes.
+func (f *flow) sender(dir int) netip.Addr {
+	if dir == fromOrig {
+		return f.orig
+	}
+	return f.resp
 }
 
 // size is the number of payload bytes that direction carried.

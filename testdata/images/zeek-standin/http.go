@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"strconv"
+	"strings"
 )
 
 // httpState is an HTTP/1 connection: the heads being collected, by direction,
@@ -10,6 +11,7 @@ import (
 type httpState struct {
 	head    [2][]byte
 	body    [2]uint64 // bytes of a body still to come, by direction
+	file    [2]*file  // the body that is being read, by direction
 	pending []httpRequest
 	depth   uint64
 }
@@ -22,6 +24,7 @@ type httpRequest struct {
 	requestLen, responseLen        uint64
 	status                         uint64
 	reason                         string
+	requestFile, responseFile      *file
 }
 
 // longestHead bounds what is collected of a head that does not end.
@@ -36,7 +39,7 @@ func (f *flow) httpData(s *sensor, p *packet, dir int) {
 	h, data := f.app.http, p.data
 	for len(data) > 0 {
 		if skip := min(h.body[dir], uint64(len(data))); skip > 0 {
-			h.body[dir] -= skip
+			h.bodyData(s, f, p.time, data[:skip], dir)
 			data = data[skip:]
 			continue
 		}
@@ -56,6 +59,34 @@ func (f *flow) httpData(s *sensor, p *packet, dir int) {
 		h.message(s, f, p.time, h.head[dir][:end], dir)
 		h.head[dir] = h.head[dir][:0]
 	}
+}
+
+// bodyData is the next part of a body.
+func (h *httpState) bodyData(s *sensor, f *flow, t int64, data []byte, dir int) {
+	h.body[dir] -= uint64(len(data))
+	x := h.file[dir]
+	if x == nil {
+		return
+	}
+	if x.seen == 0 {
+		x.first = t
+	}
+	x.add(t, data)
+	if h.body[dir] == 0 {
+		x.log(s, f)
+		h.file[dir] = nil
+	}
+}
+
+// open makes the file of a body of that length.
+func (h *httpState) open(s *sensor, f *flow, t int64, fields []byte, length uint64, dir int) *file {
+	h.body[dir] = length
+	h.file[dir] = nil
+	if length > 0 {
+		mime, _, _ := strings.Cut(headerField(fields, "content-type"), ";")
+		h.file[dir] = f.newFile(s, t, "HTTP", dir, strings.TrimSpace(mime), length)
+	}
+	return h.file[dir]
 }
 
 // startsHead tells a request or status line from the middle of a body.
@@ -85,9 +116,9 @@ func (h *httpState) message(s *sensor, f *flow, t int64, head []byte, dir int) {
 		s.counts.httpRequests++
 		method, rest, _ := bytes.Cut(first, []byte(" "))
 		uri, version, _ := bytes.Cut(rest, []byte(" HTTP/"))
-		h.body[dir] = length
 		h.pending = append(h.pending, httpRequest{
-			time: t, depth: h.depth, method: string(method), uri: string(uri), version: string(version),
+			requestFile: h.open(s, f, t, fields, length, dir),
+			time:        t, depth: h.depth, method: string(method), uri: string(uri), version: string(version),
 			host: headerField(fields, "host"), ua: headerField(fields, "user-agent"), requestLen: length,
 		})
 		return
@@ -104,7 +135,7 @@ func (h *httpState) message(s *sensor, f *flow, t int64, head []byte, dir int) {
 	if r.method == "HEAD" || status == 304 || status == 204 {
 		length = 0
 	}
-	h.body[dir] = length
+	r.responseFile = h.open(s, f, t, fields, length, dir)
 	r.status, r.reason, r.responseLen = status, string(reason), length
 	r.log(s, f)
 }
@@ -141,5 +172,7 @@ func (r *httpRequest) log(s *sensor, f *flow) {
 		o.text("status_msg", r.reason)
 	}
 	o.texts("tags", nil)
+	o.fuid("orig_fuids", r.requestFile)
+	o.fuid("resp_fuids", r.responseFile)
 	s.logs.write("http", s.logs.done(o))
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 	"unicode/utf8"
 )
 
@@ -30,12 +31,13 @@ func newLogSet(dir string) *logSet {
 	return &logSet{dir: dir, files: make(map[string]*logFile)}
 }
 
-// write appends the line to NAME.log, which it creates as needed. An error is
-// kept for close: the packets go on.
+// write appends the line to NAME.log, which it makes at the first one. As with
+// Zeek, what another process left under that name is gone then. An error is kept
+// for close: the packets go on.
 func (l *logSet) write(name string, line []byte) {
 	lf := l.files[name]
 	if lf == nil {
-		f, err := os.OpenFile(filepath.Join(l.dir, name+".log"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+		f, err := os.OpenFile(filepath.Join(l.dir, name+".log"), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
 		if err != nil {
 			l.errors = append(l.errors, err)
 		}
@@ -206,6 +208,9 @@ func (o *object) seconds(name string, to, from int64) {
 	o.key(name)
 	o.b = strconv.AppendFloat(o.b, float64(to)/1e9-float64(from)/1e9, 'f', -1, 64)
 }
+
+// when writes a time that the traffic tells.
+func (o *object) when(name string, t time.Time) { o.seconds(name, t.Unix()*1e9, 0) }
 
 // appendTime writes ns as seconds with up to six decimals, as Zeek does.
 func appendTime(b []byte, t int64) []byte {

@@ -2,7 +2,9 @@
 // cannot pull Zeek's image. It is not Zeek and says so: it accepts the command
 // line the stack uses, opens the UDP packet source, and writes connection
 // logs of the real shape, so that everything around Zeek can be exercised on
-// real packets. It runs no Zeek scripts: from the script text it takes only
+// real packets. What is random in Zeek from process to process is random here
+// too: the identifiers of connections and files, the order of sets, and what
+// depends on the order of a table; see seeds.go. It runs no Zeek scripts: from the script text it takes only
 // the options named in script.go.
 //
 // It differs from Zeek on purpose in one respect: on a live source a flow
@@ -17,6 +19,8 @@
 //	ZEEK_STANDIN_DELAY    time spent on every packet, such as 20us (a slow reader)
 //	ZEEK_STANDIN_PAUSE    time without reading after the first packet, such as 3s
 //	ZEEK_STANDIN_IDLE     silence after which a live flow ends, instead of the defaults
+//
+// and Zeek's own ZEEK_SEED_FILE and ZEEK_DNS_FAKE.
 package main
 
 import (
@@ -72,8 +76,14 @@ func sense(ctx context.Context, opts options, getenv func(string) string, stderr
 	if err != nil {
 		return err
 	}
-	logs := newLogSet(script.logDir)
-	s := newSensor(script, logs)
+	seeds, err := newSeeds(opts, getenv)
+	if err != nil {
+		return err
+	}
+	if err := writeColumns(script, seeds); err != nil {
+		return err
+	}
+	s := newSensor(script, newLogSet(script.logDir), seeds, newResolver(getenv, "/etc/resolv.conf"))
 	if opts.readFile != "" {
 		return errors.Join(readCapture(ctx, opts.readFile, s), s.finish())
 	}

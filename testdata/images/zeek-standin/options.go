@@ -10,12 +10,15 @@ import (
 type options struct {
 	iface    string   // -i: the packet source, such as udp::0.0.0.0:4789:vxlan
 	readFile string   // -r: a capture file
-	exec     []string // -e: script text
+	exec     string   // -e: script text; of several the last, as with Zeek
 	scripts  []string // script names and files, in order
 	version  bool     // -v, --version
+
+	loadSeeds string // -G, --load-seeds: a file of seeds
+	saveSeeds string // -H, --save-seeds: where to write them
 }
 
-// parseArgs understands -i, -r, -e, -C, -b, -D and -v as getopt would: an
+// parseArgs understands -i, -r, -e, -C, -b, -D, -G, -H and -v as getopt would: an
 // option's value may be attached or be the next word, options and script
 // names may mix.
 func parseArgs(args []string) (options, error) {
@@ -31,7 +34,11 @@ func parseArgs(args []string) (options, error) {
 		case len(arg) < 2 || arg[0] != '-':
 			o.scripts = append(o.scripts, arg)
 		case arg[1] == '-':
-			return o, fmt.Errorf("unknown option %s", arg)
+			took, err := o.long(arg[2:], args[i+1:])
+			if err != nil {
+				return o, err
+			}
+			i += took
 		default:
 			took, err := o.short(arg[1:], args[i+1:])
 			if err != nil {
@@ -43,6 +50,25 @@ func parseArgs(args []string) (options, error) {
 	return o, nil
 }
 
+// long applies --NAME=VALUE or --NAME VALUE; next are the words after it. It
+// returns how many of them it used.
+func (o *options) long(arg string, next []string) (int, error) {
+	name, value, attached := strings.Cut(arg, "=")
+	flag, ok := map[string]rune{"load-seeds": 'G', "save-seeds": 'H'}[name]
+	if !ok {
+		return 0, fmt.Errorf("unknown option --%s", name)
+	}
+	if !attached && len(next) == 0 {
+		return 0, fmt.Errorf("option --%s needs a value", name)
+	}
+	if attached {
+		o.set(flag, value)
+		return 0, nil
+	}
+	o.set(flag, next[0])
+	return 1, nil
+}
+
 // short applies one cluster of short options; next are the words after it. It
 // returns how many of them it used.
 func (o *options) short(cluster string, next []string) (int, error) {
@@ -51,7 +77,7 @@ func (o *options) short(cluster string, next []string) (int, error) {
 		case 'C', 'b', 'D': // checksums, bare mode, determinism: nothing to do here
 		case 'v':
 			o.version = true
-		case 'i', 'r', 'e':
+		case 'i', 'r', 'e', 'G', 'H':
 			value, took := cluster[i+1:], 0
 			if value == "" {
 				if len(next) == 0 {
@@ -75,7 +101,11 @@ func (o *options) set(flag rune, value string) {
 	case 'r':
 		o.readFile = value
 	case 'e':
-		o.exec = append(o.exec, value)
+		o.exec = value
+	case 'G':
+		o.loadSeeds = value
+	case 'H':
+		o.saveSeeds = value
 	}
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"os"
@@ -18,6 +19,7 @@ type script struct {
 	datagramLimit int           // PacketSource::UDP::recvmmsg_buffer_size, bytes; longer datagrams are cut
 	logDir        string        // Log::default_logdir; "": the working directory
 	statsInterval time.Duration // Stats::report_interval
+	columns       string        // the file for the types of the logs' fields; "": none is asked for
 	vniField      string        // "vxlan_vni" or "geneve_vni" where a script made the VNI part of the connection key
 }
 
@@ -31,7 +33,7 @@ func defaultScript() script {
 	}
 }
 
-// loadScript applies the script files and the -e texts of opts in order.
+// loadScript applies the script files of opts in order, then its -e text.
 // Names that are no files ("local", a package of Zeek's own) are skipped.
 func loadScript(opts options, stderr io.Writer) (script, error) {
 	s := defaultScript()
@@ -43,7 +45,7 @@ func loadScript(opts options, stderr io.Writer) (script, error) {
 		}
 		texts = append(texts, string(text))
 	}
-	for _, text := range append(texts, opts.exec...) {
+	for _, text := range append(texts, opts.exec) {
 		if err := s.apply(text, stderr); err != nil {
 			return s, err
 		}
@@ -55,6 +57,7 @@ func loadScript(opts options, stderr io.Writer) (script, error) {
 // names on stderr, because Zeek would have acted on it or refused it.
 func (s *script) apply(text string, stderr io.Writer) error {
 	text = withoutComments(text)
+	s.columns = cmp.Or(s.columns, columnsFile(text))
 	for _, m := range regexp.MustCompile(`@load\s+(\S+)`).FindAllStringSubmatch(text, -1) {
 		if field, ok := strings.CutPrefix(strings.TrimSuffix(m[1], ".zeek"), "policy/frameworks/conn_key/packet_source/udp/"); ok {
 			s.vniField = field

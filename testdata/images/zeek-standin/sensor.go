@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -64,18 +65,23 @@ type sensor struct {
 	dec    decoder
 	flows  map[flowKey]*flow
 	due    dueHeap
-	ids    uidSource
+	seeds  seeds
+	opened int64           // flows so far
+	once   map[string]bool // what is logged once: certificates and weirds
+	names  *resolver
 	now    int64 // ns since the epoch: of the last packet, or of the clock when live
 	counts counters
 }
 
-func newSensor(script script, logs *logSet) *sensor {
+func newSensor(script script, logs *logSet, seeds seeds, names *resolver) *sensor {
 	return &sensor{
+		seeds:  seeds,
+		once:   make(map[string]bool),
+		names:  names,
 		limits: captureLimits(),
 		script: script,
 		logs:   logs,
 		flows:  make(map[flowKey]*flow),
-		ids:    newUIDSource(),
 	}
 }
 
@@ -119,7 +125,9 @@ func (s *sensor) packet(p *packet) {
 
 // start opens a flow with p as its first packet.
 func (s *sensor) start(key flowKey, p *packet) *flow {
-	f := newFlow(key, p, s.ids.next())
+	s.opened++
+	f := newFlow(key, p, s.opened)
+	f.uid = s.seeds.identifier('C', fmt.Sprint(s.opened, f.first, f.orig, f.origPort, f.resp, f.respPort))
 	s.flows[key] = f
 	switch p.proto {
 	case protoTCP:

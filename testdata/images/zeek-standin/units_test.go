@@ -4,6 +4,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -16,8 +17,12 @@ func TestParseArgs(t *testing.T) {
 		want options
 		err  bool
 	}{
-		{"the stack's", []string{"-i", "udp::0.0.0.0:4789:vxlan", "local", "-e", "x"},
-			options{iface: "udp::0.0.0.0:4789:vxlan", scripts: []string{"local"}, exec: []string{"x"}}, false},
+		{"the stack's", []string{"-i", "udp::0.0.0.0:4789:vxlan", "local", "-e", "y", "-e", "x"},
+			options{iface: "udp::0.0.0.0:4789:vxlan", scripts: []string{"local"}, exec: "x"}, false},
+		{"seeds", []string{"--load-seeds", "a", "--save-seeds=b"}, options{loadSeeds: "a", saveSeeds: "b"}, false},
+		{"seeds, short", []string{"-Ga", "-H", "b"}, options{loadSeeds: "a", saveSeeds: "b"}, false},
+		{"no seeds", []string{"--load-seeds"}, options{}, true},
+		{"unknown, long", []string{"--loud"}, options{}, true},
 		{"clustered", []string{"-bCr", "f.pcap"}, options{readFile: "f.pcap"}, false},
 		{"attached", []string{"-rf.pcap"}, options{readFile: "f.pcap"}, false},
 		{"version", []string{"--version"}, options{version: true}, false},
@@ -29,8 +34,7 @@ func TestParseArgs(t *testing.T) {
 			if (err != nil) != tc.err {
 				t.Fatalf("error %v", err)
 			}
-			if err == nil && (got.iface != tc.want.iface || got.readFile != tc.want.readFile || got.version != tc.want.version ||
-				strings.Join(got.exec, "|") != strings.Join(tc.want.exec, "|") || strings.Join(got.scripts, "|") != strings.Join(tc.want.scripts, "|")) {
+			if err == nil && !reflect.DeepEqual(got, tc.want) {
 				t.Errorf("got %+v, want %+v", got, tc.want)
 			}
 		})
@@ -120,6 +124,11 @@ func TestStreamPositionWraps(t *testing.T) {
 	}
 }
 
+// newTestSensor asks nobody for names.
+func newTestSensor(script script, dir string) *sensor {
+	return newSensor(script, newLogSet(dir), seeds{1}, &resolver{})
+}
+
 // udpFrame is a UDP packet of 4 payload bytes in an Ethernet frame.
 func udpFrame() []byte {
 	return []byte("\x02\x00\x00\x00\x00\x01\x02\x00\x00\x00\x00\x02\x08\x00" +
@@ -128,7 +137,7 @@ func udpFrame() []byte {
 }
 
 func TestHandlingAPacketAllocatesNothing(t *testing.T) {
-	s := newSensor(defaultScript(), newLogSet(t.TempDir()))
+	s := newTestSensor(defaultScript(), t.TempDir())
 	frame, at := udpFrame(), int64(1)
 	s.frame(at, 1, linkEthernet, frame, len(frame))
 	if n := testing.AllocsPerRun(1000, func() {
@@ -143,7 +152,7 @@ func TestVNIsKeepFlowsApartAndSilenceEndsThem(t *testing.T) {
 	dir := t.TempDir()
 	script := defaultScript()
 	script.vniField = "vxlan_vni"
-	s := newSensor(script, newLogSet(dir))
+	s := newTestSensor(script, dir)
 	s.limits = liveLimits(0)
 	frame := udpFrame()
 	s.frame(1, 7, linkEthernet, frame, len(frame))
@@ -166,7 +175,7 @@ func TestVNIsKeepFlowsApartAndSilenceEndsThem(t *testing.T) {
 }
 
 func BenchmarkFrame(b *testing.B) {
-	s := newSensor(defaultScript(), newLogSet(b.TempDir()))
+	s := newTestSensor(defaultScript(), b.TempDir())
 	frame, at := udpFrame(), int64(1)
 	for b.Loop() {
 		at += 1000
