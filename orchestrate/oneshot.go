@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
@@ -53,6 +54,11 @@ type OneShot struct {
 	// listening; empty for a sensor that listens. It is copied in, and the
 	// container has no network.
 	Capture string
+	// Seeds is the file of seeds from which its Zeek starts, as --save-seeds writes
+	// it; nil lets it draw its own. It is copied in.
+	Seeds []byte
+	// Script is script text for its Zeek, after that of the service.
+	Script string
 	// Publish gives the ports of one that listens a free port each on this
 	// machine's loopback, where the engine publishes them.
 	Publish bool
@@ -99,4 +105,31 @@ func ReadsFile(command []string, capture string) ([]string, error) {
 		return nil, fmt.Errorf("read a capture: the sensor's command has no -i: %s", strings.Join(command[:min(len(command), 3)], " "))
 	}
 	return slices.Concat(command[:i], []string{"-C", "-r", capture}, command[i+2:]), nil
+}
+
+// WithScript appends script text to that of a command's -e, of which Zeek takes
+// only the last.
+func WithScript(command []string, text string) []string {
+	if text == "" {
+		return command
+	}
+	command = slices.Clone(command)
+	i := slices.Index(command, "-e")
+	if i < 0 || i+1 >= len(command) {
+		return append(command, "-e", text)
+	}
+	command[i+1] = strings.TrimRight(command[i+1], "\n") + "\n\n" + text
+	return command
+}
+
+// FreshSeeds draws a file of seeds: 21 numbers, a line each, of which Zeek takes
+// one for its random numbers and twenty for its hashes (init_random_seed in
+// src/util.cc).
+func FreshSeeds() []byte {
+	const numbers = 21
+	var file []byte
+	for range numbers {
+		file = fmt.Appendln(file, rand.Uint32())
+	}
+	return file
 }

@@ -1,7 +1,9 @@
 package orchestrate
 
 import (
+	"bytes"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -31,5 +33,42 @@ func TestHowAContainerEnded(t *testing.T) {
 	}
 	if err := (Ended{Tail: []string{"listening"}}).Err(); err != nil {
 		t.Errorf("a good end: %v", err)
+	}
+}
+
+// Zeek takes one -e only, so text is added to the one there is.
+func TestWithScript(t *testing.T) {
+	command := []string{"zeek", "local", "-e", "redef x = T;\n"}
+	for _, c := range []struct {
+		command []string
+		text    string
+		want    []string
+	}{
+		{command, "", command},
+		{command, "redef y = T;\n", []string{"zeek", "local", "-e", "redef x = T;\n\nredef y = T;\n"}},
+		{command[:2], "redef y = T;\n", []string{"zeek", "local", "-e", "redef y = T;\n"}},
+	} {
+		if got := WithScript(c.command, c.text); !slices.Equal(got, c.want) {
+			t.Errorf("%q with %q: %q, want %q", c.command, c.text, got, c.want)
+		}
+	}
+	if command[3] != "redef x = T;\n" {
+		t.Error("the command itself has changed")
+	}
+}
+
+func TestFreshSeedsAreZeeks(t *testing.T) {
+	first := FreshSeeds()
+	if bytes.Equal(first, FreshSeeds()) {
+		t.Error("drawn twice alike")
+	}
+	lines := strings.Fields(string(first))
+	for _, line := range lines {
+		if _, err := strconv.ParseUint(line, 10, 32); err != nil {
+			t.Error(err)
+		}
+	}
+	if len(lines) != 21 {
+		t.Errorf("%d numbers", len(lines))
 	}
 }

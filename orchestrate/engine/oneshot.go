@@ -25,8 +25,11 @@ import (
 
 var _ orchestrate.OneShots = (*Engine)(nil)
 
-// captureName is what a copied capture is called beside the log folder.
-const captureName = "capture"
+// What copied files are called beside the log folder.
+const (
+	captureName = "capture"
+	seedsName   = "seeds"
+)
 
 // tailLines is how much of a one-shot container's output is kept.
 const tailLines = "20"
@@ -51,10 +54,7 @@ func (e *Engine) CreateOneShot(ctx context.Context, p orchestrate.Project, o orc
 	if err != nil {
 		return id, fmt.Errorf("make container %s: %w", o.ContainerName(), err)
 	}
-	if o.Capture != "" {
-		err = e.copyCapture(ctx, id, o.Capture, path.Dir(s.WorkingDir))
-	}
-	return id, err
+	return id, e.copyInputs(ctx, id, path.Dir(s.WorkingDir), o)
 }
 
 // sensorImage makes sure that the image of a sensor is here. It is pulled where
@@ -132,11 +132,22 @@ func (e *Engine) runNetwork(ctx context.Context, project *types.Project, run str
 	return name, nil
 }
 
-// copyCapture copies a file into a folder of a container, which must lie on a
+// copyInputs copies what a container reads into a folder of it, which must lie on a
 // volume: the root is read-only.
-func (e *Engine) copyCapture(ctx context.Context, id, file, folder string) error {
-	entry := tar.Header{Name: captureName, Mode: 0o444, ModTime: time.Now(), Format: tar.FormatPAX}
-	if err := e.copyFile(ctx, id, file, folder, entry); err != nil {
+func (e *Engine) copyInputs(ctx context.Context, id, folder string, o orchestrate.OneShot) error {
+	readable := tar.Header{Mode: 0o444, ModTime: time.Now(), Format: tar.FormatPAX}
+	if o.Seeds != nil {
+		seeds := entry{readable, bytes.NewReader(o.Seeds)}
+		seeds.Name, seeds.Size = seedsName, int64(len(o.Seeds))
+		if err := e.copyIn(ctx, id, folder, seeds); err != nil {
+			return fmt.Errorf("copy the seeds into the container: %w", err)
+		}
+	}
+	if o.Capture == "" {
+		return nil
+	}
+	readable.Name = captureName
+	if err := e.copyFile(ctx, id, o.Capture, folder, readable); err != nil {
 		return fmt.Errorf("copy the capture into the container: %w", err)
 	}
 	return nil

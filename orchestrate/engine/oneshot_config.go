@@ -18,6 +18,10 @@ import (
 // oneShotConfig translates the fields of a sensor.
 func oneShotConfig(s types.ServiceConfig, o orchestrate.OneShot) (*container.Config, *container.HostConfig, error) {
 	config, host := sensorConfig(s), sensorHost(s)
+	if o.Seeds != nil {
+		config.Env = append(config.Env, "ZEEK_SEED_FILE="+path.Join(path.Dir(s.WorkingDir), seedsName))
+	}
+	config.Cmd = orchestrate.WithScript(config.Cmd, o.Script)
 	if o.Publish {
 		config.ExposedPorts, host.PortBindings = publishAnywhere(s.Ports)
 	}
@@ -25,7 +29,7 @@ func oneShotConfig(s types.ServiceConfig, o orchestrate.OneShot) (*container.Con
 		return config, host, nil
 	}
 	host.NetworkMode = "none"
-	command, err := orchestrate.ReadsFile(s.Command, path.Join(path.Dir(s.WorkingDir), captureName))
+	command, err := orchestrate.ReadsFile(config.Cmd, path.Join(path.Dir(s.WorkingDir), captureName))
 	config.Cmd = command
 	return config, host, err
 }

@@ -1,6 +1,9 @@
 package engine
 
 import (
+	"archive/tar"
+	"bytes"
+	"io"
 	"reflect"
 	"slices"
 	"strings"
@@ -89,14 +92,75 @@ func TestOneShotThatReadsAFile(t *testing.T) {
 	}
 }
 
+// All Zeek processes of a verification start from the same seeds and ask nobody.
+func TestOneShotIsSeededAndAsksNobody(t *testing.T) {
+	for name, s := range sensors(t) {
+		for what, o := range map[string]orchestrate.OneShot{
+			"listens": {Run: "r", Name: "live", Service: name, Seeds: []byte("1\n")},
+			"reads":   {Run: "r", Name: "sent", Service: name, Seeds: []byte("1\n"), Capture: "/x.pcap"},
+		} {
+			config, host, err := oneShotConfig(s, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !slices.Contains(config.Env, "ZEEK_SEED_FILE=/logs/seeds") || !slices.Contains(config.Env, "ZEEK_DNS_FAKE=1") {
+				t.Errorf("%s, one that %s: environment %q", name, what, config.Env)
+			}
+			if len(host.Binds) > 0 {
+				t.Errorf("%s, one that %s: mounts %q of this machine", name, what, host.Binds)
+			}
+		}
+		config, _, err := oneShotConfig(s, orchestrate.OneShot{Run: "r", Name: "live", Service: name})
+		if err != nil || slices.ContainsFunc(config.Env, func(v string) bool { return strings.HasPrefix(v, "ZEEK_SEED_FILE=") }) {
+			t.Errorf("%s: seeds without a file: %q, %v", name, config.Env, err)
+		}
+	}
+}
+
+// A script of one's own comes after the sensor's, in the same -e.
+func TestOneShotWithAScript(t *testing.T) {
+	for name, s := range sensors(t) {
+		config, _, err := oneShotConfig(s, orchestrate.OneShot{Run: "r", Name: "sent", Service: name, Capture: "/x.pcap", Script: "redef x = 1;\n"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		own := s.Command[slices.Index(s.Command, "-e")+1]
+		text := config.Cmd[slices.Index(config.Cmd, "-e")+1]
+		if !strings.HasPrefix(text, strings.TrimRight(own, "\n")+"\n") || !strings.HasSuffix(text, "\nredef x = 1;\n") || len(config.Cmd) != len(s.Command)+1 {
+			t.Errorf("%s: command %q", name, config.Cmd)
+		}
+	}
+}
+
+// No more of a file is read than was there when its header was written.
+func TestTarOfACopiedFile(t *testing.T) {
+	for want, f := range map[string]entry{
+		"seeds 1\n":   {tar.Header{Name: "seeds", Size: 2, Mode: 0o444}, strings.NewReader("1\n")},
+		"capture abc": {tar.Header{Name: "capture", Size: 3, Mode: 0o444}, strings.NewReader("abcdef")},
+	} {
+		var b bytes.Buffer
+		if err := f.writeTar(&b); err != nil {
+			t.Fatal(err)
+		}
+		archive := tar.NewReader(&b)
+		header, err := archive.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		content, err := io.ReadAll(archive)
+		if err != nil || header.Name+" "+string(content) != want || header.Mode != 0o444 {
+			t.Errorf("%s %q, %v, want %q", header.Name, content, err, want)
+		}
+	}
+}
+
 // Every field that the embedded file sets for a sensor is translated, or left
 // out on purpose. A new one must be put into one of the two lists.
 func TestEveryFieldOfASensorIsThoughtOf(t *testing.T) {
-	translated := []string{"Image", "Command", "WorkingDir", "CapDrop", "SecurityOpt", "ReadOnly", "Tmpfs", "Volumes", "MemLimit", "Logging", "Networks"}
+	translated := []string{"Image", "Command", "Environment", "WorkingDir", "CapDrop", "SecurityOpt", "ReadOnly", "Tmpfs", "Volumes", "MemLimit", "Logging", "Networks"}
 	leftOut := []string{
 		"Name", "Labels", "CustomLabels", "PullPolicy", // of the project
 		"Restart", "Ports", "HealthCheck", "StopGracePeriod", // it serves one question, and its client waits for it
-		"Environment", // compose-go makes an empty one
 	}
 	for name, s := range sensors(t) {
 		for _, field := range setFields(reflect.ValueOf(s)) {

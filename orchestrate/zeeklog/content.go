@@ -4,7 +4,10 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"math"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -35,40 +38,108 @@ var inventories = map[string]bool{
 // interface brought in an interval, whether the filter could be installed.
 var processNotes = []string{"CaptureLoss::", "PacketFilter::", "Weird::Activity_Suppressed"}
 
-// content returns what a line says of the traffic, sorted by field: without
-// times, intervals, identifiers and the connection's context. ok is false for a
-// line that says nothing of it.
-func content(log string, r Record) (line string, ok bool) {
+// view is how the logs of one process are looked at.
+type view struct {
+	columns, known Columns
+	names          names
+}
+
+// content returns what a line says of the traffic, sorted by field: with names
+// for identifiers, without times, intervals and the connection's context. ok is
+// false for a line that says nothing of it.
+func (v view) content(log string, r Record) (line string, ok bool) {
 	if _, skip := process[log]; skip || !traffic(log, r) {
 		return "", false
 	}
-	if log == "conn" {
-		return join(r, connFields), true
-	}
-	fields := slices.DeleteFunc(slices.Sorted(maps.Keys(r)), func(f string) bool { return ignored(f) || r[f] == nil })
-	return join(r, fields), true
-}
-
-func join(r Record, fields []string) string {
 	var b strings.Builder
-	for _, f := range fields {
-		if text := fieldText(r, f); text != "" {
+	for _, f := range fields(log, r) {
+		if text := v.text(log, r, f); text != "" {
 			fmt.Fprintf(&b, "%s=%q ", f, text)
 		}
 	}
-	return strings.TrimSuffix(b.String(), " ")
+	return strings.TrimSuffix(b.String(), " "), true
 }
 
-// fieldText is a field's text; the services of a connection are a set that
-// Zeek joins into one string.
-func fieldText(r Record, field string) string {
-	text := r.text(field)
+// fields are those of any of the records that say something of the traffic.
+func fields(log string, records ...Record) []string {
+	if log == "conn" {
+		return connFields
+	}
+	all := map[string]bool{}
+	for _, r := range records {
+		for f := range r {
+			all[f] = true
+		}
+	}
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(all)), func(f string) bool {
+		return ignored(f) || f == "uid" && !slices.ContainsFunc(records, func(r Record) bool { return r["id.orig_h"] == nil })
+	})
+}
+
+// text is a field's text as it is compared; "" for what is measured. The services
+// of a connection are a set that Zeek joins into one string.
+func (v view) text(log string, r Record, field string) string {
+	value := r[field]
+	switch v.columns.shape(v.known, log, field, value) {
+	case measured:
+		return ""
+	case ordered, unsorted:
+		list, ok := value.([]any)
+		if !ok {
+			break
+		}
+		return v.list(log, field, list)
+	}
+	text := valueText(value)
+	if _, ok := value.(string); ok {
+		text = v.quoting(log, r, text)
+	}
 	if field == "service" && strings.Contains(text, ",") {
 		parts := strings.Split(text, ",")
 		slices.Sort(parts)
 		text = strings.Join(parts, ",")
 	}
 	return text
+}
+
+// quotedTime is a time in text: Zeek names a file that it extracts by when it was
+// last seen. quotedInterval is how its script duration_to_mins_secs writes one.
+var (
+	quotedTime     = regexp.MustCompile(`\b\d{9,10}\.\d+\b`)
+	quotedInterval = regexp.MustCompile(`\b\d+m\d+s\b`)
+)
+
+// quoting returns a text with names for identifiers, and without measured times:
+// those near the line's own in a text that also quotes an identifier, and the
+// intervals that notices tell.
+func (v view) quoting(log string, r Record, text string) string {
+	if log == "notice" {
+		text = quotedInterval.ReplaceAllString(text, "?m?s")
+	}
+	named := v.names.rename(log, text)
+	if named == text {
+		return text
+	}
+	text = quotedTime.ReplaceAllStringFunc(text, func(number string) string {
+		at, err := strconv.ParseFloat(number, 64)
+		if err != nil || math.Abs(at-r.seconds("ts")) > PathJitter.Seconds() {
+			return number
+		}
+		return "?"
+	})
+	return v.names.rename(log, text)
+}
+
+// list is the text of a set or vector, the first in sorted order.
+func (v view) list(log, field string, list []any) string {
+	var parts []string
+	for _, element := range list {
+		parts = append(parts, v.names.rename(log, valueText(element)))
+	}
+	if v.columns.shape(v.known, log, field, list) == unsorted {
+		slices.Sort(parts)
+	}
+	return strings.Join(parts, ",")
 }
 
 // traffic leaves single lines out that speak of the process. A known service
@@ -90,27 +161,13 @@ func traffic(log string, r Record) bool {
 // the last packet have the same time.
 var connFields = []string{
 	"id.orig_h", "id.orig_p", "id.resp_h", "id.resp_p", "proto", "service", "conn_state", "history",
-	"orig_pkts", "resp_pkts", "orig_ip_bytes", "resp_ip_bytes", "missed_bytes",
+	"orig_pkts", "resp_pkts", "orig_ip_bytes", "resp_ip_bytes", "missed_bytes", "tunnel_parents",
 }
-
-// times are the fields of type time and interval that the logs of Zeek's own
-// scripts take from the clock; JSON writes both as plain numbers. A replay has
-// times of its own. Times that are in the packets (of NTP, certificates, SMB
-// files, leases) are traffic and not here.
-var times = []string{"ts", "duration", "rtt", "ts_delta", "up_since"}
 
 // ignored tells fields whose value belongs to the process and not the traffic.
 func ignored(field string) bool {
 	switch {
-	case slices.Contains(times, field):
-		return true
 	case strings.HasPrefix(field, "id.ctx."): // the VNI of the run
-		return true
-	case field == "uid" || field == "uids" || field == "fuid" || field == "fuids",
-		strings.HasSuffix(field, "_uid"), strings.HasSuffix(field, "_uids"),
-		strings.HasSuffix(field, "_fuid"), strings.HasSuffix(field, "_fuids"):
-		return true
-	case field == "tunnel_parents" || strings.HasPrefix(field, "tunnel."): // hex ids of outer connections
 		return true
 	case field == "peer" || field == "peer_descr" || field == "node": // names of the process
 		return true
@@ -146,15 +203,18 @@ type line struct {
 	record Record
 }
 
-// comparable returns a log's lines that speak of the traffic, sorted.
-func (l Logs) comparable(log string) []line {
+// comparable returns a log's lines that speak of the traffic, sorted, those that
+// say the same by their time.
+func (v view) comparable(log string, records []Record) []line {
 	var lines []line
-	for _, r := range l[log] {
-		if text, ok := content(log, r); ok {
+	for _, r := range records {
+		if text, ok := v.content(log, r); ok {
 			lines = append(lines, line{text: text, key: endpoints(r), record: r})
 		}
 	}
-	slices.SortStableFunc(lines, func(a, b line) int { return cmp.Compare(a.text, b.text) })
+	slices.SortStableFunc(lines, func(a, b line) int {
+		return cmp.Or(cmp.Compare(a.text, b.text), cmp.Compare(a.record.seconds("ts"), b.record.seconds("ts")))
+	})
 	if inventories[log] {
 		lines = slices.CompactFunc(lines, func(a, b line) bool { return a.text == b.text })
 	}

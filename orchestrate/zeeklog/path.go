@@ -25,6 +25,14 @@ type Path struct {
 	TakenKnown bool   `json:"taken_known,omitempty"`
 	// ProxyDropped is what was dropped because docker-proxy's socket was full.
 	ProxyDropped uint64 `json:"dropped_at_proxy,omitempty"`
+	// Disordered is how many packets reached the sensor before one that was sent
+	// earlier, where every packet was looked at.
+	Disordered uint64 `json:"disordered,omitempty"`
+	OrderKnown bool   `json:"order_known,omitempty"`
+	// Altered is how many arrived with other bytes than they were sent with, where
+	// every one was looked at.
+	Altered    uint64 `json:"altered,omitempty"`
+	BytesKnown bool   `json:"bytes_known,omitempty"`
 	// Elsewhere are other counters of losses that grew meanwhile, in words, such
 	// as "device eth0 rx_dropped of the sensor (3)". They count other packets
 	// too, so they only explain what is missing.
@@ -34,7 +42,7 @@ type Path struct {
 // Finding is one fault of the path and the hop where it happened.
 type Finding struct {
 	Cause Cause  `json:"cause"`
-	Hop   string `json:"hop"`  // "sensor's socket", "docker-proxy's socket", "between sender and sensor's socket", "sensor"
+	Hop   string `json:"hop"`  // "sensor's socket", "docker-proxy's socket", "between sender and sensor's socket", "sensor", "an unknown place"
 	Text  string `json:"text"` // one line for a person
 }
 
@@ -44,6 +52,7 @@ const (
 	hopProxy  = "docker-proxy's socket"
 	hopBefore = "between sender and sensor's socket"
 	hopSensor = "sensor"
+	hopNone   = "an unknown place"
 )
 
 // Explain names the faults of a run: what the counts prove first, then what
@@ -90,7 +99,13 @@ func (p Path) counts() []Finding {
 	case p.Received == p.Sent && p.ReceivedBytes < p.SentBytes:
 		add(Cut, hopSocket, "every datagram arrived, but %d of %d bytes are missing: some were cut", p.SentBytes-p.ReceivedBytes, p.SentBytes)
 	case p.Received == p.Sent && p.ReceivedBytes > p.SentBytes:
-		add(Cut, hopSocket, "as many datagrams arrived as were sent, with %d bytes more: some were replaced", p.ReceivedBytes-p.SentBytes)
+		add(Altered, hopBefore, "as many datagrams arrived as were sent, with %d bytes more: some were replaced", p.ReceivedBytes-p.SentBytes)
+	}
+	if p.OrderKnown && p.Disordered > 0 {
+		add(Reordered, hopBefore, "%d of %d packets arrived in another order than they were sent", p.Disordered, p.Sent)
+	}
+	if p.BytesKnown && p.Altered > 0 {
+		add(Altered, hopBefore, "%d of %d packets arrived with other bytes than they were sent with", p.Altered, p.Sent)
 	}
 	return list
 }
@@ -106,9 +121,22 @@ func (p Path) elsewhere() string {
 // arrived explains differences where every datagram arrived once and whole.
 func (p Path) arrived(differences []Difference) []Finding {
 	if slices.ContainsFunc(differences, func(d Difference) bool { return d.Cause == TimedOut }) {
-		return []Finding{{TimedOut, hopSensor, fmt.Sprintf("all %d datagrams arrived whole; connections were divided otherwise: a pause fell on the other side of a timeout", p.Sent)}}
+		return []Finding{{TimedOut, hopSensor, fmt.Sprintf("all %d datagrams arrived whole; connections were divided otherwise, as where a pause falls on the other side of a timeout", p.Sent)}}
 	}
-	return []Finding{{Reordered, hopBefore, fmt.Sprintf("all %d datagrams arrived once and whole, but not in the order in which they were sent, or altered", p.Sent)}}
+	return []Finding{{Unexplained, hopNone, fmt.Sprintf("all %d datagrams arrived, as many bytes as were sent; %s", p.Sent, p.unseen())}}
+}
+
+// unseen says what was not looked at and may be the reason.
+func (p Path) unseen() string {
+	switch {
+	case p.OrderKnown && p.BytesKnown:
+		return "they had their order and their bytes, so the reason is not on the path"
+	case p.OrderKnown:
+		return "they had their order, and whether they were altered was not looked at"
+	case p.BytesKnown:
+		return "they had their bytes, and whether they had their order was not looked at"
+	}
+	return "whether they had their order and their bytes was not looked at"
 }
 
 // fromConnections is all that can be said where the sensor counted nothing.
@@ -118,9 +146,17 @@ func fromConnections(differences []Difference) []Finding {
 		numbers[d.Cause]++
 	}
 	var list []Finding
-	for _, c := range []Cause{Lost, Doubled, Cut, Reordered, TimedOut, Unclear} {
-		if n := numbers[c]; n > 0 {
-			list = append(list, Finding{c, hopBefore, fmt.Sprintf("%d lines differ as if packets were %s; the sensor told no counts", n, c)})
+	for _, c := range []struct {
+		cause Cause
+		hop   string
+		as    string
+	}{
+		{Lost, hopBefore, "as if packets were lost"}, {Doubled, hopBefore, "as if packets were doubled"},
+		{Cut, hopBefore, "as if packets were cut"}, {Altered, hopBefore, "as if packets were altered"},
+		{TimedOut, hopSensor, "as if connections were divided at a timeout"}, {Unexplained, hopNone, "without a known reason"},
+	} {
+		if n := numbers[c.cause]; n > 0 {
+			list = append(list, Finding{c.cause, c.hop, fmt.Sprintf("%d lines differ %s; the sensor told no counts", n, c.as)})
 		}
 	}
 	return list

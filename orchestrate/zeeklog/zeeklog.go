@@ -6,7 +6,10 @@
 //   - A Record is one line, a JSON object with flat field names such as
 //     "id.orig_h".
 //   - Logs are all lines of one process, by the name of their log.
-//   - A Difference is what one process wrote and the other did not.
+//   - Columns are the types of the logs' fields, as the process told them.
+//   - A Difference is what one process wrote and the other did not, by Rules.
+//   - An Attribution divides the differences into faults of the path and what
+//     Zeek itself does otherwise in every process.
 //   - A Path is what the two ends of a replay counted; with the differences it
 //     makes Findings, which name the hop where a fault lies.
 //   - An Expectation is one line of a file in which people state what a
@@ -126,23 +129,43 @@ func (l Logs) add(name string, r io.Reader) error {
 // ReadTar reads every log of a tar archive, as a container engine hands out a
 // folder. Entries that are not regular files named *.log are left out.
 func ReadTar(r io.Reader) (Logs, error) {
+	run, err := ReadRun(r)
+	return run.Logs, err
+}
+
+// Run is what one process wrote.
+type Run struct {
+	Logs    Logs
+	Columns Columns // nil: it did not tell, see ColumnsScript
+}
+
+// ReadRun reads a tar archive as ReadTar does, and with the logs ColumnsFile.
+func ReadRun(r io.Reader) (Run, error) {
 	archive := tar.NewReader(r)
-	logs := Logs{}
+	run := Run{Logs: Logs{}}
 	for {
 		header, err := archive.Next()
 		if err == io.EOF {
-			return logs, nil
+			return run, nil
 		}
 		if err != nil {
-			return nil, fmt.Errorf("read logs: %w", err)
+			return Run{}, fmt.Errorf("read logs: %w", err)
 		}
-		if header.Typeflag != tar.TypeReg || !strings.HasSuffix(header.Name, logSuffix) {
-			continue
-		}
-		if err := logs.add(header.Name, archive); err != nil {
-			return nil, err
+		if err := run.add(header, archive); err != nil {
+			return Run{}, err
 		}
 	}
+}
+
+func (run *Run) add(header *tar.Header, r io.Reader) (err error) {
+	switch {
+	case header.Typeflag != tar.TypeReg:
+	case path.Base(header.Name) == ColumnsFile:
+		run.Columns, err = ParseColumns(r)
+	case strings.HasSuffix(header.Name, logSuffix):
+		err = run.Logs.add(header.Name, r)
+	}
+	return err
 }
 
 // text returns a field as expectations and reports write it: "" for an unset
@@ -173,8 +196,7 @@ func valueText(v any) string {
 }
 
 // elements are the texts of a set or vector in sorted order: Zeek writes sets
-// in the order of a hash table that differs from process to process, and JSON
-// does not tell sets from vectors.
+// in the order of a hash table that differs from process to process.
 func elements(list []any) []string {
 	texts := make([]string, 0, len(list))
 	for _, v := range list {
@@ -184,14 +206,20 @@ func elements(list []any) []string {
 	return texts
 }
 
-// number returns a field as an unsigned number, 0 where it is unset or none.
-func (r Record) number(field string) uint64 {
-	n, ok := r[field].(json.Number)
+// numeric returns a JSON number; ok is false for anything else.
+func numeric(v any) (f float64, ok bool) {
+	n, ok := v.(json.Number)
 	if !ok {
-		return 0
+		return 0, false
 	}
 	f, err := n.Float64()
-	if err != nil || f < 0 || f >= 1<<63 {
+	return f, err == nil
+}
+
+// number returns a field as an unsigned number, 0 where it is unset or none.
+func (r Record) number(field string) uint64 {
+	f, ok := numeric(r[field])
+	if !ok || f < 0 || f >= 1<<63 {
 		return 0
 	}
 	return uint64(f)

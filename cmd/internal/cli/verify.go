@@ -28,22 +28,23 @@ type verifyOptions struct {
 	images []string
 	pull   string
 	jobs   int
+	all    bool
 	expect string
 	junit  string
 	json   bool
 }
 
-func newVerify(app *App) *cobra.Command {
-	var o verifyOptions
-	cmd := &cobra.Command{
-		Use:   "verify FILE|FOLDER...",
-		Short: "Prove that Zeek sees a capture over the live path as it sees it offline",
-		Long: `Send each capture through the tunnel into a fresh sensor of its own, and let the
+const verifyHelp = `Send each capture through the tunnel into a fresh sensor of its own, and let the
 same image with the same scripts read the same frames as a file, with the times
 at which they were sent. Both must agree in every connection (5-tuple, service,
 state, history, packets, bytes, missed bytes) and in the content of every other
-log. A difference is a fault of the path: it is shown with the hop that explains
-it, and the exit code is 3.
+log. Zeek's identifiers, which differ in every process, are compared by what they
+name, and sets without their order; times are left out where they are measured.
+
+A difference is a fault of the path if nothing else explains it: before that is
+said, the frames are read offline again. What differs there too is Zeek's own; it
+is listed as "zeek itself", and is no fault. A fault is shown with the hop where
+it happened, as far as that is known, and the exit code is 3.
 
 The way is the one that --via names, as for replay: direct where that arrives,
 else by sidecar, which works wherever the engine is. With --via published the
@@ -52,7 +53,8 @@ verified.
 
 A second offline run reads the capture as it is. What differs between the two
 offline runs is what the pace or a snap length changed (Zeek divides connections
-at inactivity timeouts): it is listed apart, and is no fault.
+at inactivity timeouts): it is listed apart, one line for each log and reason, and
+is no fault. --all lists every line.
 
 It needs the engine but not the stack; its containers, volumes and files are gone
 afterwards. A folder stands for the captures in it.
@@ -65,7 +67,14 @@ afterwards. A folder stands for the captures in it.
   *.pcapng:  dns.log query="example.com" == 2
   conn.log missed_bytes == 0
 
-CAPTURE is a file name or a pattern; OP is ==, !=, <, <=, > or >=.`,
+CAPTURE is a file name or a pattern; OP is ==, !=, <, <=, > or >=.`
+
+func newVerify(app *App) *cobra.Command {
+	var o verifyOptions
+	cmd := &cobra.Command{
+		Use:   "verify FILE|FOLDER...",
+		Short: "Prove that Zeek sees a capture over the live path as it sees it offline",
+		Long:  verifyHelp,
 		Example: `  zeekdemo verify big.pcap
   zeekdemo verify captures/ --expect detections.txt --junit report.xml
   zeekdemo verify big.pcap --encap geneve --pace recorded
@@ -89,6 +98,7 @@ func (o *verifyOptions) flags(cmd *cobra.Command) {
 	imageFlag(f, &o.images)
 	f.StringVar(&o.pull, "pull", string(orchestrate.PullMissing), "when to pull the image: missing or never")
 	f.IntVar(&o.jobs, "jobs", 1, "how many captures to verify at a time")
+	f.BoolVar(&o.all, "all", false, "list every line that differs, not one for each log and reason")
 	f.StringVar(&o.expect, "expect", "", "check the live logs against the expectations in this file")
 	f.StringVar(&o.junit, "junit", "", "write the results to this file as JUnit XML")
 	jsonFlag(f, &o.json, "the results")
@@ -96,7 +106,7 @@ func (o *verifyOptions) flags(cmd *cobra.Command) {
 
 // parse looks at the flags alone.
 func (o *verifyOptions) parse(getenv func(string) string) (v verify.Options, err error) {
-	v.Jobs = o.jobs
+	v.Jobs, v.All = o.jobs, o.all
 	if v.Kind, err = encap.ParseKind(o.encap); err != nil {
 		return v, usageError{err}
 	}

@@ -39,13 +39,13 @@ func (o verifyOptions) report(ctx context.Context, app *App, v verify.Options, r
 	}
 	var err error
 	if o.junit != "" {
-		err = writeJUnit(app, o.junit, doc)
+		err = writeJUnit(app, o.junit, doc, o.all)
 	}
 	switch {
 	case o.json:
 		err = errors.Join(err, ui.JSON(app.Out, doc))
 	case o.junit != "-":
-		writeVerify(app.Out, rows)
+		writeVerify(app.Out, rows, o.all)
 	}
 	return errors.Join(verifyResult(ctx, rows), err)
 }
@@ -70,7 +70,7 @@ func verifyResult(ctx context.Context, rows []verify.Row) error {
 
 // writeVerify prints a table with one row for each capture, then what is to be
 // said about single ones.
-func writeVerify(w io.Writer, rows []verify.Row) {
+func writeVerify(w io.Writer, rows []verify.Row, all bool) {
 	table := [][]string{{"CAPTURE", "VERDICT", "CONNECTIONS", "LOG LINES", "PACKETS", "RATE", "VIA", "BY PACE", "EXPECTED"}}
 	for _, r := range rows {
 		expected := "-"
@@ -83,7 +83,7 @@ func writeVerify(w io.Writer, rows []verify.Row) {
 	ui.Table(w, table)
 	writeReasons(w, rows)
 	for _, r := range rows {
-		if lines := details(r); len(lines) > 0 {
+		if lines := details(r, all); len(lines) > 0 {
 			fmt.Fprintf(w, "\n%s:\n  %s\n", filepath.Base(r.Capture), strings.Join(lines, "\n  "))
 		}
 	}
@@ -112,7 +112,7 @@ func paceCell(r verify.Row) string {
 	return units.Count(uint64(r.ByPace)) + " lines"
 }
 
-// shown is how many differences of one kind a person is shown; --json has all.
+// shown is how many faults a person is shown; --all shows all.
 const shown = 5
 
 // live is what the side is called whose differences are faults of the path.
@@ -120,7 +120,7 @@ const live = "live"
 
 // details tell what is wrong with a capture, the reason first, and what the
 // pace changed.
-func details(r verify.Row) []string {
+func details(r verify.Row, all bool) []string {
 	var lines []string
 	if r.Error != "" {
 		lines = append(lines, "failed: "+r.Error)
@@ -131,7 +131,7 @@ func details(r verify.Row) []string {
 	for _, f := range r.Findings {
 		lines = append(lines, fmt.Sprintf("%s at %s: %s", f.Cause, f.Hop, f.Text))
 	}
-	lines = append(lines, describeDifferences("", live, "offline", r.Differences, r.Different)...)
+	lines = append(lines, describeFaults(r, all)...)
 	if n := delivery.LostFrames(r.Report); n > 0 {
 		lines = append(lines, fmt.Sprintf("%s frames could not be sent:", units.Count(n)))
 		for _, refused := range r.Report.Refused {
@@ -141,22 +141,51 @@ func details(r verify.Row) []string {
 	for _, u := range r.Unmet {
 		lines = append(lines, "not as expected: "+u)
 	}
-	if r.PaceNote != "" {
-		lines = append(lines, "note: "+r.PaceNote)
+	for _, note := range []string{r.PaceNote, r.TypesNote} {
+		if note != "" {
+			lines = append(lines, "note: "+note)
+		}
 	}
 	if l := r.Lossless; l != nil && !l.Governed {
 		lines = append(lines, "note: "+l.Governance(0))
 	}
-	return append(lines, describeDifferences("by pace or snap length: ", "as sent", "as captured", r.Pace, r.ByPace)...)
+	if all {
+		lines = append(lines, describeAll("zeek itself: ", "one process", "another", r.Own)...)
+		return append(lines, describeAll("by pace or snap length: ", "as sent", "as captured", r.Pace)...)
+	}
+	lines = append(lines, describeKinds("zeek itself: ", "one process", "another", r.OwnKinds)...)
+	return append(lines, describeKinds("by pace or snap length: ", "as sent", "as captured", r.PaceKinds)...)
 }
 
-func describeDifferences(prefix, got, want string, list []zeeklog.Difference, all int) []string {
+func describeFaults(r verify.Row, all bool) []string {
+	list := r.Differences
+	if !all {
+		list = list[:min(len(list), shown)]
+	}
+	lines := describeAll("", live, "offline", list)
+	if more := r.Different - len(list); more > 0 {
+		lines = append(lines, fmt.Sprintf("and %s more", units.Count(uint64(more))))
+	}
+	return lines
+}
+
+func describeAll(prefix, got, want string, list []zeeklog.Difference) []string {
 	var lines []string
-	for i, d := range list {
-		if i == shown {
-			return append(lines, fmt.Sprintf("%sand %s more", prefix, units.Count(uint64(all-shown))))
-		}
+	for _, d := range list {
 		lines = append(lines, prefix+describeDifference(got, want, d))
+	}
+	return lines
+}
+
+// describeKinds gives each kind one line.
+func describeKinds(prefix, got, want string, kinds []zeeklog.Kind) []string {
+	var lines []string
+	for _, k := range kinds {
+		text := fmt.Sprintf("%s.log: %s lines: %s", k.Log, units.Count(uint64(k.Lines)), k.Reason)
+		if k.Lines == 1 {
+			text = describeDifference(got, want, k.Example)
+		}
+		lines = append(lines, prefix+text)
 	}
 	return lines
 }
@@ -166,7 +195,7 @@ func describeDifference(got, want string, d zeeklog.Difference) string {
 	if d.Connection != "" {
 		head += " " + d.Connection
 	}
-	if d.Cause != zeeklog.Unclear && got == live {
+	if d.Cause != zeeklog.Unexplained && got == live {
 		head += " (" + string(d.Cause) + ")"
 	}
 	switch {
@@ -222,13 +251,13 @@ type junitProblem struct {
 
 // junit turns rows into test cases: a capture that could not be verified is an
 // error, one that is not as it should be a failure.
-func junit(kind string, rows []verify.Row) junitSuites {
+func junit(kind string, rows []verify.Row, all bool) junitSuites {
 	suite := junitSuite{Name: "zeekdemo verify " + kind, Tests: len(rows)}
 	var total time.Duration
 	for _, r := range rows {
 		c := junitCase{Class: "zeekdemo.verify." + kind, Name: filepath.Base(r.Capture), Time: fmt.Sprintf("%.3f", r.ElapsedSeconds)}
 		total += seconds(r.ElapsedSeconds)
-		text := strings.Join(details(r), "\n")
+		text := strings.Join(details(r, all), "\n")
 		switch r.Verdict {
 		case verify.Equal:
 			c.Out = text
@@ -245,8 +274,8 @@ func junit(kind string, rows []verify.Row) junitSuites {
 	return junitSuites{Suites: []junitSuite{suite}}
 }
 
-func writeJUnit(app *App, name string, doc verifyDocument) error {
-	document, err := xml.MarshalIndent(junit(doc.Encapsulation, doc.Captures), "", "  ")
+func writeJUnit(app *App, name string, doc verifyDocument, all bool) error {
+	document, err := xml.MarshalIndent(junit(doc.Encapsulation, doc.Captures, all), "", "  ")
 	if err != nil {
 		return fmt.Errorf("write JUnit XML: %w", err)
 	}

@@ -48,7 +48,9 @@ func TestReportOfVerify(t *testing.T) {
 		Fields: []zeeklog.FieldChange{{Field: "orig_pkts", Got: "7", Want: "8"}}}
 	rows := []verify.Row{
 		{Capture: "in/good.pcap", Verdict: verify.Equal, Connections: 3, ByPace: 1, ElapsedSeconds: 1.5,
-			Pace: []zeeklog.Difference{{Log: "dns", Got: "only this", Cause: zeeklog.Doubled}}},
+			PaceKinds: []zeeklog.Kind{{Log: "dns", Lines: 1, Example: zeeklog.Difference{Log: "dns", Got: "only this", Cause: zeeklog.Doubled}},
+				{Log: "conn", Reason: "connections divided otherwise", Lines: 58572}},
+			OwnKinds: []zeeklog.Kind{{Log: "ftp", Reason: "data_channel.resp_p", Lines: 2}}, TypesNote: "types unknown"},
 		{Capture: "bad.pcap", Verdict: verify.Differs, Different: 7, Differences: slices.Repeat([]zeeklog.Difference{difference}, 7),
 			Findings: []zeeklog.Finding{{Cause: zeeklog.Lost, Hop: "sensor's socket", Text: "1 datagrams were dropped"}}},
 		{Capture: "poor.pcap", Verdict: verify.Unmet, Expected: 2, Unmet: []string{"line 3: dns.log >= 1: there are 0"}},
@@ -57,9 +59,10 @@ func TestReportOfVerify(t *testing.T) {
 		{Capture: "away.pcap", Verdict: verify.Equal, Via: way.Sidecar, ViaReason: "not direct: too far", Lossless: &delivery.Account{Reason: "nobody knows"}},
 	}
 	var b strings.Builder
-	writeVerify(&b, rows)
+	writeVerify(&b, rows, false)
 	for _, want := range []string{
 		"good.pcap", "1 lines", `by pace or snap length: dns.log: only as sent: only this`,
+		"by pace or snap length: conn.log: 58 572 lines: connections divided otherwise", "zeek itself: ftp.log: 2 lines: data_channel.resp_p", "note: types unknown",
 		"lost at sensor's socket: 1 datagrams were dropped", `conn.log tcp a → b (lost): orig_pkts live "7", offline "8"`, "and 2 more",
 		"1 of 2", "not as expected: line 3", "failed: open capture", "hint: look for it",
 		"Sent by sidecar: not direct: too far\n\n", "note: not governed: nobody knows",
@@ -68,7 +71,7 @@ func TestReportOfVerify(t *testing.T) {
 			t.Errorf("no %q in\n%s", want, b.String())
 		}
 	}
-	document, err := xml.Marshal(junit("vxlan", rows))
+	document, err := xml.Marshal(junit("vxlan", rows, false))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -218,7 +218,7 @@ func TestVerifyFindsSeededFaults(t *testing.T) {
 		{faulty{fault: "drop", at: 40}, zeeklog.Lost, "between", "1 of 751 datagrams were lost"},
 		{faulty{fault: "double", at: 40}, zeeklog.Doubled, "between", "1 datagrams more arrived than the 751"},
 		{faulty{fault: "cut", at: 40}, zeeklog.Cut, "socket", "10 of 500501 bytes are missing"},
-		{faulty{fault: "swap", at: 0}, zeeklog.Reordered, "between", "not in the order"},
+		{faulty{fault: "swap", at: 0}, zeeklog.Unexplained, "unknown", "whether they had their order and their bytes was not looked at"},
 		{faulty{fault: "none", at: -1}, "", "", ""},
 	} {
 		for _, by := range []way.Kind{way.Direct, way.Sidecar, way.Published} {

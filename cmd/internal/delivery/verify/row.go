@@ -31,8 +31,9 @@ func (v Verdict) Worse(o Verdict) bool {
 // capture of many connections that all differ tells no more with all of them.
 const listed = 1000
 
-// Row is what one capture came to. Differences are faults of the path; Pace is
-// information. Of both the first ones are listed.
+// Row is what one capture came to. Differences are faults of the path; Own, what
+// Zeek itself does otherwise in every process, and Pace are information. Of all
+// three the first ones are listed.
 type Row struct {
 	Capture        string               `json:"capture"`
 	Verdict        Verdict              `json:"verdict"`
@@ -47,9 +48,14 @@ type Row struct {
 	Findings       []zeeklog.Finding    `json:"findings,omitempty"`
 	Different      int                  `json:"different"` // how many differences there are
 	Differences    []zeeklog.Difference `json:"differences,omitempty"`
+	ByZeek         int                  `json:"different_by_zeek"`
+	Own            []zeeklog.Difference `json:"changed_by_zeek,omitempty"`
+	OwnKinds       []zeeklog.Kind       `json:"changed_by_zeek_kinds,omitempty"`
 	ByPace         int                  `json:"different_by_pace"`
 	Pace           []zeeklog.Difference `json:"changed_by_pace,omitempty"`
+	PaceKinds      []zeeklog.Kind       `json:"changed_by_pace_kinds,omitempty"`
 	PaceNote       string               `json:"changed_by_pace_note,omitempty"`
+	TypesNote      string               `json:"types_note,omitempty"` // where Zeek's own are not known
 	Expected       int                  `json:"expectations"`
 	Unmet          []string             `json:"unmet,omitempty"`
 	Report         forward.Report       `json:"report"`

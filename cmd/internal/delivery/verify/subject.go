@@ -68,21 +68,61 @@ func (s *subject) verify(ctx context.Context) error {
 		return err
 	}
 	s.step("Reading offline", delivery.Working)
-	var asSent, asCaptured zeeklog.Logs
+	var asSent, asCaptured zeeklog.Run
 	var captureErr error
 	var g errgroup.Group
-	g.Go(func() (err error) { asSent, err = s.offline(ctx, "sent", s.sent); return err })
-	g.Go(func() error { asCaptured, captureErr = s.offline(ctx, "captured", s.plain); return nil })
+	g.Go(func() (err error) { asSent, err = s.asSent(ctx); return err })
+	g.Go(func() error {
+		asCaptured, captureErr = s.offline(ctx, orchestrate.OneShot{Name: "captured", Capture: s.plain, Seeds: s.seeds})
+		return nil
+	})
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	s.judge(live, asSent)
-	s.information(asSent, asCaptured, captureErr)
+	rules := s.rules(asSent.Columns)
+	controls, err := s.controls(ctx, rules, live.Logs, asSent.Logs)
+	if err != nil {
+		return err
+	}
+	s.judge(rules, live.Logs, asSent.Logs, controls...)
+	if captureErr != nil { // such as one of several link types, which can be replayed
+		s.row.PaceNote = "Zeek does not read the capture itself: " + captureErr.Error()
+		return nil
+	}
+	s.pace(rules.Pace(asSent.Logs, asCaptured.Logs, controls...))
 	return nil
 }
 
+// rules are how live logs are compared, by the types that Zeek told.
+func (s *subject) rules(columns zeeklog.Columns) zeeklog.Rules {
+	if columns == nil {
+		s.row.TypesNote = "Zeek did not tell the types of its logs' fields; those of Zeek 9 were taken"
+	}
+	return zeeklog.Rules{Columns: columns, Jitter: zeeklog.PathJitter}
+}
+
+// controls reads what was sent again where something differs: as before, and with
+// other seeds. Identifiers, which hash the times of packets, take other places in
+// Zeek's tables live and offline, and only other seeds do the same offline.
+func (s *subject) controls(ctx context.Context, rules zeeklog.Rules, live, asSent zeeklog.Logs) ([]zeeklog.Logs, error) {
+	if len(rules.Compare(live, asSent)) == 0 {
+		return nil, nil
+	}
+	s.step("Reading offline again", delivery.Working)
+	controls := make([]zeeklog.Logs, 2)
+	var g errgroup.Group
+	for i, seeds := range [][]byte{s.seeds, orchestrate.FreshSeeds()} {
+		g.Go(func() error {
+			run, err := s.offline(ctx, orchestrate.OneShot{Name: fmt.Sprintf("control-%d", i+1), Capture: s.sent, Seeds: seeds})
+			controls[i] = run.Logs
+			return err
+		})
+	}
+	return controls, g.Wait()
+}
+
 // judge compares the live logs with those of the same frames read offline.
-func (s *subject) judge(live, asSent zeeklog.Logs) {
+func (s *subject) judge(rules zeeklog.Rules, live, asSent zeeklog.Logs, controls ...zeeklog.Logs) {
 	r := &s.row
 	r.Connections = len(live["conn"])
 	for _, records := range live {
@@ -90,10 +130,10 @@ func (s *subject) judge(live, asSent zeeklog.Logs) {
 	}
 	r.Path.Received, r.Path.ReceivedBytes, r.Path.Counted = live.PacketsReceived()
 	r.Lossless.Explain(&r.Path)
-	r.Differences = zeeklog.Compare(live, asSent)
-	r.Findings = zeeklog.Explain(r.Path, r.Differences)
-	r.Different = len(r.Differences)
-	r.Differences = r.Differences[:min(r.Different, listed)]
+	a := rules.Attribute(live, asSent, controls...)
+	r.Findings = zeeklog.Explain(r.Path, a.Faults)
+	r.Different, r.Differences = len(a.Faults), s.listed(a.Faults)
+	r.ByZeek, r.Own, r.OwnKinds = len(a.Own), s.listed(a.Own), zeeklog.Summarise(a.Own)
 	s.expect(live)
 	switch {
 	case r.Different > 0 || len(r.Findings) > 0:
@@ -120,15 +160,17 @@ func (s *subject) expect(live zeeklog.Logs) {
 	}
 }
 
-// information compares the two offline runs. Zeek may refuse a capture that can
-// be replayed, such as one of several link types; that is no fault either.
-func (s *subject) information(asSent, asCaptured zeeklog.Logs, captureErr error) {
-	if captureErr != nil {
-		s.row.PaceNote = "Zeek does not read the capture itself: " + captureErr.Error()
-		return
+// listed are the differences that are kept.
+func (s *subject) listed(all []zeeklog.Difference) []zeeklog.Difference {
+	if s.All {
+		return all
 	}
-	all := zeeklog.Compare(asSent, asCaptured)
-	s.row.ByPace, s.row.Pace = len(all), all[:min(len(all), listed)]
+	return all[:min(len(all), listed)]
+}
+
+// pace notes in what the two offline runs differ, which is no fault.
+func (s *subject) pace(all []zeeklog.Difference) {
+	s.row.ByPace, s.row.Pace, s.row.PaceKinds = len(all), s.listed(all), zeeklog.Summarise(all)
 }
 
 // Time limits for containers.
@@ -155,7 +197,7 @@ func (s *subject) container(ctx context.Context, shot orchestrate.OneShot, use f
 
 // live sends the capture to a sensor of its own and returns what that wrote. A
 // port is published only where no other way was asked for, or none works.
-func (s *subject) live(ctx context.Context) (zeeklog.Logs, error) {
+func (s *subject) live(ctx context.Context) (zeeklog.Run, error) {
 	logs, err := s.liveOnce(ctx, s.Way.Kind == way.Published)
 	if errors.Is(err, errUnpublished) && ctx.Err() == nil {
 		s.step("Starting a sensor with a published port", delivery.Working)
@@ -164,8 +206,8 @@ func (s *subject) live(ctx context.Context) (zeeklog.Logs, error) {
 	return logs, err
 }
 
-func (s *subject) liveOnce(ctx context.Context, publish bool) (logs zeeklog.Logs, err error) {
-	err = s.container(ctx, orchestrate.OneShot{Name: "live", Publish: publish}, func(id string) error {
+func (s *subject) liveOnce(ctx context.Context, publish bool) (logs zeeklog.Run, err error) {
+	err = s.container(ctx, orchestrate.OneShot{Name: "live", Publish: publish, Seeds: s.seeds}, func(id string) error {
 		c, err := s.shots.StartOneShot(ctx, id)
 		if err != nil {
 			return err
@@ -204,9 +246,21 @@ func (s *subject) fill(ctx context.Context, c orchestrate.Container) error {
 	return nil
 }
 
+// asSent reads what was sent, and asks Zeek for the types of its logs' fields. An
+// image that does not understand the question is not asked.
+func (s *subject) asSent(ctx context.Context) (zeeklog.Run, error) {
+	shot := orchestrate.OneShot{Name: "sent", Capture: s.sent, Seeds: s.seeds, Script: zeeklog.ColumnsScript()}
+	run, err := s.offline(ctx, shot)
+	if err != nil && ctx.Err() == nil {
+		shot.Name, shot.Script = "sent-again", ""
+		run, err = s.offline(ctx, shot)
+	}
+	return run, err
+}
+
 // offline lets the sensor's image read a capture file.
-func (s *subject) offline(ctx context.Context, name, capture string) (logs zeeklog.Logs, err error) {
-	err = s.container(ctx, orchestrate.OneShot{Name: name, Capture: capture}, func(id string) error {
+func (s *subject) offline(ctx context.Context, shot orchestrate.OneShot) (logs zeeklog.Run, err error) {
+	err = s.container(ctx, shot, func(id string) error {
 		if _, err := s.shots.StartOneShot(ctx, id); err != nil {
 			return err
 		}
@@ -223,11 +277,11 @@ func (s *subject) offline(ctx context.Context, name, capture string) (logs zeekl
 	return logs, err
 }
 
-func (s *subject) logs(ctx context.Context, id string) (zeeklog.Logs, error) {
+func (s *subject) logs(ctx context.Context, id string) (zeeklog.Run, error) {
 	archive, err := s.shots.OneShotLogs(ctx, id)
 	if err != nil {
-		return nil, err
+		return zeeklog.Run{}, err
 	}
 	defer archive.Close()
-	return zeeklog.ReadTar(archive)
+	return zeeklog.ReadRun(archive)
 }

@@ -34,18 +34,22 @@ func TestVerdictOfARow(t *testing.T) {
 		report  forward.Report
 		expect  []zeeklog.Expectation
 		want    Verdict
+
+		controls []zeeklog.Logs
 	}{
-		{"all is well", with(counted(10, 100), "conn", conn), zeeklog.Logs{"conn": {conn}}, forward.Report{}, nil, Equal},
-		{"a line differs", counted(10, 100), zeeklog.Logs{"conn": {conn}}, forward.Report{}, nil, Differs},
-		{"a count differs", counted(9, 90), zeeklog.Logs{}, forward.Report{}, nil, Differs},
-		{"not as expected", counted(10, 100), zeeklog.Logs{}, forward.Report{}, expect, Unmet},
-		{"as expected", with(counted(10, 100), "dns", conn), zeeklog.Logs{"dns": {conn}}, forward.Report{}, expect, Equal},
-		{"some could not be sent", counted(10, 100), zeeklog.Logs{}, refused, nil, Incomplete},
+		{"all is well", with(counted(10, 100), "conn", conn), zeeklog.Logs{"conn": {conn}}, forward.Report{}, nil, Equal, nil},
+		{"a line differs", counted(10, 100), zeeklog.Logs{"conn": {conn}}, forward.Report{}, nil, Differs, nil},
+		{"a line differs, in a control too", counted(10, 100), zeeklog.Logs{"conn": {conn}}, forward.Report{}, nil, Equal, []zeeklog.Logs{{}}},
+		{"a line differs, in no control", counted(10, 100), zeeklog.Logs{"conn": {conn}}, forward.Report{}, nil, Differs, []zeeklog.Logs{{"conn": {conn}}}},
+		{"a count differs", counted(9, 90), zeeklog.Logs{}, forward.Report{}, nil, Differs, nil},
+		{"not as expected", counted(10, 100), zeeklog.Logs{}, forward.Report{}, expect, Unmet, nil},
+		{"as expected", with(counted(10, 100), "dns", conn), zeeklog.Logs{"dns": {conn}}, forward.Report{}, expect, Equal, nil},
+		{"some could not be sent", counted(10, 100), zeeklog.Logs{}, refused, nil, Incomplete, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := &subject{run: &run{Options: Options{Expected: c.expect}}, name: "x.pcap"}
 			s.row.Path, s.row.Report = path, c.report
-			s.judge(c.live, c.offline)
+			s.judge(zeeklog.Rules{}, c.live, c.offline, c.controls...)
 			if s.row.Verdict != c.want {
 				t.Errorf("verdict %s, want %s: %v %v", s.row.Verdict, c.want, s.row.Findings, s.row.Unmet)
 			}

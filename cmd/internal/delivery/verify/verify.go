@@ -4,8 +4,10 @@
 // Each capture is a subject (subject.go): it is sent into a fresh sensor of its own
 // (send.go), which writes its logs and goes; the same image reads what was sent as a
 // file, with the times at which it was sent; and the two sets of logs are compared
-// (orchestrate/zeeklog). A second offline run reads the capture as it is: what
-// differs between the two offline runs is what the pace or a snap length changed.
+// (orchestrate/zeeklog). Before a difference is called a fault, controls read what
+// was sent once more: what differs there too is Zeek's own. Another offline run
+// reads the capture as it is: what differs then is what the pace or a snap length
+// changed.
 // What a capture came to is a [Row].
 package verify
 
@@ -46,6 +48,7 @@ type Options struct {
 	Settings orchestrate.Settings // of the sensors: image, pull policy
 	Expected []zeeklog.Expectation
 	Jobs     int       // captures at a time, at least 1
+	All      bool      // keep every line that differs
 	Stdin    io.Reader // for a capture named "-"
 	Observer delivery.Observer
 	// Interpose stands before the way out; nil for nothing. Tests put faults there.
@@ -59,6 +62,7 @@ type run struct {
 	engine  orchestrate.Engine
 	remote  bool // the engine is not on this machine
 	shots   orchestrate.OneShots
+	seeds   []byte // from which every Zeek of the run starts
 	id      string // part of the names and labels of all it makes
 	folder  string // for temporary files
 }
@@ -93,7 +97,7 @@ func Run(ctx context.Context, e orchestrate.Engine, captures []string, o Options
 }
 
 func newRun(ctx context.Context, e orchestrate.Engine, o Options) (*run, error) {
-	r := &run{Options: o, engine: e, id: freshID()}
+	r := &run{Options: o, engine: e, seeds: orchestrate.FreshSeeds(), id: freshID()}
 	r.Way.Patience = listenPatience
 	var err error
 	if r.service, err = orchestrate.SensorFor(o.Kind.String()); err != nil {
