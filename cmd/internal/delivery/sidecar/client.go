@@ -48,6 +48,8 @@ type Client struct {
 	// StopSource ends a wait of the source; nil if it never waits.
 	StopSource func()
 
+	grace      time.Duration // as [grace]
+	heartbeat  time.Duration // as [heartbeat]
 	streams    orchestrate.SidecarStreams
 	remove     func(ctx context.Context) error // of the container, should it stay
 	stderr     tail
@@ -63,7 +65,8 @@ type Client struct {
 // NewClient attaches to a sidecar that was started and that sends to an address of
 // its namespace. Close must be called.
 func NewClient(e orchestrate.Engine, to netip.AddrPort, streams orchestrate.SidecarStreams) *Client {
-	c := &Client{streams: streams, hello: make(chan struct{}), final: make(chan struct{}), remove: func(context.Context) error { return nil }}
+	c := &Client{grace: grace, heartbeat: heartbeat, streams: streams, hello: make(chan struct{}), final: make(chan struct{}),
+		remove: func(context.Context) error { return nil }}
 	if engine, ok := e.(orchestrate.CompanionEngine); ok {
 		c.remove = func(ctx context.Context) error { return engine.RemoveCompanion(ctx, streams.ID) }
 	}
@@ -76,10 +79,10 @@ func NewClient(e orchestrate.Engine, to netip.AddrPort, streams orchestrate.Side
 // it ends, and the engine removes it.
 func (c *Client) Close() {
 	_ = c.streams.Close() // it may be closed already
-	ctx, cancel := context.WithTimeout(context.Background(), grace)
+	ctx, cancel := context.WithTimeout(context.Background(), c.grace)
 	defer cancel()
 	if _, err := c.streams.Wait(ctx); err != nil {
-		clean, cancel := context.WithTimeout(context.Background(), grace)
+		clean, cancel := context.WithTimeout(context.Background(), c.grace)
 		defer cancel()
 		_ = c.remove(clean) // `down` and the next sidecar remove what is left
 	}
@@ -106,7 +109,7 @@ func (c *Client) Run(ctx context.Context, job Job, source forward.Source) (Messa
 	defer stopFeeding()
 	fed := make(chan error, 1)
 	go c.listen(sender)
-	go beat(feeding, sender)
+	go c.beat(feeding, sender)
 	go func() { fed <- sender.Feed(feeding, source) }()
 	runErr := c.follow(ctx, sender)
 	stopFeeding()
@@ -166,8 +169,8 @@ func (c *Client) stop(sender *relay.Sender) error {
 	select {
 	case <-c.final:
 		return nil
-	case <-time.After(grace):
-		return fmt.Errorf("stop the sidecar: it does not answer within %s", grace)
+	case <-time.After(c.grace):
+		return fmt.Errorf("stop the sidecar: it does not answer within %s", c.grace)
 	}
 }
 
@@ -180,7 +183,7 @@ func (c *Client) failure() error {
 	case ok:
 		return errors.New(last.Error)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), grace)
+	ctx, cancel := context.WithTimeout(context.Background(), c.grace)
 	defer cancel()
 	code, err := c.streams.Wait(ctx)
 	if err != nil {
@@ -197,7 +200,7 @@ func (c *Client) listen(sender *relay.Sender) {
 	greeted := false
 	for {
 		last, _ := c.Newest()
-		m := Message{Transmission: last.Transmission, Kernel: last.Kernel, Report: last.Report}
+		m := last.begin()
 		if err := lines.Decode(&m); err != nil {
 			return
 		}
@@ -223,8 +226,8 @@ func (c *Client) note(m Message) {
 }
 
 // beat gives signs of life.
-func beat(ctx context.Context, sender *relay.Sender) {
-	tick := time.NewTicker(heartbeat)
+func (c *Client) beat(ctx context.Context, sender *relay.Sender) {
+	tick := time.NewTicker(c.heartbeat)
 	defer tick.Stop()
 	for {
 		select {

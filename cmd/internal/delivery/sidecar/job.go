@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/watch"
@@ -44,6 +45,17 @@ type Message struct {
 	Account      *watch.Account       `json:"account,omitempty"` // with Final
 	Final        bool                 `json:"final,omitempty"`
 	Error        string               `json:"error,omitempty"`
+}
+
+// begin is the message that the next one is read into: what that leaves out stays
+// as it was. Lists are the message's own, for others read this one meanwhile, and
+// decoding writes into the list that is there.
+func (m Message) begin() Message {
+	next := Message{Transmission: m.Transmission, Kernel: m.Kernel, Report: m.Report}
+	next.Transmission.Reasons = slices.Clone(m.Transmission.Reasons)
+	next.Kernel.Fallbacks = slices.Clone(m.Kernel.Fallbacks)
+	next.Report.Refused = slices.Clone(m.Report.Refused)
+	return next
 }
 
 // write writes one message.

@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,13 +30,15 @@ type Server struct {
 	Out io.Writer // messages to the client
 	// Interpose stands before the way out; nil for nothing. Tests put faults there.
 	Interpose func(forward.Sink) forward.Sink
+
+	silence time.Duration // after which the client counts as gone; 0 for [silence]
 }
 
 // Serve receives a job, does it, and tells how it goes, until the client has
 // been told the end or is gone.
 func (s Server) Serve(ctx context.Context) error {
 	var job Job
-	source, err := relay.Receive(s.In, &job, silence)
+	source, err := relay.Receive(s.In, &job, cmp.Or(s.silence, silence))
 	if err != nil {
 		return err
 	}

@@ -25,6 +25,10 @@ func (e wayEngine) Info(context.Context) (orchestrate.EngineInfo, error) {
 	return orchestrate.EngineInfo{OS: "linux", Arch: e.arch}, nil
 }
 
+func (e wayEngine) Containers(context.Context, string) ([]orchestrate.Container, error) {
+	return nil, nil
+}
+
 func (e wayEngine) Exec(context.Context, string, []string, io.Writer, io.Writer) (int, error) {
 	return 0, errors.New("not that container")
 }
