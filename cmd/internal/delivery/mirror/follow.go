@@ -115,12 +115,16 @@ func (f *following) await(ctx context.Context, s *stretch, err error) error {
 	}
 }
 
+// connect opens a transmission: [transmit.Open].
+type connect func(context.Context, transmit.Options) (transmit.Transmitter, error)
+
 // outlet is a worker's way out. It implements forward.Sink.
 type outlet struct {
 	sending   context.Context // ends all sending
 	capturing context.Context // ends the waiting for a sensor to come back
 	follow    *following
 	options   transmit.Options
+	connect   connect
 
 	at      *stretch
 	tx      transmit.Transmitter // to at; nil before the first datagram
@@ -189,7 +193,7 @@ func (o *outlet) open(s *stretch) error {
 	o.at = s
 	options := o.options
 	options.Destination = s.to.Address
-	tx, err := transmit.Open(o.sending, options)
+	tx, err := o.connect(o.sending, options)
 	if err != nil {
 		return err
 	}

@@ -177,7 +177,7 @@ func (r *liveRun) hire(follow *following) (list []*worker, err error) {
 	}
 	now, _ := follow.current()
 	for i, source := range sources {
-		w := &worker{cpu: cpus[i%len(cpus)], out: &outlet{sending: r.sending, capturing: r.capturing, follow: follow,
+		w := &worker{cpu: cpus[i%len(cpus)], out: &outlet{sending: r.sending, capturing: r.capturing, follow: follow, connect: transmit.Open,
 			options: transmit.Options{Mode: r.Tx, Kind: r.Config.Kind, PortMin: r.Config.PortMin, PortMax: r.Config.PortMax}}}
 		list = append(list, w)
 		encapsulator, err := encap.New(r.Config)

@@ -97,6 +97,16 @@ func (l *live) Next(f *forward.Frame) error {
 	}
 }
 
+// more lets so many frames more come.
+func (l *live) more(n int64) { l.left.Store(n); l.wake() }
+
+func (l *live) wake() {
+	select {
+	case l.woken <- struct{}{}:
+	default:
+	}
+}
+
 func (l *live) Ready() bool                     { return l.left.Load() > 0 }
 func (l *live) Sources() []forward.Source       { return []forward.Source{l} }
 func (l *live) Exclude([]afpacket.Tunnel) error { return nil }
@@ -105,10 +115,7 @@ func (l *live) Close() error                    { return l.Stop() }
 
 func (l *live) Interrupt(on bool) {
 	l.interrupted.Store(on)
-	select {
-	case l.woken <- struct{}{}:
-	default:
-	}
+	l.wake()
 }
 
 func (l *live) Counts() ([]afpacket.Counts, error) {
@@ -221,24 +228,33 @@ func TestWhatWasLostIsSaid(t *testing.T) {
 	}
 }
 
-// sidecarHere runs the sidecar's end in this process.
-func sidecarHere() *orchestrate.SidecarStreams {
+// sidecarHere runs the sidecar's end in this process, until it is killed. A nil
+// channel never kills.
+func sidecarHere(kill <-chan struct{}) *orchestrate.SidecarStreams {
 	inR, inW := io.Pipe()
 	outR, outW := io.Pipe()
 	errR, errW := io.Pipe()
-	ended := make(chan struct{})
+	done, ended, code := make(chan struct{}), make(chan struct{}), 0
 	go func() {
-		defer close(ended)
+		defer close(done)
 		_ = sidecar.Server{In: inR, Out: outW}.Serve(context.Background()) // the client sees how it ends
+	}()
+	go func() {
+		select {
+		case <-done:
+		case <-kill:
+			code = 137
+		}
 		outW.Close()
 		errW.Close()
 		inR.Close()
+		close(ended)
 	}()
 	return &orchestrate.SidecarStreams{ID: "inside", Stdin: inW, Stdout: outR, Stderr: errR, Close: inW.Close,
 		Wait: func(ctx context.Context) (int, error) {
 			select {
 			case <-ended:
-				return 0, nil
+				return code, nil
 			case <-ctx.Done():
 				return 0, ctx.Err()
 			}
@@ -256,7 +272,7 @@ func TestTheForwarderFeedsASidecar(t *testing.T) {
 			// The sidecar's address is that of its namespace's loopback.
 			sensor := orchestrate.Sensor{Service: orchestrate.Service{Name: "zeek", Port: to.at.Port()}}
 			m.target = way.Target{Choice: way.Choice{Kind: way.Sidecar}, Address: to.at, Sensor: sensor}
-			m.way = way.Opened{Choice: way.Choice{Kind: way.Sidecar}, Streams: sidecarHere()}
+			m.way = way.Opened{Choice: way.Choice{Kind: way.Sidecar}, Streams: sidecarHere(nil)}
 			ctx, interrupt := context.WithCancel(t.Context())
 			defer interrupt()
 			const n = 300
