@@ -2,11 +2,14 @@ package mirror
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery"
+	"github.com/zeekdemo/zeekdemo/forward/afpacket"
 	"github.com/zeekdemo/zeekdemo/orchestrate"
 	"github.com/zeekdemo/zeekdemo/testdata/testenv"
 )
@@ -51,17 +54,30 @@ func TestAContainersInterfaceIsTheOtherEndOfItsVeth(t *testing.T) {
 func TestAContainerThatIsStartedAgainIsMirroredAgain(t *testing.T) {
 	l := newLab(t)
 	e := &stack{containers: []orchestrate.Container{{ID: "1", Name: "web", State: "running", PID: process(t, l.client).Process.Pid}}}
-	o, heard := toLab(t, Forwarder)
-	o.Interfaces, o.Containers = nil, []string{"web"}
-	doc, err := l.run(func(ctx context.Context) (*Document, error) { return Run(ctx, e, o) }, heard, func() {
-		l.talk()
-		testenv.IP(t, "-n "+l.host+" link del c0")
+	m, heard := toMonitor(netip.MustParseAddrPort(sensorHere))
+	m.engine, m.Interfaces, m.Containers = e, nil, []string{"web"}
+	testenv.IP(t, "-n "+l.host+" link del c0")
+	gone := newLive(t, 0, fmt.Errorf("capture on c0: %w", afpacket.ErrGone))
+	doc, err := l.run(func(ctx context.Context) (*Document, error) { return (&liveRun{mirror: m}).from(ctx, gone) }, heard, func() {
 		heard.awaits(t, "The container's interface has gone; waiting until it is back")
 		l.plug()
-		eventually(t, "it is captured on again", func() bool { return strings.Count(heard.all(), "Run 7: c0 to vxlan") == 2 })
+		heard.awaits(t, "Run 7: c0 to vxlan")
 		l.talk()
 	})
-	if err != nil || len(doc.Interfaces) != 2 || doc.Interfaces[0].Packets == 0 || doc.Interfaces[1].Packets == 0 {
+	if err != nil || len(doc.Interfaces) != 2 || doc.Interfaces[1].Interface != "c0" || doc.Interfaces[1].Packets == 0 || !slices.Equal(m.interfaces, []string{"c0"}) {
+		t.Errorf("%v: %+v", err, doc)
+	}
+}
+
+// It may also not come back.
+func TestAMirrorThatWaitsForAContainerCanBeEnded(t *testing.T) {
+	m, heard := toMonitor(newCounter(t).at)
+	m.engine, m.Interfaces, m.Containers = &stack{}, nil, []string{"web"}
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	go func() { heard.awaits(t, "waiting until it is back"); interrupt() }()
+	doc, err := (&liveRun{mirror: m}).from(ctx, newLive(t, 10, afpacket.ErrGone))
+	if err != nil || doc.Report.DatagramsSent != 10 || doc.Verdict != delivery.Complete {
 		t.Errorf("%v: %+v", err, doc)
 	}
 }

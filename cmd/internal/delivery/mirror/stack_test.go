@@ -35,6 +35,11 @@ func eventually(t *testing.T, what string, so func() bool) {
 // awaits waits until something is said.
 func (l *listener) awaits(t *testing.T, text string) {
 	t.Helper()
+	defer func() {
+		if t.Failed() {
+			t.Logf("it said %q", l.all())
+		}
+	}()
 	eventually(t, "it says "+text, func() bool { return strings.Contains(l.all(), text) })
 }
 
