@@ -22,22 +22,24 @@ type sidecars struct {
 	sensors []string      // beside which they were made
 }
 
-func (s *sidecars) CreateSidecar(_ context.Context, spec orchestrate.SidecarSpec) (string, error) {
-	s.sensors = append(s.sensors, spec.Sensor)
+func (s *sidecars) CreateCompanion(_ context.Context, spec orchestrate.CompanionSpec) (string, error) {
+	s.sensors = append(s.sensors, spec.(orchestrate.SidecarSpec).Sensor)
 	return "inside", nil
 }
 
-func (s *sidecars) StartSidecar(context.Context, string) (orchestrate.SidecarStreams, error) {
+func (s *sidecars) StartCompanion(context.Context, string) (orchestrate.SidecarStreams, error) {
 	if len(s.sensors) == 1 {
 		return *sidecarHere(s.kill), nil
 	}
 	return *sidecarHere(nil), nil
 }
 
-func (*sidecars) Sidecars(context.Context) ([]orchestrate.Sidecar, error) { return nil, nil }
-func (*sidecars) RemoveSidecar(context.Context, string) error             { return nil }
+func (*sidecars) Companions(context.Context, orchestrate.CompanionKind) ([]orchestrate.Companion, error) {
+	return nil, nil
+}
+func (*sidecars) RemoveCompanion(context.Context, string) error { return nil }
 
-var _ orchestrate.SidecarEngine = (*sidecars)(nil)
+var _ orchestrate.CompanionEngine = (*sidecars)(nil)
 
 // program looks like a static program for the engine's machine, which is none that
 // could run it.

@@ -145,11 +145,11 @@ func TestAMessageStaysAsItWas(t *testing.T) {
 // remover is an engine that counts what it is asked to remove.
 type remover struct {
 	orchestrate.Engine
-	orchestrate.SidecarEngine
+	orchestrate.CompanionEngine
 	removed atomic.Pointer[string]
 }
 
-func (r *remover) RemoveSidecar(_ context.Context, id string) error {
+func (r *remover) RemoveCompanion(_ context.Context, id string) error {
 	r.removed.Store(&id)
 	return nil
 }

@@ -21,12 +21,12 @@ type sidecars struct {
 	removed []string
 }
 
-func (e *sidecars) CreateSidecar(_ context.Context, spec orchestrate.SidecarSpec) (string, error) {
-	e.created = append(e.created, spec)
+func (e *sidecars) CreateCompanion(_ context.Context, spec orchestrate.CompanionSpec) (string, error) {
+	e.created = append(e.created, spec.(orchestrate.SidecarSpec))
 	return "made", nil
 }
 
-func (e *sidecars) StartSidecar(_ context.Context, id string) (orchestrate.SidecarStreams, error) {
+func (e *sidecars) StartCompanion(_ context.Context, id string) (orchestrate.SidecarStreams, error) {
 	if e.failure != nil {
 		return orchestrate.SidecarStreams{}, e.failure
 	}
@@ -35,14 +35,16 @@ func (e *sidecars) StartSidecar(_ context.Context, id string) (orchestrate.Sidec
 		Wait: func(context.Context) (int, error) { return 0, nil }}, nil
 }
 
-func (e *sidecars) Sidecars(context.Context) ([]orchestrate.Sidecar, error) { return nil, nil }
+func (e *sidecars) Companions(context.Context, orchestrate.CompanionKind) ([]orchestrate.Companion, error) {
+	return nil, nil
+}
 
-func (e *sidecars) RemoveSidecar(_ context.Context, id string) error {
+func (e *sidecars) RemoveCompanion(_ context.Context, id string) error {
 	e.removed = append(e.removed, id)
 	return nil
 }
 
-var _ orchestrate.SidecarEngine = (*sidecars)(nil)
+var _ orchestrate.CompanionEngine = (*sidecars)(nil)
 
 // request wants a way by a program that fits the engine.
 func request(t *testing.T, kind Kind) (*sidecars, Request) {
