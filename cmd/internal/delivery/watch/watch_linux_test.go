@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/zeekdemo/zeekdemo/forward"
 	"github.com/zeekdemo/zeekdemo/forward/encap"
 	"github.com/zeekdemo/zeekdemo/forward/pace"
@@ -102,8 +104,18 @@ func spend(d time.Duration) {
 	}
 }
 
+// heavy skips a test that keeps the kernel busy for seconds where only a glance
+// is wanted.
+func heavy(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("SKIPPED: hundreds of thousands of packets; runs without -short")
+	}
+}
+
 // Whatever the manners of who reads, nothing is lost.
 func TestNothingIsLostInTheKernel(t *testing.T) {
+	heavy(t)
 	slow := func(uint64) { spend(15 * time.Microsecond) }
 	tests := []struct {
 		name    string
@@ -132,6 +144,7 @@ func TestNothingIsLostInTheKernel(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			b := testenv.NewContainer(t, 9000)
 			list := readers(t, b, tt.sockets, tt.buffer, tt.manners)
 			report, doc, err := replayInto(t, netip.AddrPortFrom(b.Addr, 4789), tt.mode, routeInto(b), Auto, tt.frames)
@@ -156,6 +169,8 @@ const buffer16MiB = 16 << 20
 // Through a proxy with a small buffer there are two queues, and neither
 // overflows.
 func TestNothingIsLostBehindAProxy(t *testing.T) {
+	heavy(t)
+	t.Parallel()
 	b := testenv.NewContainer(t, 9000)
 	list := readers(t, b, 1, 0, func(n uint64) {
 		if n%5000 == 2500 {
@@ -194,6 +209,8 @@ func TestNothingIsLostBehindAProxy(t *testing.T) {
 
 // Without the governor the same reader loses, and the ledger says where.
 func TestOpenLoopLosesAndSaysWhere(t *testing.T) {
+	heavy(t)
+	t.Parallel()
 	b := testenv.NewContainer(t, 9000)
 	list := readers(t, b, 1, 0, func(uint64) { spend(20 * time.Microsecond) })
 	const n = 30_000
@@ -213,6 +230,8 @@ func TestOpenLoopLosesAndSaysWhere(t *testing.T) {
 
 // A sensor that dies ends the run, and the error tells how far it got.
 func TestSensorThatDies(t *testing.T) {
+	heavy(t)
+	t.Parallel()
 	b := testenv.NewContainer(t, 9000)
 	const last = 5000
 	var list []*reader
@@ -237,53 +256,59 @@ func TestSensorThatDies(t *testing.T) {
 // whatever way it is sent. No one reads, so what is queued is exactly what was
 // sent, and the room that it leaves is what an honest bound allows.
 func TestCostIsAnUpperBound(t *testing.T) {
+	heavy(t)
 	for _, mtu := range []int{1500, 9000, 65535} {
-		t.Run(strconv.Itoa(mtu), func(t *testing.T) { checkCosts(t, testenv.NewContainer(t, mtu)) })
+		t.Run(strconv.Itoa(mtu), func(t *testing.T) {
+			t.Parallel()
+			b := testenv.NewContainer(t, mtu)
+			var conn *net.UDPConn
+			b.Inside(t, func() error { conn = testenv.ListenUDP(t, "0.0.0.0:4789", 32<<20); return nil })
+			to := netip.AddrPortFrom(b.Addr, 4789)
+			checkCosts(t, probed(t, routeInto(b)), conn, way{"packet", to, transmit.Packet, false}, way{"packet, alone", to, transmit.Packet, true},
+				way{"udp", to, transmit.UDP, false}, way{"udp, alone", to, transmit.UDP, true})
+		})
 	}
+	t.Run("lo", func(t *testing.T) {
+		t.Parallel()
+		conn := testenv.ListenUDP(t, "127.0.0.1:0", 32<<20)
+		to := conn.LocalAddr().(*net.UDPAddr).AddrPort()
+		checkCosts(t, probed(t, Route{Port: to.Port()}), conn, way{"lo", to, transmit.UDP, false}, way{"lo, alone", to, transmit.UDP, true})
+	})
 }
 
-func checkCosts(t *testing.T, b testenv.Container) {
+// way is a transmission to a socket that nobody reads.
+type way struct {
+	name  string
+	to    netip.AddrPort
+	mode  transmit.Mode
+	noGSO bool
+}
+
+func checkCosts(t *testing.T, p *probe, conn *net.UDPConn, ways ...way) {
 	t.Helper()
-	var conn *net.UDPConn
-	b.Inside(t, func() error { conn = testenv.ListenUDP(t, "0.0.0.0:4789", 32<<20); return nil })
-	own := testenv.ListenUDP(t, "127.0.0.1:0", 32<<20)
-	far, err := openProbe(routeInto(b))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer far.close()
-	to := own.LocalAddr().(*net.UDPAddr).AddrPort()
-	near, err := openProbe(Route{Port: to.Port()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer near.close()
-	for _, tt := range []struct {
-		name  string
-		to    netip.AddrPort
-		mode  transmit.Mode
-		noGSO bool
-		probe *probe
-		conn  *net.UDPConn
-	}{
-		{"packet", netip.AddrPortFrom(b.Addr, 4789), transmit.Packet, false, far, conn},
-		{"packet, alone", netip.AddrPortFrom(b.Addr, 4789), transmit.Packet, true, far, conn},
-		{"udp", netip.AddrPortFrom(b.Addr, 4789), transmit.UDP, false, far, conn},
-		{"udp, alone", netip.AddrPortFrom(b.Addr, 4789), transmit.UDP, true, far, conn},
-		{"lo", to, transmit.UDP, false, near, own},
-		{"lo, alone", to, transmit.UDP, true, near, own},
-	} {
-		tx, err := transmit.Open(t.Context(), transmit.Options{Destination: tt.to, Mode: tt.mode, Kind: encap.VXLAN, NoGSO: tt.noGSO})
+	for _, w := range ways {
+		tx, err := transmit.Open(t.Context(), transmit.Options{Destination: w.to, Mode: w.mode, Kind: encap.VXLAN, NoGSO: w.noGSO})
 		if err != nil {
 			t.Fatal(err)
 		}
 		worst := 0.0
 		for _, length := range lengths() {
-			worst = max(worst, costOf(t, tx, tt.probe, tt.conn, length))
+			worst = max(worst, costOf(t, tx, p, conn, length))
 		}
 		tx.Close()
-		t.Logf("%s: at worst %.2f of the bound", tt.name, worst)
+		t.Logf("%s: at worst %.2f of the bound", w.name, worst)
 	}
+}
+
+// probed opens the probe of a route.
+func probed(t *testing.T, r Route) *probe {
+	t.Helper()
+	p, err := openProbe(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.close() })
+	return p
 }
 
 // lengths are those around which the kernel's allocations change.
@@ -311,30 +336,43 @@ func costOf(t *testing.T, tx transmit.Transmitter, p *probe, conn *net.UDPConn, 
 	if _, err := tx.Send(b); err != nil {
 		t.Fatal(err)
 	}
-	var list []pace.Socket
-	deadline := time.Now().Add(5 * time.Second)
-	buf := make([]byte, 1<<16)
-	// All have arrived when all can be read; to measure before that, wait until
-	// the queue has stopped to grow.
-	last, since := -1, time.Now()
-	for time.Since(since) < 2*time.Millisecond || last <= 0 {
-		var err error
-		if list, err = p.Sockets(list[:0]); err != nil || time.Now().After(deadline) {
-			t.Fatalf("%d bytes: %+v, %v", length, list, err)
-		}
-		if list[0].Queued != last {
-			last, since = list[0].Queued, time.Now()
-		}
+	deadline := time.Now().Add(20 * time.Second)
+	conn.SetReadDeadline(deadline)
+	if err := awaitLast(conn, n, length); err != nil {
+		t.Fatalf("%d bytes: %v", length, err)
 	}
+	list, err := p.Sockets(nil)
+	if err != nil || len(list) != 1 {
+		t.Fatalf("%d bytes: %+v, %v", length, list, err)
+	}
+	last, buf := list[0].Queued, make([]byte, 1<<16)
 	for range n {
-		conn.SetReadDeadline(deadline)
 		if _, err := conn.Read(buf); err != nil {
 			t.Fatalf("%d bytes: %v", length, err)
 		}
 	}
 	bound := n * pace.Cost(length, tx.Describe().MTU)
-	if last > bound {
-		t.Errorf("%d bytes: %d in the queue, the bound is %d", length, last, bound)
+	if last > bound || last < n*length {
+		t.Errorf("%d bytes: %d in the queue of %d datagrams, the bound is %d", length, last, n, bound)
 	}
 	return float64(last) / float64(bound)
+}
+
+// awaitLast waits until n datagrams of one length are in the queue, and leaves
+// them there: it looks for a byte behind those of all others (SO_PEEK_OFF,
+// socket(7)).
+func awaitLast(conn *net.UDPConn, n, length int) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = raw.Read(func(fd uintptr) (done bool) {
+		if failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PEEK_OFF, (n-1)*length); failed != nil {
+			return true
+		}
+		_, _, failed = unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		return failed != unix.EAGAIN
+	})
+	return errors.Join(err, failed)
 }
