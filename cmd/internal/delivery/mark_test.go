@@ -1,13 +1,20 @@
 package delivery
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/way"
+	"github.com/zeekdemo/zeekdemo/forward"
+	"github.com/zeekdemo/zeekdemo/forward/encap"
 	"github.com/zeekdemo/zeekdemo/orchestrate"
 )
 
@@ -59,5 +66,76 @@ func TestAnnotationsAreEscaped(t *testing.T) {
 	doc := &Document{Verdict: Failed, Error: "<script>"}
 	if text := r.endAnnotation(time.Now(), doc).Text; strings.Contains(text, "<img") || strings.Contains(text, "<script") || !strings.Contains(text, "&lt;img") {
 		t.Errorf("text %s", text)
+	}
+}
+
+// annotations is a Grafana that keeps what it is told.
+type annotations struct {
+	mu     sync.Mutex
+	status int // of its answers
+	told   []string
+}
+
+func (a *annotations) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var document struct {
+		Tags    []string
+		Text    string
+		TimeEnd int64
+	}
+	if err := json.NewDecoder(r.Body).Decode(&document); err != nil {
+		document.Text = err.Error()
+	}
+	user, password, _ := r.BasicAuth()
+	a.told = append(a.told, fmt.Sprintf("%s %s %s:%s %v ended:%v %s", r.Method, r.URL.Path, user, password, document.Tags, document.TimeEnd > 0, document.Text))
+	w.WriteHeader(a.status)
+	fmt.Fprintln(w, `{"id": 5, "message": "no more disk"}`)
+}
+
+// A run is a moment in Grafana while it lasts and a region when it is over, with
+// what became of it; where that fails a line says so, and the run does not.
+func TestARunIsMarked(t *testing.T) {
+	const begun, tags = "Run 7: the embedded sample to zeek, published", "admin:secret [zeekdemo run:7]"
+	rep := forward.Report{DatagramsSent: 120, ElapsedSeconds: 2, Start: time.UnixMilli(5000), End: time.UnixMilli(7000)}
+	for name, tt := range map[string]struct {
+		status int
+		doc    *Document
+		end    string // what the region says more
+		said   string
+	}{
+		"complete":    {200, &Document{Verdict: Complete, Report: rep}, "<br>complete: 120 packets in 2s<br><a href=\"/d/zeekdemo-logs?from=", ""},
+		"it lost":     {200, &Document{Verdict: Incomplete, Report: rep, Error: "3 lost"}, "<br>incomplete: 120 packets in 2s<br>3 lost<br><a ", ""},
+		"interrupted": {200, &Document{Verdict: Interrupted, Report: rep, Error: "interrupted after 120"}, "<br>interrupted: 120 packets in 2s<br><a ", ""},
+		"never begun": {200, nil, "<br>failed", ""},
+		"refused":     {500, nil, "", "The run is not marked in the dashboards: annotate in Grafana: answers 500 no more disk\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := &annotations{status: tt.status}
+			server := httptest.NewServer(a)
+			defer server.Close()
+			var said strings.Builder
+			sensor := orchestrate.Sensor{Service: orchestrate.Service{Name: "zeek"}}
+			target := way.Target{Choice: way.Choice{Kind: way.Published}, Sensor: sensor, Grafana: orchestrate.Grafana{URL: server.URL, User: "admin", Password: "secret"}}
+			r := &Run{Replay: &Replay{Captures: &Captures{}, Observer: sayer{&said}, Config: encap.Config{VNI: 7}}, sender: &fromHere{to: target}}
+			ctx, interrupt := context.WithCancel(t.Context())
+			end := r.Mark(ctx)
+			interrupt() // an interrupted run is marked as well
+			end(tt.doc)
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			want := []string{"POST /api/annotations " + tags + " ended:false " + begun}
+			if tt.end != "" {
+				want = append(want, "PATCH /api/annotations/5 "+tags+" ended:true "+begun+tt.end)
+			}
+			if len(a.told) != len(want) || said.String() != tt.said {
+				t.Fatalf("told %q, said %q", a.told, said.String())
+			}
+			for i := range want {
+				if !strings.HasPrefix(a.told[i], want[i]) {
+					t.Errorf("told %q, want %q", a.told[i], want[i])
+				}
+			}
+		})
 	}
 }
