@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -484,6 +485,31 @@ func TestSeveralCapturesAtATime(t *testing.T) {
 	}
 	if want := []string{"Starting a sensor", "Sending", "Reading offline", "equal"}; !slices.Equal(told.texts(captures[0]), want) {
 		t.Errorf("steps %q", told.texts(captures[0]))
+	}
+}
+
+// A capture's temporary files, which may be large, go before the next one's come.
+func TestTemporaryFilesGoWithTheirCapture(t *testing.T) {
+	temporary(t)
+	e := newFake(t)
+	var there [][]string
+	e.at = func(step string) {
+		if step == "remove captured" || step == "create live" {
+			files, _ := filepath.Glob(filepath.Join(os.TempDir(), "*", "*")) // the pattern is well-formed
+			for i, name := range files {
+				files[i] = filepath.Base(name)
+			}
+			there = append(there, files)
+		}
+	}
+	packed, o := written(t, "sample.pcap.gz", gzipped(t, samples.Sample())), options()
+	o.Way.Kind = way.Published
+	if _, err := Run(t.Context(), e, []string{packed, packed}, o); err != nil {
+		t.Fatal(err)
+	}
+	want := [][]string{{"1-plain.pcap"}, {"1-plain.pcap", "1-sent.pcap"}, {"2-plain.pcap"}, {"2-plain.pcap", "2-sent.pcap"}}
+	if !reflect.DeepEqual(there, want) {
+		t.Errorf("there were %q, want %q", there, want)
 	}
 }
 
