@@ -176,6 +176,27 @@ func TestAMonitorOfWhichNothingIsKnown(t *testing.T) {
 	}
 }
 
+// closings counts how often a way out is closed.
+type closings struct {
+	transmit.Transmitter
+	n int
+}
+
+func (c *closings) Close() error { c.n++; return nil }
+
+// What was opened and is not sent is closed, and only once.
+func TestARunThatIsNotSentIsClosed(t *testing.T) {
+	packets, file := &closings{}, &closings{}
+	for _, s := range []sender{&fromHere{tx: packets}, &intoFile{sink: file}} {
+		run := &Run{sender: s}
+		run.Close()
+		run.Close()
+	}
+	if packets.n != 1 || file.n != 1 {
+		t.Errorf("closed %d and %d times", packets.n, file.n)
+	}
+}
+
 // stack is an engine with a running sensor, whose own address is out of reach.
 type stack struct {
 	orchestrate.Engine

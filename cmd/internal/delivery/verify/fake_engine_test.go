@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -39,6 +40,8 @@ type fakeEngine struct {
 	ended map[string]orchestrate.Ended
 	// namespace, if it is set, is where sensors listen.
 	namespace func(c *oneShot) orchestrate.Container
+
+	sidecars atomic.Int32 // that run
 
 	mu    sync.Mutex
 	made  map[string]*oneShot // those that are there
@@ -164,6 +167,9 @@ func (e *fakeEngine) WaitOneShot(ctx context.Context, id string) (orchestrate.En
 
 func (e *fakeEngine) StopOneShot(_ context.Context, id string, _ time.Duration) (orchestrate.Ended, error) {
 	c := e.get(id)
+	if n := e.sidecars.Load(); n > 0 {
+		e.tb.Errorf("%d sidecars run while their sensor is stopped", n)
+	}
 	if c.sensor != nil {
 		c.sensor.stop(e.tb)
 		c.traffic, c.sensor = c.sensor.traffic, nil
@@ -211,8 +217,10 @@ func (e *fakeEngine) RemoveOneShots(ctx context.Context, r orchestrate.Removal) 
 type withSidecars struct {
 	*fakeEngine
 	interpose func(forward.Sink) forward.Sink // before their way out
-	// tamper changes what goes into them after the job; nil for nothing.
+	// tamper changes what goes into them after the job, mute what they tell; nil
+	// for nothing.
 	tamper func(io.Reader) io.Reader
+	mute   func(io.Writer) io.Writer
 }
 
 var (
@@ -241,13 +249,18 @@ func (e withSidecars) StartSidecar(_ context.Context, id string) (orchestrate.Si
 	outR, outW := io.Pipe()
 	errR, errW := io.Pipe()
 	ended := make(chan struct{})
+	e.sidecars.Add(1)
 	go func() {
 		in, err := redirected(inR, to)
 		if e.tamper != nil {
 			in = e.tamper(in)
 		}
+		var out io.Writer = outW
+		if e.mute != nil {
+			out = e.mute(out)
+		}
 		if err == nil {
-			err = sidecar.Server{In: in, Out: outW, Interpose: e.interpose}.Serve(context.Background())
+			err = sidecar.Server{In: in, Out: out, Interpose: e.interpose}.Serve(context.Background())
 		}
 		if err != nil {
 			fmt.Fprintln(errW, "zeekdemo:", err)
@@ -255,6 +268,7 @@ func (e withSidecars) StartSidecar(_ context.Context, id string) (orchestrate.Si
 		outW.Close()
 		errW.Close()
 		inR.Close()
+		e.sidecars.Add(-1)
 		close(ended)
 	}()
 	return orchestrate.SidecarStreams{ID: id, Stdin: inW, Stdout: outR, Stderr: errR, Close: inW.Close,

@@ -5,9 +5,12 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -108,8 +111,13 @@ func (tr *traffic) archive(live bool) (io.ReadCloser, error) {
 	return io.NopCloser(&out), w.Close()
 }
 
-// readOffline is Zeek with -r: up to the end or the damage.
+// readOffline is Zeek with -r: up to the end or the damage. It knows no
+// compression.
 func readOffline(name string) (tr traffic, err error) {
+	content, err := os.ReadFile(name)
+	if gzip, zstd := "\x1f\x8b", "\x28\xb5\x2f\xfd"; err != nil || strings.HasPrefix(string(content), gzip) || strings.HasPrefix(string(content), zstd) {
+		return tr, errors.Join(err, fmt.Errorf("%s: unknown file format", name))
+	}
 	r, err := pcapfile.Open(name, nil)
 	if err != nil {
 		return tr, err

@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -24,6 +25,7 @@ import (
 
 	"github.com/zeekdemo/zeekdemo/assets/samples"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery"
+	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/sidecar"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/watch"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/way"
 	"github.com/zeekdemo/zeekdemo/forward"
@@ -136,7 +138,11 @@ func TestACaptureIsVerifiedHoweverItIsStored(t *testing.T) {
 			t.Parallel()
 			e, o := newFake(t), options()
 			o.Stdin = bytes.NewReader(tt.stdin)
-			equal(t, verified(t, t.Context(), e, e, tt.capture, o), way.Published, sampleFrames)
+			row := verified(t, t.Context(), e, e, tt.capture, o)
+			equal(t, row, way.Published, sampleFrames)
+			if row.PaceNote != "" {
+				t.Errorf("note %q", row.PaceNote)
+			}
 		})
 	}
 }
@@ -281,6 +287,36 @@ func TestAFrameAlteredBeforeTheSidecarIsNoticed(t *testing.T) {
 	o.Way.Kind, o.Way.Binary = way.Sidecar, sidecarProgram(t)
 	row := verified(t, t.Context(), withSidecars{fakeEngine: fake, tamper: afterTheJob(altering)}, fake, sample(t), o)
 	if row.Verdict != Failed || !strings.Contains(row.Error, "what was sent is not what was handed over: packets 1 to ") {
+		t.Errorf("%s: %s", row.Verdict, row.Error)
+	}
+}
+
+// forgetful is a sidecar's way back on which its journal is lost.
+type forgetful struct{ io.Writer }
+
+// Write gets one message at a time.
+func (f forgetful) Write(line []byte) (int, error) {
+	var m sidecar.Message
+	if err := json.Unmarshal(line, &m); err != nil {
+		return 0, err
+	}
+	m.Journal = nil
+	short, err := json.Marshal(m)
+	if err != nil {
+		return 0, err
+	}
+	_, err = f.Writer.Write(append(short, '\n'))
+	return len(line), err
+}
+
+// What a sidecar sent is not taken for known where its journal does not hold it.
+func TestAJournalThatIsNotWhole(t *testing.T) {
+	temporary(t)
+	fake, o := newFake(t), options()
+	o.Way.Kind, o.Way.Binary = way.Sidecar, sidecarProgram(t)
+	mute := func(w io.Writer) io.Writer { return forgetful{w} }
+	row := verified(t, t.Context(), withSidecars{fakeEngine: fake, mute: mute}, fake, sample(t), o)
+	if row.Verdict != Failed || !strings.Contains(row.Error, "the sidecar told of 432 packets, its journal of 0") {
 		t.Errorf("%s: %s", row.Verdict, row.Error)
 	}
 }

@@ -60,7 +60,7 @@ func TestDropsAreNoneAtFullRate(t *testing.T) {
 	heavy(t)
 	c := testenv.NewContainer(t, 9000)
 	list := readers(t, c, 1, 0, func(uint64) {})
-	way := ofWay(t, c)
+	seen := ofWay(t, c)
 	const frames = 300_000
 	finished := make(chan struct{})
 	go func() {
@@ -73,14 +73,14 @@ func TestDropsAreNoneAtFullRate(t *testing.T) {
 	}()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
-	for running := true; running; way.next(t) {
+	for running := true; running; seen.next(t) {
 		select {
 		case <-finished:
 			running = false
 		case <-tick.C:
 		}
 	}
-	whole := drops.Compare(way.first, way.last)
+	whole := drops.Compare(seen.first, seen.last)
 	for _, h := range whole.Hops {
 		if h.Verdict == drops.VerdictLost {
 			t.Errorf("%s lost %d: %+v", h.Name, *h.Lost, h.Counters)
@@ -91,7 +91,7 @@ func TestDropsAreNoneAtFullRate(t *testing.T) {
 			}
 		}
 	}
-	if got := list[0].count.Load(); got != frames || way.clean < 2 || way.lost {
-		t.Errorf("%d of %d arrived, %d intervals were clean: %s", got, frames, way.clean, whole.Sentence)
+	if got := list[0].count.Load(); got != frames || seen.clean < 2 || seen.lost {
+		t.Errorf("%d of %d arrived, %d intervals were clean: %s", got, frames, seen.clean, whole.Sentence)
 	}
 }
