@@ -232,12 +232,12 @@ type withSidecars struct {
 	gone chan struct{} // closed when the sidecar has ended
 }
 
-func (e withSidecars) CreateSidecar(_ context.Context, spec orchestrate.SidecarSpec) (string, error) {
-	*e.made = spec
+func (e withSidecars) CreateCompanion(_ context.Context, spec orchestrate.CompanionSpec) (string, error) {
+	*e.made = spec.(orchestrate.SidecarSpec)
 	return "s", nil
 }
 
-func (e withSidecars) StartSidecar(context.Context, string) (orchestrate.SidecarStreams, error) {
+func (e withSidecars) StartCompanion(context.Context, string) (orchestrate.SidecarStreams, error) {
 	streams := insideStreams(nil)
 	go func() {
 		defer close(e.gone)
@@ -246,9 +246,11 @@ func (e withSidecars) StartSidecar(context.Context, string) (orchestrate.Sidecar
 	return streams, nil
 }
 
-func (e withSidecars) Sidecars(context.Context) ([]orchestrate.Sidecar, error) { return nil, nil }
+func (e withSidecars) Companions(context.Context, orchestrate.CompanionKind) ([]orchestrate.Companion, error) {
+	return nil, nil
+}
 
-func (e withSidecars) RemoveSidecar(context.Context, string) error { return nil }
+func (e withSidecars) RemoveCompanion(context.Context, string) error { return nil }
 
 // program writes what looks like a static program for that machine.
 func program(t *testing.T) string {

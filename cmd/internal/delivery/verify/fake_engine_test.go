@@ -224,23 +224,25 @@ type withSidecars struct {
 }
 
 var (
-	_ orchestrate.OneShots      = (*fakeEngine)(nil)
-	_ orchestrate.SidecarEngine = withSidecars{}
+	_ orchestrate.OneShots        = (*fakeEngine)(nil)
+	_ orchestrate.CompanionEngine = withSidecars{}
 )
 
-func (e withSidecars) CreateSidecar(_ context.Context, spec orchestrate.SidecarSpec) (string, error) {
-	if len(spec.Args) != 1 || spec.Args[0] != sidecar.Command {
-		e.tb.Errorf("made of %+v", spec)
+func (e withSidecars) CreateCompanion(_ context.Context, spec orchestrate.CompanionSpec) (string, error) {
+	if len(spec.(orchestrate.SidecarSpec).Args) != 1 || spec.(orchestrate.SidecarSpec).Args[0] != sidecar.Command {
+		e.tb.Errorf("made of %+v", spec.(orchestrate.SidecarSpec))
 	}
-	return spec.Sensor, e.step("create sidecar")
+	return spec.(orchestrate.SidecarSpec).Sensor, e.step("create sidecar")
 }
 
-func (e withSidecars) Sidecars(context.Context) ([]orchestrate.Sidecar, error) { return nil, nil }
+func (e withSidecars) Companions(context.Context, orchestrate.CompanionKind) ([]orchestrate.Companion, error) {
+	return nil, nil
+}
 
-func (e withSidecars) RemoveSidecar(context.Context, string) error { return e.step("remove sidecar") }
+func (e withSidecars) RemoveCompanion(context.Context, string) error { return e.step("remove sidecar") }
 
 // StartSidecar runs the other end; the sensor's loopback is where that is here.
-func (e withSidecars) StartSidecar(_ context.Context, id string) (orchestrate.SidecarStreams, error) {
+func (e withSidecars) StartCompanion(_ context.Context, id string) (orchestrate.SidecarStreams, error) {
 	if err := e.step("start sidecar"); err != nil {
 		return orchestrate.SidecarStreams{}, err
 	}
