@@ -251,12 +251,16 @@ func (s *subject) fill(ctx context.Context, c orchestrate.Container) error {
 func (s *subject) asSent(ctx context.Context) (zeeklog.Run, error) {
 	shot := orchestrate.OneShot{Name: "sent", Capture: s.sent, Seeds: s.seeds, Script: zeeklog.ColumnsScript()}
 	run, err := s.offline(ctx, shot)
-	if err != nil && ctx.Err() == nil {
+	var refused *badEnd
+	if errors.As(err, &refused) && ctx.Err() == nil {
 		shot.Name, shot.Script = "sent-again", ""
 		run, err = s.offline(ctx, shot)
 	}
 	return run, err
 }
+
+// badEnd says that Zeek itself ended with an error.
+type badEnd struct{ error }
 
 // offline lets the sensor's image read a capture file.
 func (s *subject) offline(ctx context.Context, shot orchestrate.OneShot) (logs zeeklog.Run, err error) {
@@ -265,8 +269,8 @@ func (s *subject) offline(ctx context.Context, shot orchestrate.OneShot) (logs z
 			return err
 		}
 		ended, err := s.shots.WaitOneShot(ctx, id)
-		if err == nil {
-			err = ended.Err()
+		if err == nil && ended.Err() != nil {
+			err = &badEnd{ended.Err()}
 		}
 		if err != nil {
 			return fmt.Errorf("read offline: %w", err)

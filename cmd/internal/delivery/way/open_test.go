@@ -66,7 +66,7 @@ func TestASidecarThatDoesNotStartIsNoWay(t *testing.T) {
 		if err != nil && strings.HasPrefix(err.Error(), "reach sensor zeek: not direct: ") != (wanted == Direct) {
 			t.Errorf("%s: %v", wanted, err)
 		}
-		if want == Published && !strings.Contains(w.Announcement(), "not by sidecar: no space left on device") {
+		if want == Published && !strings.Contains(w.Announcement(), "not by sidecar: run a sidecar: no space left on device") {
 			t.Errorf("it announces %q", w.Announcement())
 		}
 		if len(e.created) != 1 || len(e.removed) != 1 || e.open != 0 {
