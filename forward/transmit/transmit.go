@@ -103,10 +103,17 @@ type Options struct {
 	Sockets int
 }
 
-// Transmitter is an open transmission. Send, Close and Describe belong to one
-// goroutine, which should be a [Pinned] one; Stats may be read by any.
+// Transmitter is an open transmission. Send, Settle, Close and Describe belong to
+// one goroutine, which should be a [Pinned] one; Stats may be read by any.
 type Transmitter interface {
 	forward.Sink
+	// Settle waits, after the last datagram, for what may still be said about
+	// those that were sent, and returns the counts. It waits until something is
+	// known to be lost (more would say no more), until nothing can be expected
+	// any more (20 ms if the destination is this machine, 100 ms if it is a
+	// neighbour, 300 ms otherwise; a second more for a neighbour that does not
+	// say that it is there), or until ctx ends.
+	Settle(ctx context.Context) Stats
 	// Describe says what was opened.
 	Describe() Description
 	// Stats returns what happened so far.
@@ -121,10 +128,12 @@ type Description struct {
 	Source      netip.Addr     `json:"source"`            // outer source address
 	Device      string         `json:"device,omitempty"`  // Packet: the device the frames are put on
 	Bridge      string         `json:"bridge,omitempty"`  // Packet: the bridge that Device is a port of, if it was skipped
-	MTU         int            `json:"mtu"`               // longer outer IP packets are fragmented
+	MTU         int            `json:"mtu"`               // of the path as far as it is known now; longer outer IP packets are fragmented
 	Sockets     int            `json:"sockets"`           // number of source ports in UDP mode, else 1
 	GSO         bool           `json:"gso"`               // super-packets are in use
 	Reasons     []string       `json:"reasons,omitempty"` // why not the better transmission, why no GSO
+	// Warnings say what may be wrong with the transmission that was asked for.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // String describes the transmission in one line, for reports.
@@ -141,7 +150,7 @@ func (d Description) String() string {
 	if d.GSO {
 		s += ", segmentation offload"
 	}
-	for _, r := range d.Reasons {
+	for _, r := range slices.Concat(d.Reasons, d.Warnings) {
 		s += "; " + r
 	}
 	return s
@@ -154,14 +163,16 @@ type Stats struct {
 	Bytes        uint64 `json:"bytes"`         // their payload
 	SuperPackets uint64 `json:"super_packets"` // messages that carried several datagrams
 	Segments     uint64 `json:"segments"`      // datagrams that went inside super-packets
-	Fragmented   uint64 `json:"fragmented"`    // datagrams that were sent in IP fragments by us
+	Fragmented   uint64 `json:"fragmented"`    // datagrams that left in IP fragments, being longer than the path's known MTU
 	Retries      uint64 `json:"retries"`       // messages offered again
 	Waits        uint64 `json:"waits"`         // pauses because a queue was full
 	// Refused counts ICMP "port unreachable" answers that came back for
 	// earlier datagrams: evidence that nobody listens at the destination. It
-	// is a lower bound, for the kernel reports several as one, and packet
-	// sockets see none.
+	// is a lower bound, for hosts limit how many they send.
 	Refused uint64 `json:"refused"`
+	// Troubles lists what was said about datagrams on their way, Refused among
+	// it, and what kept datagrams from leaving for a while.
+	Troubles []Trouble `json:"troubles,omitempty"`
 	// Fallbacks lists the fast paths that were turned off on the way.
 	Fallbacks []Fallback `json:"fallbacks,omitempty"`
 }
