@@ -114,13 +114,14 @@ func permission(err error) error {
 // newPacketSocket makes the socket fd ready for the way that exit begins. If it
 // fails, fd is still the caller's.
 func newPacketSocket(ctx context.Context, o Options, e exit, fd int) (*packetSocket, error) {
-	if _, err := e.neighbour().resolve(ctx); err != nil { // a path is measured past it
+	mac, err := e.neighbour().resolve(ctx) // a path is measured past it
+	if err != nil {
 		return nil, err
 	}
 	f := newFollower(e)
 	f.known = true
 	f.measure(ctx)
-	way, err := findWay(ctx, f.exit)
+	way, err := newWay(f.exit, mac)
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}

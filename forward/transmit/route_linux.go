@@ -97,16 +97,6 @@ func (e exit) frames() error {
 // hasNeighbour reports whether somebody has to be asked for an Ethernet address.
 func (e exit) hasNeighbour() bool { return e.frames() == nil && e.link.Attrs().RawFlags&linkNoARP == 0 }
 
-// findWay finds the neighbour and, where the route's device is a bridge, the
-// port behind which it lives.
-func findWay(ctx context.Context, e exit) (way, error) {
-	mac, err := e.neighbour().resolve(ctx)
-	if err != nil {
-		return way{}, err
-	}
-	return newWay(e, mac)
-}
-
 // neighbour is whom the kernel addresses frames for e.dst to.
 func (e exit) neighbour() neighbour {
 	hop := e.route.Gw
@@ -123,11 +113,7 @@ func (e exit) awaitNeighbour(ctx context.Context) error {
 	if !e.hasNeighbour() {
 		return nil
 	}
-	n := e.neighbour()
-	if n.lookup().State&neighbourKnown != 0 {
-		return nil
-	}
-	_, err := n.resolve(ctx)
+	_, err := e.neighbour().resolve(ctx)
 	return err
 }
 
@@ -262,8 +248,8 @@ type neighbour struct {
 
 // How long a neighbour is waited for.
 const (
-	neighbourPoll   = 5 * time.Millisecond
-	confirmTimeout  = 500 * time.Millisecond // its address is known but may be out of date
+	neighbourPoll   = 2 * time.Millisecond
+	confirmTimeout  = 200 * time.Millisecond // its address is known but may be out of date
 	neighbourAnswer = 3 * time.Second        // three requests, as the kernel makes them
 )
 
@@ -273,30 +259,63 @@ const (
 	neighbourKnown = neighbourSure | netlink.NUD_STALE | netlink.NUD_DELAY | netlink.NUD_PROBE
 )
 
-// resolve returns the neighbour's Ethernet address. Where the kernel is not
-// sure of it, it is made to ask, without anything that a monitor behind the
-// address would see on its port. An address that the kernel merely remembers
-// is good enough if nobody answers in time: the kernel uses it too.
+// resolve returns the neighbour's Ethernet address. Whatever the kernel remembers,
+// it is made to ask: what answered half a minute ago may have moved. That goes
+// without anything that a monitor behind the address would see on its port. An
+// address that is merely remembered is good enough if nobody answers in time: the
+// kernel uses it too.
 func (n neighbour) resolve(ctx context.Context) (net.HardwareAddr, error) {
-	entry := n.lookup()
-	if entry.State&neighbourSure != 0 {
-		return entry.HardwareAddr, nil
+	known := n.lookup()
+	if known.State&(netlink.NUD_PERMANENT|netlink.NUD_NOARP) != 0 {
+		return known.HardwareAddr, nil
 	}
-	if err := n.provoke(ctx, entry); err != nil {
-		return nil, fmt.Errorf("ask for neighbour %v on %s: %w", n.addr, n.link.Attrs().Name, err)
+	entry, err := n.askAndAwait(ctx, known)
+	if err == nil && known.State&neighbourKnown != 0 && entry.State&neighbourSure == 0 {
+		entry, err = n.askAll(ctx, known)
 	}
-	timeout := neighbourAnswer
-	if entry.State&neighbourKnown != 0 {
-		timeout = confirmTimeout
-	}
-	entry, err := n.await(ctx, timeout)
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, err
-	}
-	if entry.State&neighbourKnown == 0 {
+	case entry.State&neighbourKnown == 0:
 		return nil, fmt.Errorf("neighbour %v on %s does not answer", n.addr, n.link.Attrs().Name)
 	}
 	return entry.HardwareAddr, nil
+}
+
+// askAndAwait makes the kernel ask and waits for the answer.
+func (n neighbour) askAndAwait(ctx context.Context, known netlink.Neigh) (netlink.Neigh, error) {
+	if err := n.provoke(ctx, known); err != nil {
+		return known, fmt.Errorf("ask for neighbour %v on %s: %w", n.addr, n.link.Attrs().Name, err)
+	}
+	timeout := neighbourAnswer
+	if known.State&neighbourKnown != 0 {
+		timeout = confirmTimeout
+	}
+	return n.await(ctx, timeout)
+}
+
+// askAll asks everybody on the link for a neighbour that does not answer at the
+// address that is remembered, which has to be forgotten for that. If nobody
+// answers it is remembered again.
+func (n neighbour) askAll(ctx context.Context, known netlink.Neigh) (netlink.Neigh, error) {
+	if n.forget() != nil {
+		return known, nil // without the privilege
+	}
+	entry := netlink.Neigh{}
+	err := n.confirm(entry)
+	if err == nil {
+		entry, err = n.await(ctx, confirmTimeout)
+	}
+	if entry.State&neighbourKnown == 0 {
+		known.Flags, known.State, entry = 0, netlink.NUD_STALE, known
+		_ = netlink.NeighSet(&known) // the kernel will ask once more when it needs it
+	}
+	return entry, err
+}
+
+// forget removes the neighbour from the kernel's table.
+func (n neighbour) forget() error {
+	return netlink.NeighDel(&netlink.Neigh{LinkIndex: n.link.Attrs().Index, Family: familyOf(n.addr), IP: n.addr})
 }
 
 // await returns the entry as soon as the kernel is sure of it, or has given
