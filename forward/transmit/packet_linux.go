@@ -95,10 +95,18 @@ func openPacket(ctx context.Context, o Options) (Transmitter, error) {
 	if err != nil {
 		return nil, permission(err)
 	}
+	obstacles := exit.obstacles(o)
+	if len(obstacles) > 0 && o.Mode == Auto {
+		sys.Close(fd)
+		return nil, &obstacleError{obstacles}
+	}
 	p, err := newPacketSocket(ctx, o, exit, fd)
 	if err != nil {
 		sys.Close(fd)
 		return nil, err
+	}
+	if len(obstacles) > 0 {
+		p.description.Warnings = []string{(&obstacleError{obstacles}).Error()}
 	}
 	return p, nil
 }

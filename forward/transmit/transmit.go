@@ -47,7 +47,7 @@ type Mode string
 
 // The modes. The zero value counts as Auto.
 const (
-	Auto   Mode = "auto"   // Packet if possible, else UDP
+	Auto   Mode = "auto"   // Packet if possible and known to arrive, else UDP
 	Packet Mode = "packet" // packet socket; fails where that is not possible
 	UDP    Mode = "udp"    // pool of UDP sockets
 )
@@ -272,7 +272,11 @@ func Open(ctx context.Context, o Options) (Transmitter, error) {
 	if o.Mode == Packet || ctx.Err() != nil {
 		return nil, fmt.Errorf("open transmission packet to %v: %w", o.Destination, err)
 	}
-	return openUDP(ctx, o, []string{"packet not possible: " + err.Error()})
+	reason := "packet not possible: " + err.Error()
+	if obstacle := (*obstacleError)(nil); errors.As(err, &obstacle) {
+		reason = "packet not taken: " + err.Error()
+	}
+	return openUDP(ctx, o, []string{reason})
 }
 
 // withDefaults fills in what was left out and checks the rest.
