@@ -48,6 +48,7 @@ var (
 func newNetwork(t *testing.T, mtu int) network {
 	t.Helper()
 	n := network{tx: testenv.Namespace(t), mid: testenv.Namespace(t), rx: testenv.Namespace(t)}
+	validAtOnce(t, n.tx, n.mid, n.rx)
 	for _, line := range []string{
 		"-n TX link add br0 type bridge", "-n MID link add br1 type bridge",
 		"-n TX link add port0 type veth peer name in0 netns MID",

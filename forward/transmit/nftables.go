@@ -371,45 +371,61 @@ func (r *nftRun) match(name string, revision uint32, info []byte) certainty {
 // matchOf carries out a match of iptables' on packets that nothing has marked
 // yet (linux/netfilter/xt_*.h).
 func matchOf(j journey, name string, revision uint8, info []byte) certainty {
-	switch {
-	case name == "comment":
+	switch name {
+	case "comment":
 		return yes
-	case name == "udp" && len(info) >= 9: // source ports from, to, destination ports from, to, inversions
-		from, to := binary.NativeEndian.Uint16(info[4:]), binary.NativeEndian.Uint16(info[6:])
-		in := from <= j.port && j.port <= to
-		if in == (info[8]&2 != 0) {
-			return no
-		}
-		if binary.NativeEndian.Uint16(info) == 0 && binary.NativeEndian.Uint16(info[2:]) == 0xffff && info[8]&1 == 0 {
-			return yes
-		}
-		return perhaps
-	case name == "tcp", name == "sctp", name == "icmp", name == "icmp6":
+	case "tcp", "sctp", "icmp", "icmp6":
 		return no
-	case name == "addrtype" && len(info) >= 8: // source types, destination types, flags or inversions
+	case "udp":
+		return udpPorts(j.port, info)
+	case "addrtype":
 		return addressType(revision, info)
-	case name == "mark" && revision == 1 && len(info) >= 9: // mark, mask, inversion
-		mark, mask := binary.NativeEndian.Uint32(info), binary.NativeEndian.Uint32(info[4:])
-		if (0&mask == mark) == (info[8] != 0) {
-			return no
-		}
+	case "mark":
+		return noMark(revision, info)
+	}
+	return perhaps
+}
+
+// udpPorts carries out a match of UDP's ports (struct xt_udp): source ports from
+// and to, destination ports from and to, inversions.
+func udpPorts(port uint16, info []byte) certainty {
+	const invSourcePort, invDestPort = 1, 2
+	if len(info) < 9 {
+		return perhaps
+	}
+	at := func(i int) uint16 { return binary.NativeEndian.Uint16(info[2*i:]) }
+	if (at(2) <= port && port <= at(3)) == (info[8]&invDestPort != 0) {
+		return no
+	}
+	if at(0) == 0 && at(1) == 0xffff && info[8]&invSourcePort == 0 {
 		return yes
 	}
 	return perhaps
 }
 
+// noMark carries out a match of a packet's mark, which is 0 (struct
+// xt_mark_mtinfo1): mark, mask, inversion.
+func noMark(revision uint8, info []byte) certainty {
+	if revision != 1 || len(info) < 9 {
+		return perhaps
+	}
+	if (binary.NativeEndian.Uint32(info) == 0) == (info[8] != 0) {
+		return no
+	}
+	return yes
+}
+
 // addressType carries out a match of the kind of destination address: this
-// journey's is a host's that is not this machine.
+// journey's is a host's that is not this machine. Source types, destination
+// types, flags or inversions.
 func addressType(revision uint8, info []byte) certainty {
+	if len(info) < 8 || revision == 0 && len(info) < 12 {
+		return perhaps
+	}
 	source, dest := binary.NativeEndian.Uint16(info), binary.NativeEndian.Uint16(info[2:])
-	inverted := false
-	if revision == 0 {
-		if len(info) < 12 {
-			return perhaps
-		}
+	inverted := binary.NativeEndian.Uint32(info[4:])&2 != 0
+	if revision == 0 { // struct xt_addrtype_info
 		inverted = binary.NativeEndian.Uint32(info[8:]) != 0
-	} else {
-		inverted = binary.NativeEndian.Uint32(info[4:])&2 != 0
 	}
 	if dest != 0 && (dest&(1<<routeTypeUnicast) != 0) == inverted {
 		return no

@@ -82,7 +82,7 @@ func (s surroundings) obstacles(j journey) []string {
 		list = append(list, "network address translation may apply ("+t+")")
 	}
 	if len(s.unseen) > 0 {
-		list = append(list, "it cannot be seen what else acts on packets ("+strings.Join(s.unseen, "; ")+")")
+		list = append(list, "it cannot be seen what acts on packets ("+strings.Join(s.unseen, "; ")+")")
 	}
 	return list
 }
@@ -127,5 +127,5 @@ func (p ipsecPolicy) concerns(j journey) bool {
 type obstacleError struct{ obstacles []string }
 
 func (e *obstacleError) Error() string {
-	return "it would pass by what this machine does to packets: " + strings.Join(e.obstacles, "; ")
+	return "it passes by what this machine may do to packets: " + strings.Join(e.obstacles, "; ")
 }

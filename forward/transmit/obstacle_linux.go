@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"syscall"
 
 	"github.com/vishvananda/netlink"
@@ -23,28 +24,27 @@ func (e exit) obstacles(o Options) []string {
 // lookAround reads the surroundings of a journey that begins at the exit.
 func (e exit) lookAround(j journey) surroundings {
 	s := surroundings{encapsulated: encapsulation(e.route)}
-	var err error
-	if s.rules, err = routingRules(j.dst); err != nil {
-		s.unseen = append(s.unseen, fmt.Sprintf("routing rules: %v", err))
+	var privileged []string // what could not be read for want of a privilege
+	for _, part := range []struct {
+		name string
+		read func() error
+	}{
+		{"routing rules", func() (err error) { s.rules, err = routingRules(j.dst); return err }},
+		{"IPsec policies", func() (err error) { s.policies, err = ipsecPolicies(j.dst); return err }},
+		{"nftables", func() error { return s.readNFTables(j) }},
+		{"iptables", func() error { return s.readIPTables(j) }},
+	} {
+		switch err := part.read(); {
+		case errors.Is(err, os.ErrPermission):
+			privileged = append(privileged, part.name)
+		case err != nil:
+			s.unseen = append(s.unseen, fmt.Sprintf("%s: %v", part.name, err))
+		}
 	}
-	if s.policies, err = ipsecPolicies(j.dst); err != nil {
-		s.unseen = append(s.unseen, unseen("IPsec policies", err))
-	}
-	if err := s.readNFTables(j); err != nil {
-		s.unseen = append(s.unseen, unseen("nftables", err))
-	}
-	if err := s.readIPTables(j); err != nil {
-		s.unseen = append(s.unseen, unseen("iptables", err))
+	if len(privileged) > 0 {
+		s.unseen = append(s.unseen, strings.Join(privileged, ", ")+" need CAP_NET_ADMIN")
 	}
 	return s
-}
-
-// unseen says what could not be read, and which privilege is missing.
-func unseen(what string, err error) string {
-	if errors.Is(err, os.ErrPermission) {
-		return what + " need CAP_NET_ADMIN"
-	}
-	return fmt.Sprintf("%s: %v", what, err)
 }
 
 // encapsulation names what a route wraps packets into (ip-route(8), encap).

@@ -39,7 +39,7 @@ func TestObstacles(t *testing.T) {
 		{"policy on another device", policy(ipsecPolicy{index: 8}), ""},
 		{"route that wraps", surroundings{encapsulated: "seg6"}, "wraps packets into seg6"},
 		{"translation", surroundings{translations: []string{"iptables, table nat"}}, "network address translation may apply (iptables, table nat)"},
-		{"what could not be read", surroundings{unseen: []string{"nftables need CAP_NET_ADMIN"}}, "cannot be seen what else acts on packets (nftables need CAP_NET_ADMIN)"},
+		{"what could not be read", surroundings{unseen: []string{"nftables need CAP_NET_ADMIN"}}, "cannot be seen what acts on packets (nftables need CAP_NET_ADMIN)"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			list := test.s.obstacles(j)

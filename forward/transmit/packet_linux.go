@@ -134,10 +134,10 @@ func newPacketSocket(ctx context.Context, o Options, e exit, fd int) (*packetSoc
 		return nil, errors.Join(err, f.Close())
 	}
 	p, err := newPacketPath(ctx, o, way)
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
 	p.follower = f
+	if err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
 	f.alsoOn(way.index)
 	if err := p.attach(fd); err != nil {
 		p.fd = -1
@@ -162,7 +162,8 @@ func (p *packetSocket) attach(fd int) (err error) {
 	return nil
 }
 
-// newPacketPath prepares all that needs no socket.
+// newPacketPath prepares all that needs no socket. It is to be closed whatever the
+// error.
 func newPacketPath(ctx context.Context, o Options, w way) (*packetSocket, error) {
 	addr := o.Destination.Addr()
 	p := &packetSocket{

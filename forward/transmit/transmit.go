@@ -19,7 +19,8 @@
 // device is a bridge, the bridge: the frames go to the port behind which the
 // destination lives, which for a container is the host end of its veth pair.
 // It is Linux's alone, needs CAP_NET_RAW and an Ethernet-like device, hence it
-// cannot reach the machine's own addresses.
+// cannot reach the machine's own addresses. [Auto] takes it only where it can be
+// seen (with CAP_NET_ADMIN) that nothing it skips would have changed a packet.
 //
 // [UDP] needs no privilege and works everywhere. A UDP socket has one source
 // port, so it keeps a pool of them; a datagram leaves by the socket that its
@@ -29,6 +30,24 @@
 // kernel once, in order, unchanged. A full queue is waited for; a refusal of a
 // fast path turns that path off, once, and the datagrams concerned go out one
 // by one. What was retried and turned off is in [Stats].
+//
+// The way is followed. When route, device, bridge port, neighbour or addresses
+// change, what comes next goes the new way; while a link is down, a route is
+// missing or a neighbour that had been known does not answer, sending pauses,
+// for ten seconds at most, then it is an error.
+//
+// No link is a black hole. What is longer than the path's known MTU leaves in IP
+// fragments, which are counted. Over IPv4 the Don't Fragment bit is clear, so
+// that a router cuts what was not known to be too long; over IPv6 a router drops
+// it and says so. Behind a router the path is measured before the first datagram
+// and every half minute, by an ICMP echo request that may not be fragmented.
+//
+// What is said about datagrams is heard: ICMP errors, and that a neighbour does
+// not answer. It is in [Stats] as [Trouble], also when it comes after the last
+// datagram ([Transmitter.Settle]). That nothing was said does not mean that
+// everything arrived: a host drops what its socket has no room for without a word,
+// and limits how many errors it sends (six, then one a second, on Linux: see
+// icmp_ratelimit of ip-sysctl).
 package transmit
 
 import (
@@ -168,7 +187,7 @@ type Stats struct {
 	Waits        uint64 `json:"waits"`         // pauses because a queue was full
 	// Refused counts ICMP "port unreachable" answers that came back for
 	// earlier datagrams: evidence that nobody listens at the destination. It
-	// is a lower bound, for hosts limit how many they send.
+	// is no count of datagrams, see [Trouble].
 	Refused uint64 `json:"refused"`
 	// Troubles lists what was said about datagrams on their way, Refused among
 	// it, and what kept datagrams from leaving for a while.

@@ -36,8 +36,9 @@ const (
 // Trouble is one kind of trouble that one host told of.
 type Trouble struct {
 	Kind TroubleKind `json:"kind"`
-	// Count is how often. Answers are a lower bound of the datagrams concerned:
-	// hosts and routers limit how many they send.
+	// Count is how often. It is no count of datagrams: hosts and routers limit
+	// how many answers they send, and packet transmissions to the same
+	// destination hear each other's.
 	Count uint64     `json:"count"`
 	From  netip.Addr `json:"from,omitzero"` // who said so; invalid if this machine
 }

@@ -39,10 +39,7 @@ var (
 func newRouted(t *testing.T) routed {
 	t.Helper()
 	n := routed{tx: testenv.Namespace(t), way: testenv.Namespace(t), rx: testenv.Namespace(t)}
-	for _, ns := range []string{n.tx, n.way, n.rx} { // addresses are valid at once
-		sysctl(t, ns, "ipv6/conf/default/accept_dad=0")
-		sysctl(t, ns, "ipv6/conf/default/dad_transmits=0")
-	}
+	validAtOnce(t, n.tx, n.way, n.rx)
 	for _, line := range []string{
 		"-n TX link add eth0 type veth peer name in0 netns WAY", "-n RX link add eth0 type veth peer name out0 netns WAY",
 		"-n TX addr add 10.9.1.1/24 dev eth0", "-n TX addr add fd09:1::1/64 dev eth0 nodad",
@@ -67,6 +64,15 @@ func newRouted(t *testing.T) routed {
 	n.ip(t, "-n RX route add default via 10.9.2.2")
 	n.ip(t, "-n RX route add default via fd09:2::2")
 	return n
+}
+
+// validAtOnce lets IPv6 addresses of devices to come be valid at once.
+func validAtOnce(t *testing.T, namespaces ...string) {
+	t.Helper()
+	for _, ns := range namespaces {
+		sysctl(t, ns, "ipv6/conf/default/accept_dad=0")
+		sysctl(t, ns, "ipv6/conf/default/dad_transmits=0")
+	}
 }
 
 // talkative lets a namespace send as many ICMP errors as it likes. The last two
@@ -611,4 +617,87 @@ func TestAutoAvoidsRoutesThatWrap(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestBridgePortChanges moves the neighbour behind another port of the bridge.
+func TestBridgePortChanges(t *testing.T) {
+	ping := testenv.NeedTool(t, "ping")
+	for _, to := range []netip.AddrPort{dst4, dst6} {
+		t.Run(to.Addr().String(), func(t *testing.T) {
+			net := newNetwork(t, 1500)
+			testenv.IP(t, "-n "+net.tx+" link set br0 address 02:00:00:00:0b:04") // else it is a port's
+			fd := listen(t, net.rx, to)
+			b := traffic(17)
+			with(t, net.tx, Options{Destination: to, Mode: Packet}, func(tr Transmitter) error {
+				if err := sendBatch(tr, b); err != nil {
+					return err
+				}
+				if d := tr.Describe(); d.Device != "port0" {
+					t.Errorf("%v", d)
+				}
+				checkArrived(t, fd, b, len(b.Datagrams))
+				for _, line := range []string{
+					"-n TX link set port0 nomaster", "-n TX link add port1 type veth peer name in1 netns MID",
+					"-n TX link set port1 master br0 up", "-n MID link set in0 nomaster", "-n MID link set in1 master br1 up",
+				} {
+					testenv.IP(t, strings.NewReplacer("TX", net.tx, "MID", net.mid).Replace(line))
+				}
+				me := "10.9.0.1"
+				if to.Addr().Is6() {
+					me = "fd09::1"
+				}
+				if out, err := exec.Command("ip", "netns", "exec", net.rx, ping, "-c", "1", "-w", "5", me).CombinedOutput(); err != nil {
+					return fmt.Errorf("ping: %w: %s", err, out) // with it the bridge learns
+				}
+				if err := sendBatch(tr, b); err != nil {
+					return err
+				}
+				checkArrived(t, fd, b, len(b.Datagrams))
+				if d := tr.Describe(); d.Device != "port1" || d.Bridge != "br0" {
+					t.Errorf("%v", d)
+				}
+				if s := tr.Settle(context.Background()); len(s.Lost()) > 0 {
+					t.Errorf("%+v", s)
+				}
+				return nil
+			})
+		})
+	}
+}
+
+// TestOnlyRawSockets opens transmissions with CAP_NET_RAW alone, which is not
+// enough to see what acts on packets. This test's other half runs so.
+func TestOnlyRawSockets(t *testing.T) {
+	if os.Getenv("ZEEKDEMO_TEST_RAW") != "" {
+		for _, mode := range []Mode{Auto, Packet} {
+			tr, err := Open(context.Background(), Options{Destination: near4, Mode: mode})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer tr.Close()
+			if d := tr.Describe(); (d.Mode == UDP) != (mode == Auto) || !strings.Contains(d.String(), "IPsec policies, nftables, iptables need CAP_NET_ADMIN") {
+				t.Errorf("%s: %v", mode, d)
+			}
+			if err := sendBatch(tr, spreadBatch(10)); err != nil {
+				t.Error(err)
+			}
+			if s := tr.Settle(context.Background()); len(s.Troubles) > 0 {
+				t.Errorf("%+v", s)
+			}
+		}
+		return
+	}
+	setpriv := testenv.NeedTool(t, "setpriv")
+	net := newRouted(t)
+	fd := listen(t, net.way, near4)
+	program := copySelf(t)
+	cmd := exec.Command("ip", "netns", "exec", net.tx, setpriv, "--reuid", "65534", "--regid", "65534", "--clear-groups",
+		"--inh-caps=-all,+net_raw", "--ambient-caps=-all,+net_raw", program, "-test.run=^TestOnlyRawSockets$", "-test.v")
+	cmd.Env, cmd.Dir = append(os.Environ(), "ZEEKDEMO_TEST_RAW=1"), "/"
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("with CAP_NET_RAW alone: %v: %s", err, out)
+	}
+	if n := len(receive(t, fd)); n != 20 {
+		t.Errorf("received %d", n)
+	}
 }
