@@ -208,6 +208,10 @@ func (s Stats) Add(o Stats) Stats {
 	s.Retries += o.Retries
 	s.Waits += o.Waits
 	s.Refused += o.Refused
+	s.Troubles = slices.Clone(s.Troubles)
+	for _, t := range o.Troubles {
+		s.Troubles = addTrouble(s.Troubles, t)
+	}
 	s.Fallbacks = slices.Clone(s.Fallbacks)
 	for _, f := range o.Fallbacks {
 		if !slices.Contains(s.Fallbacks, f) {

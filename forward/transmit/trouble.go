@@ -110,30 +110,6 @@ func (s Stats) Lost() []Trouble {
 	return list
 }
 
-// Plus adds up what two transmissions counted.
-func (s Stats) Plus(o Stats) Stats {
-	s.Syscalls += o.Syscalls
-	s.Datagrams += o.Datagrams
-	s.Bytes += o.Bytes
-	s.SuperPackets += o.SuperPackets
-	s.Segments += o.Segments
-	s.Fragmented += o.Fragmented
-	s.Retries += o.Retries
-	s.Waits += o.Waits
-	s.Refused += o.Refused
-	s.Troubles = slices.Clone(s.Troubles)
-	for _, t := range o.Troubles {
-		s.Troubles = addTrouble(s.Troubles, t)
-	}
-	s.Fallbacks = slices.Clone(s.Fallbacks)
-	for _, f := range o.Fallbacks {
-		if !slices.Contains(s.Fallbacks, f) {
-			s.Fallbacks = append(s.Fallbacks, f)
-		}
-	}
-	return s
-}
-
 func addTrouble(list []Trouble, t Trouble) []Trouble {
 	for i := range list {
 		if list[i].Kind == t.Kind && list[i].From == t.From {

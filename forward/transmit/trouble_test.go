@@ -37,7 +37,7 @@ func TestTroublesAddUp(t *testing.T) {
 	}
 	list.note(LinkDown, netip.Addr{})
 	s := Stats{Datagrams: 3, Troubles: list.snapshot(), Fallbacks: []Fallback{{Path: "x"}}}
-	sum := s.Plus(s)
+	sum := s.Add(s)
 	if sum.Datagrams != 6 || len(sum.Troubles) != 3 || sum.Troubles[0] != (Trouble{PortUnreachable, 4, a}) || len(sum.Fallbacks) != 1 {
 		t.Errorf("twice %+v is %+v", s, sum)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/zeekdemo/zeekdemo/cmd/internal/ui"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/units"
 	"github.com/zeekdemo/zeekdemo/forward"
+	"github.com/zeekdemo/zeekdemo/forward/transmit"
 	"github.com/zeekdemo/zeekdemo/orchestrate/drops"
 )
 
@@ -105,8 +106,24 @@ func sendRows(doc delivery.Document) [][]string {
 		for _, f := range doc.Kernel.Fallbacks {
 			rows = append(rows, []string{"fell back", fmt.Sprintf("%s was refused: %s", f.Path, f.Cause)})
 		}
+		if n := doc.Kernel.Fragmented; n > 0 {
+			rows = append(rows, []string{"fragmented", fragmentsLine(n, *doc.Transmission)})
+		}
+		for _, t := range doc.Kernel.Troubles {
+			rows = append(rows, []string{"trouble", t.String()})
+		}
 	}
 	return rows
+}
+
+// fragmentsLine says how many packets left in fragments, and what helps.
+func fragmentsLine(n uint64, d transmit.Description) string {
+	headers := 28 // of outer IP and UDP
+	if d.Destination.Addr().Is6() {
+		headers = 48
+	}
+	return fmt.Sprintf("%s packets left in IP fragments: the path takes %d bytes (a larger MTU on it, or --max-datagram %d, which re-segments TCP)",
+		units.Count(n), d.MTU, d.MTU-headers)
 }
 
 // losslessRows show a run's account.

@@ -14,12 +14,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/watch"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/way"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/units"
 	"github.com/zeekdemo/zeekdemo/forward"
+	"github.com/zeekdemo/zeekdemo/forward/transmit"
 )
 
 // What the packages below share with their callers.
@@ -131,10 +133,23 @@ func judge(ctx context.Context, to fmt.Stringer, s Sent, runErr error) error {
 		return runErr
 	case lost > 0:
 		return watch.Lossf("%s of %s frames could not pass", units.Count(lost), units.Count(s.Report.FramesRead))
-	case s.Kernel != nil && s.Kernel.Refused > 0:
-		return watch.Lossf("nobody listens at %s: the kernel refused datagrams", to)
-	case s.Account != nil:
-		return s.Account.Result()
 	}
-	return nil
+	return Arrival(to, s.Kernel, s.Account)
+}
+
+// Arrival is nil unless something contradicts that what was sent to an address has
+// arrived. The receiver's own counters go before what was heard on the way; both
+// may be nil.
+func Arrival(to fmt.Stringer, kernel *transmit.Stats, account *Account) error {
+	if account != nil && account.Ledger != nil {
+		return account.Result()
+	}
+	if kernel == nil || len(kernel.Lost()) == 0 {
+		return nil
+	}
+	var said []string
+	for _, t := range kernel.Lost() {
+		said = append(said, t.String())
+	}
+	return watch.Lossf("packets to %s did not arrive: %s", to, strings.Join(said, "; "))
 }

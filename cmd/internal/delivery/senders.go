@@ -88,6 +88,9 @@ func (f *fromHere) send(ctx context.Context, r *Replay, started started) (Sent, 
 	over := started(describe(r.Config.Kind, f.to, f.tx.Describe()), p.Stats.Snapshot)
 	account, err := watch.Forward(ctx, p, r.CPU, r.Lossless, watched, reason)
 	over()
+	if watched == nil { // else the receiver's own counters tell
+		f.tx.Settle(ctx)
+	}
 	f.closed = true
 	err = errors.Join(err, f.tx.Close())
 	description, kernel := f.tx.Describe(), f.tx.Stats()

@@ -79,12 +79,8 @@ func (r *liveRun) judge(doc *Document, runErr error) error {
 			"narrow what is mirrored with --filter, or share the work with --workers")}
 	case frames > 0:
 		return watch.Lossf("%s of %s frames could not pass", units.Count(frames), units.Count(doc.Report.FramesRead))
-	case doc.Kernel != nil && doc.Kernel.Refused > 0:
-		return watch.Lossf("nobody listens at %s: the kernel refused datagrams", r.target.Address)
-	case doc.Lossless != nil:
-		return doc.Lossless.Result()
 	}
-	return nil
+	return delivery.Arrival(r.target.Address, doc.Kernel, doc.Lossless)
 }
 
 // kernelOutcome sums up what the kernel's mirrors did.

@@ -211,6 +211,9 @@ func (o *outlet) Close() error {
 	if o.tx == nil {
 		return nil
 	}
+	if o.at.watch == nil { // else the receiver's own counters tell
+		o.tx.Settle(o.sending)
+	}
 	o.counted, o.about = o.counted.Add(o.tx.Stats()), o.tx.Describe()
 	err := o.tx.Close()
 	o.tx = nil

@@ -89,6 +89,9 @@ func (s Server) do(ctx context.Context, job Job, source *relay.Source) error {
 			Clock: pace.NewClock(), Limit: job.Limit, Duration: job.Duration, Stats: stats}, job.CPU, job.Lossless, watched, reason)
 		return account, err
 	})
+	if watched == nil { // else the receiver's own counters tell
+		tx.Settle(context.WithoutCancel(ctx))
+	}
 	if err = errors.Join(err, sink.Close()); errors.Is(err, relay.ErrLost) {
 		return err
 	}

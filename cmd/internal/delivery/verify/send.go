@@ -145,6 +145,9 @@ func (x sending) fromHere(ctx context.Context, source forward.Source) error {
 		return errors.Join(err, recorder.Close())
 	}
 	account, err := watch.Forward(ctx, p, x.CPU, x.Lossless, watched, reason)
+	if watched == nil { // else the receiver's own counters tell
+		tx.Settle(ctx)
+	}
 	x.row.Path.Sent, x.row.Path.SentBytes = recorder.Sent()
 	x.row.Path.Refused = tx.Stats().Refused
 	x.row.Report, x.row.Lossless = p.Stats.Snapshot(), &account
