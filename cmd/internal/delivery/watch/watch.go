@@ -170,7 +170,7 @@ func (w *Watch) Settle(ctx context.Context, a *Account, sent uint64, runErr erro
 	}
 	a.Sockets = w.watched(last)
 	seen := w.governor.Feedback()
-	ledger := drops.Settle(w.before, after, sent, seen.Taken, w.queued())
+	ledger := drops.Settle(w.before, after, drops.Run{Sent: sent, Taken: seen.Taken, QueuedBytes: w.queued()})
 	if gone != nil {
 		ledger.Verdict = fmt.Sprintf("%d of %d packets had been taken when %s had gone", seen.Taken, sent, gone.Socket)
 	}
