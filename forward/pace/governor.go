@@ -625,14 +625,14 @@ func (g *Governor) queue(id uint64) *Queue {
 // doubt lowers what a socket is believed to hold, which has dropped a datagram
 // while this memory, or that of the last look, was allocated. What was allocated
 // is a lower bound of the limit, but the queue may have been emptied since; so the
-// belief falls to an eighth at the most. A socket that was full had its reason.
+// belief falls to a sixty-fourth at the most. A socket that was full had its reason.
 func (g *Governor) doubt(q *Queue, allocated int) {
 	held := max(q.Allocated, allocated)
 	if g.granted == 0 || held >= q.Buffer {
 		return
 	}
 	less := min(held, q.Believed) // with a margin:
-	q.Believed = max(less-less/8, q.Believed/8, min(leastBelief, q.Buffer))
+	q.Believed = max(less-less/8, q.Believed/64, min(leastBelief, q.Buffer))
 	q.Held = max(q.Held, held)
 	q.hold = max(beliefHolds, 2*q.hold)
 	q.grows = g.clock.Now() + int64(q.hold)
