@@ -136,11 +136,25 @@ func losslessRows(doc delivery.Document) [][]string {
 	if l.Ledger == nil {
 		return rows
 	}
+	for _, s := range l.Sockets {
+		if limited := s.Limited(); limited != "" {
+			rows = append(rows, []string{"limited", limited})
+		}
+	}
 	taken := units.Count(l.Ledger.Taken) + " packets"
+	if l.Ledger.Doubt > 0 {
+		taken = fmt.Sprintf("%s to %s packets", units.Count(l.Ledger.Taken-l.Ledger.Doubt), units.Count(l.Ledger.Taken))
+	}
 	if l.Ledger.QueuedBytes > 0 {
 		taken += fmt.Sprintf(", %s still queued", units.Bytes(int64(l.Ledger.QueuedBytes)))
 	}
+	if n := l.Ledger.Others; n > 0 {
+		taken += fmt.Sprintf("; and %s of others, which the sensor's system counts alike", units.Count(n))
+	}
 	rows = append(rows, []string{"taken", taken})
+	for _, name := range l.Ledger.Gone {
+		rows = append(rows, []string{"gone", name + ", in the middle of the run; others of its port went on"})
+	}
 	for _, c := range l.Ledger.Counters {
 		// Those that are not of a socket on the way count whatever the machine
 		// does, so they only explain what was lost.

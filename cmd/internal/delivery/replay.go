@@ -22,6 +22,7 @@ type Replay struct {
 	CPU      transmit.CPU
 	Tx       transmit.Mode
 	Lossless watch.Mode
+	Waiting  watch.Waiting // for a sensor that takes nothing
 	Limit    uint64        // frames; 0 for all
 	Duration time.Duration // 0 for ever
 	Observer Observer

@@ -33,17 +33,25 @@ type Waiting struct {
 // Waits is the Waiting of a run for which nothing else was asked.
 func Waits() Waiting { return Waiting{Run: DefaultPatience, End: Patience} }
 
-// Wait sets how long the sensor is waited for, and who is told when it takes
-// nothing for some seconds, and when it takes again; nil for nobody. It is to be
-// called before anything is sent.
+// Wait sets how long the sensor is waited for; an End of 0 is [Patience]. Say is told
+// when it has taken nothing for some seconds, and when it takes again; nil is for
+// nobody. It is to be called before anything is sent.
 func (w *Watch) Wait(limits Waiting, say func(line string)) {
-	w.waiting = limits
-	var tell func(pace.Stall)
-	if say != nil {
-		tell = func(s pace.Stall) { say(stalled(s)) }
+	if limits.End == 0 {
+		limits.End = Patience
 	}
-	w.governor.Patience(limits.Run, tell)
+	w.waiting = limits
+	w.governor.Patience(limits.Run, func(s pace.Stall) {
+		w.stalled.Store(!s.Over)
+		if say != nil {
+			say(stalled(s))
+		}
+	})
 }
+
+// Stalled reports whether the sensor has taken nothing for some seconds though
+// something waits for it. It may be called from any goroutine.
+func (w *Watch) Stalled() bool { return w.stalled.Load() }
 
 // stalled says it in a line.
 func stalled(s pace.Stall) string {

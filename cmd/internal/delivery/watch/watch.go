@@ -17,6 +17,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/zeekdemo/zeekdemo/forward"
 	"github.com/zeekdemo/zeekdemo/forward/pace"
@@ -66,6 +67,7 @@ type Watch struct {
 	first    []drops.Socket
 	others   bystanders
 	names    map[uint64]string // of sockets in the ledger
+	stalled  atomic.Bool       // see Stalled
 }
 
 // Open opens what tells about the receiver and opens the books.
