@@ -204,7 +204,6 @@ type Queue struct {
 	Held     int
 	Gone     bool
 
-	first uint64        // its Drops when it was first seen
 	hold  time.Duration // how long the belief stays as it is
 	grows int64         // when it is to grow
 }
@@ -594,7 +593,7 @@ func (g *Governor) meet() (dropped uint64) {
 		s := &g.sockets[i]
 		q := g.queue(s.ID)
 		if q == nil {
-			g.known = append(g.known, Queue{Socket: *s, Believed: s.Buffer, first: s.Drops})
+			g.known = append(g.known, Queue{Socket: *s, Believed: s.Buffer})
 			continue
 		}
 		if s.Drops > q.Drops {

@@ -160,6 +160,7 @@ func TestSensorThatPauses(t *testing.T) {
 			})
 		})
 		interrupt()
+		t.Logf("interrupted %t: over %s after it was said", interrupted, time.Since(at))
 		switch {
 		case interrupted && (!errors.Is(err, context.Canceled) || doc.Ledger.Taken != 1000 || time.Since(at) > Patience):
 			t.Errorf("%v after %s; %+v", err, time.Since(at), doc.Ledger)

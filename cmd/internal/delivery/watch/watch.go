@@ -161,6 +161,7 @@ func Forward(ctx context.Context, p forward.Pipeline, cpu transmit.CPU, mode Mod
 	}
 	settling := context.WithoutCancel(ctx)
 	if ctx.Err() != nil { // who interrupts wants an answer
+		w.waiting.End = min(w.waiting.End, hurry)
 		var answered context.CancelFunc
 		settling, answered = context.WithTimeout(settling, answer)
 		defer answered()
