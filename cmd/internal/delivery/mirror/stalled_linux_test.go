@@ -11,8 +11,6 @@ import (
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/watch"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/way"
 	"github.com/zeekdemo/zeekdemo/forward"
-	"github.com/zeekdemo/zeekdemo/forward/encap"
-	"github.com/zeekdemo/zeekdemo/forward/transmit"
 	"github.com/zeekdemo/zeekdemo/orchestrate/sockets"
 	"github.com/zeekdemo/zeekdemo/testdata/testenv"
 )
@@ -32,7 +30,15 @@ func TestAMirrorIntoASensorThatStops(t *testing.T) {
 	w.Wait(watch.Waiting{Run: 4 * time.Second}, heard.Say)
 	to := way.Target{Choice: way.Choice{Kind: way.Direct}, Address: netip.AddrPortFrom(b.Addr, 4789)}
 	follow := newFollowing(&stretch{to: to, lossless: watch.Auto, watch: w}, true)
-	o := &outlet{sending: t.Context(), capturing: t.Context(), follow: follow, options: transmit.Options{Mode: transmit.UDP, Kind: encap.VXLAN}}
+	m, _ := toMonitor(to.Address)
+	capturing, end := context.WithCancel(t.Context())
+	r := &liveRun{mirror: m, capture: newLive(t, 0, nil), capturing: capturing, where: follow}
+	r.sending, r.giveUp = context.WithCancelCause(t.Context())
+	workers, err := r.hire(follow)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := workers[0].out
 	defer o.Close()
 	batch := &forward.Batch{Buf: make([]byte, 100)}
 	for range 64 {
@@ -49,11 +55,7 @@ func TestAMirrorIntoASensorThatStops(t *testing.T) {
 		t.Errorf("said %q", heard.all())
 	}
 
-	capturing, end := context.WithCancel(t.Context())
 	end()
-	m, _ := toMonitor(to.Address)
-	r := &liveRun{mirror: m, capture: newLive(t, 0, nil), capturing: capturing, where: follow}
-	r.sending, r.giveUp = context.WithCancelCause(t.Context())
 	r.endInTime(make(chan struct{})) // it returns, or the test does not end
 	if cause := context.Cause(r.sending); !errors.Is(cause, errStalled) {
 		t.Errorf("it ended with %v", cause)

@@ -45,6 +45,9 @@ type Account struct {
 	// Blind is of how many stretches nothing is known, between which the receiver
 	// was replaced; of others something is.
 	Blind int `json:"blind,omitempty"`
+	// WaitedSeconds is how long the sensor was waited for at the end, where some
+	// packets still wait; 0 stands for Patience.
+	WaitedSeconds float64 `json:"waited_seconds,omitempty"`
 }
 
 // Delivered is what is known of whether a run's packets were taken.
@@ -102,10 +105,18 @@ func (a Account) Result() error {
 	case a.Ledger.Lost > 0:
 		return &LossError{errors.New(a.Ledger.Verdict)}
 	case a.Ledger.QueuedBytes > 0: // it stopped reading before the end
-		return orchestrate.WithHint(fmt.Errorf("wait for the sensor: it takes nothing any more: %s", a.Ledger.Verdict),
+		return orchestrate.WithHint(fmt.Errorf("wait for the sensor: it has taken nothing for %s: %s", a.waited(), a.Ledger.Verdict),
 			"`zeekdemo logs` and `zeekdemo status` tell how it is")
 	}
 	return nil
+}
+
+// waited is how long it was waited for that the sensor took something.
+func (a Account) waited() time.Duration {
+	if a.WaitedSeconds == 0 {
+		return Patience
+	}
+	return time.Duration(a.WaitedSeconds * float64(time.Second))
 }
 
 // Governance says whether and by what the run was held back, which stalled it

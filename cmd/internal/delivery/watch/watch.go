@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"github.com/zeekdemo/zeekdemo/forward"
 	"github.com/zeekdemo/zeekdemo/forward/pace"
@@ -183,8 +184,12 @@ func (w *Watch) settle(ctx context.Context, a *Account, sent uint64, runErr erro
 	var gone *pace.GoneError
 	var err error
 	if !errors.As(runErr, &gone) {
-		err = w.drain(ctx, runErr)
+		wait := w.atEnd(runErr)
+		err = w.drain(ctx, wait)
 		errors.As(err, &gone)
+		if w.queued() > 0 {
+			a.WaitedSeconds = wait.Seconds()
+		}
 	}
 	last := w.sockets()
 	after, takeErr := drops.Take(w.route.places, last)
@@ -207,14 +212,18 @@ func (w *Watch) settle(ctx context.Context, a *Account, sent uint64, runErr erro
 	return err
 }
 
-// drain waits until all has been taken, or nothing is any more, or ctx ends. Who
-// has been waited for in vain is not waited for again.
-func (w *Watch) drain(ctx context.Context, runErr error) error {
-	wait := w.waiting.End
+// atEnd is how long the sensor is waited for at the end of a run. Who has been
+// waited for in vain is not waited for again.
+func (w *Watch) atEnd(runErr error) time.Duration {
 	var stuck *pace.StuckError
 	if errors.As(runErr, &stuck) {
-		wait = min(wait, hurry)
+		return min(w.waiting.End, hurry)
 	}
+	return w.waiting.End
+}
+
+// drain waits until all has been taken, or nothing is any more, or ctx ends.
+func (w *Watch) drain(ctx context.Context, wait time.Duration) error {
 	_, err := w.governor.Drain(ctx, wait)
 	if errors.Is(err, context.DeadlineExceeded) {
 		return nil // what waits still is in the ledger
