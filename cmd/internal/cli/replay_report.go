@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery"
+	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/watch"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/way"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/ui"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/units"
@@ -168,9 +169,25 @@ func losslessRows(doc delivery.Document) [][]string {
 func verdictLine(doc delivery.Document) string {
 	switch doc.Verdict {
 	case delivery.Complete:
-		return "every frame that holds a packet was sent"
+		if doc.Via == way.File {
+			return "every frame that holds a packet was sent into the file"
+		}
+		return "every frame that holds a packet was sent" + taken(doc)
 	case delivery.Interrupted:
-		return doc.Error
+		return doc.Error + taken(doc)
 	}
 	return string(doc.Verdict) + ": " + doc.Error
+}
+
+// taken ends the line of the verdict with what is known of what was sent.
+func taken(doc delivery.Document) string {
+	switch {
+	case doc.Delivery == watch.AllTaken:
+		return ", and all that was sent was taken by the sensor"
+	case doc.Delivery != watch.OnlySent:
+		return ""
+	case doc.Lossless != nil && doc.Lossless.Ledger != nil:
+		return "; whether all of it was taken the sensor's counters cannot tell"
+	}
+	return "; nobody here can see whether it was taken"
 }

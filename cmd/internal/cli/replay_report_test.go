@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery"
+	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/watch"
+	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/way"
 	"github.com/zeekdemo/zeekdemo/orchestrate/drops"
 )
 
@@ -33,5 +35,22 @@ func TestReportShowsCountersThatConcernTheRun(t *testing.T) {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
 		})
+	}
+}
+
+// The last line says what is known of the packets, and claims no more.
+func TestVerdictSaysWhatIsKnown(t *testing.T) {
+	known := &delivery.Account{Ledger: &drops.Ledger{}}
+	for want, doc := range map[string]delivery.Document{
+		"every frame that holds a packet was sent into the file":                                                  {Verdict: delivery.Complete, Via: way.File},
+		"every frame that holds a packet was sent, and all that was sent was taken by the sensor":                 {Verdict: delivery.Complete, Via: way.Direct, Delivery: watch.AllTaken, Lossless: known},
+		"every frame that holds a packet was sent; nobody here can see whether it was taken":                      {Verdict: delivery.Complete, Via: way.To, Delivery: watch.OnlySent, Lossless: &delivery.Account{}},
+		"every frame that holds a packet was sent; whether all of it was taken the sensor's counters cannot tell": {Verdict: delivery.Complete, Via: way.Direct, Delivery: watch.OnlySent, Lossless: known},
+		"interrupted after 3 packets, and all that was sent was taken by the sensor":                              {Verdict: delivery.Interrupted, Error: "interrupted after 3 packets", Delivery: watch.AllTaken},
+		"incomplete: 5 of 9 packets lost":                                                                         {Verdict: delivery.Incomplete, Error: "5 of 9 packets lost", Delivery: watch.SomeLost},
+	} {
+		if got := verdictLine(doc); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
 	}
 }

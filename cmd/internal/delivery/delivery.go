@@ -28,6 +28,8 @@ import (
 type (
 	// Account is the ledger of a run and how it was held back.
 	Account = watch.Account
+	// Delivered is what is known of whether what was sent was taken.
+	Delivered = watch.Delivered
 	// LossError says that a run came to its end and that packets were lost.
 	LossError = watch.LossError
 	// UsageError is a mistake in what was asked for that shows only later.
@@ -60,6 +62,19 @@ func VerdictOf(result error) Verdict {
 		return Interrupted
 	}
 	return Failed
+}
+
+// Known is what is known of a run's packets: that they were taken, that some were
+// lost, or no more than that they were sent. The account may be nil.
+func Known(result error, account *Account) Delivered {
+	var loss *LossError
+	switch {
+	case errors.As(result, &loss):
+		return watch.SomeLost
+	case account == nil:
+		return watch.OnlySent
+	}
+	return account.Delivery()
 }
 
 // Observer is told what happens while something is delivered. Its methods may be

@@ -133,6 +133,9 @@ func (r *Run) document(t way.Target, s Sent, result error) Document {
 	if result != nil {
 		doc.Error = result.Error()
 	}
+	if t.Kind != way.File {
+		doc.Delivery = Known(result, s.Account)
+	}
 	doc.GrafanaURL = Link(t.Grafana, r.Config, s.Report)
 	return doc
 }

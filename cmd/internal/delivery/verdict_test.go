@@ -92,3 +92,26 @@ func TestLinks(t *testing.T) {
 		}
 	}
 }
+
+// A loss is one, whatever counters say; without counters no more is known than that
+// packets were sent.
+func TestWhatIsKnownOfPackets(t *testing.T) {
+	taken, lost := &Account{Ledger: &drops.Ledger{Sent: 3, Taken: 3}}, &Account{Ledger: &drops.Ledger{Sent: 3, Taken: 2, Lost: 1}}
+	for name, tt := range map[string]struct {
+		result  error
+		account *Account
+		want    Delivered
+	}{
+		"taken":              {nil, taken, watch.AllTaken},
+		"no counters":        {nil, &Account{Reason: "a foreign monitor"}, watch.OnlySent},
+		"nothing at all":     {nil, nil, watch.OnlySent},
+		"lost":               {lost.Result(), lost, watch.SomeLost},
+		"could not pass":     {watch.Lossf("1 of 4 frames could not pass"), taken, watch.SomeLost},
+		"interrupted, taken": {ErrInterrupted, taken, watch.AllTaken},
+		"interrupted, lost":  {ErrInterrupted, lost, watch.SomeLost},
+	} {
+		if got := Known(tt.result, tt.account); got != tt.want {
+			t.Errorf("%s: %s, want %s", name, got, tt.want)
+		}
+	}
+}

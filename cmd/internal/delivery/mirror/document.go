@@ -39,6 +39,9 @@ func (m *mirror) document(rep forward.Report) *Document {
 // conclude puts the verdict into the document.
 func (d *Document) conclude(result error) (*Document, error) {
 	d.Verdict = delivery.VerdictOf(result)
+	if d.Report.Finished || result != nil { // else it goes on without this program
+		d.Delivery = delivery.Known(result, d.Lossless)
+	}
 	if result != nil {
 		d.Error = result.Error()
 	}
