@@ -2,12 +2,14 @@
 // offline.
 //
 // Each capture is a subject (subject.go): it is sent into a fresh sensor of its own
-// (send.go), which writes its logs and goes; the same image reads what was sent as a
-// file, with the times at which it was sent; and the two sets of logs are compared
+// (send.go), started in advance where another one is before it (standby.go), which
+// writes its logs and goes; meanwhile the same image reads what was sent as a file,
+// with the times at which it was sent; and the two sets of logs are compared
 // (orchestrate/zeeklog). Before a difference is called a fault, controls read what
 // was sent once more: what differs there too is Zeek's own. Another offline run
 // reads the capture as it is: what differs then is what the pace or a snap length
 // changed.
+//
 // What a capture came to is a [Row].
 package verify
 
@@ -79,8 +81,8 @@ const cleanupLimit = time.Minute
 // directly.
 const listenPatience = 2 * time.Second
 
-// Run verifies the captures, several at a time if asked for, and removes everything
-// that it made. It returns one row for each capture, in their order.
+// Run verifies the captures, several at a time, and removes everything that it made.
+// It returns one row for each capture, in their order.
 func Run(ctx context.Context, e orchestrate.Engine, captures []string, o Options) (rows []Row, err error) {
 	r, err := newRun(ctx, e, o)
 	if err != nil {
