@@ -77,11 +77,11 @@ func (p Path) counts() []Finding {
 	if p.Refused > 0 {
 		add(Lost, hopBefore, "%d datagrams were refused by the kernel: nobody listened", p.Refused)
 	}
-	if p.Dropped > 0 {
-		add(Lost, hopSocket, "%d datagrams were dropped at the sensor's own socket: its queue was full", p.Dropped)
-	}
 	if p.ProxyDropped > 0 {
 		add(Lost, hopProxy, "%d datagrams were dropped at docker-proxy's own socket: its queue was full", p.ProxyDropped)
+	}
+	if p.Dropped > 0 {
+		add(Lost, hopSocket, "%d datagrams were dropped at the sensor's own socket: its queue was full", p.Dropped)
 	}
 	received, known := p.Received, p.Counted
 	if !known {
