@@ -263,6 +263,13 @@ func (o *paceOptions) flags(f *pflag.FlagSet, initial string) {
 	f.DurationVar(&o.Delay, "delay", 0, "a fixed pause between packets, e.g. 1ms")
 }
 
+// pauseFlags change the pauses of a capture.
+func (o *paceOptions) pauseFlags(f *pflag.FlagSet) {
+	f.DurationVar(&o.MaxGap, "max-gap", 0, "shorten recorded pauses that are longer than this (after --speed)")
+	f.DurationVar(&o.Fit, "fit", 0, "play all of it within this time, every pause scaled alike (reads the captures once before)")
+	f.DurationVar(&o.LoopDelay, "loop-delay", 0, "pause between one loop and the next")
+}
+
 // spec checks that the flags name one pace.
 func (o paceOptions) spec() (pace.Spec, error) {
 	s := o.Spec

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -82,6 +83,7 @@ func (o *replayOptions) flags(cmd *cobra.Command) {
 	o.encap.flags(f)
 	o.encap.frameFlags(f)
 	o.pace.flags(f, "recorded")
+	o.pace.pauseFlags(f)
 	filterFlag(f, &o.filter, "send only frames")
 	limitFlag(f, &o.limit)
 	f.IntVar(&o.loop, "loop", 1, "replay this many times; 0 for ever")
@@ -135,6 +137,10 @@ func (o *replayOptions) check(lossless watch.Mode) error {
 		return usagef("--write - and --json both want standard output")
 	case o.loop < 0:
 		return usagef("--loop %d: want a number of times, or 0 for ever", o.loop)
+	case o.pace.Fit > 0 && o.loop == 0:
+		return usagef("--fit and --loop 0 exclude each other: what has no end fits no time")
+	case o.pace.Fit > 0 && slices.Contains(o.files, "-"):
+		return usagef("--fit reads the captures once before: standard input can be read only once; save it to a file first")
 	case o.duration < 0:
 		return usagef("--duration %s: want a time above zero", o.duration)
 	}
@@ -150,6 +156,9 @@ func runReplay(ctx context.Context, app *App, o replayOptions) error {
 		return app.reexecInSlice(o.slice)
 	}
 	r.Observer = app.observer()
+	if err := o.fit(ctx, app, &r.Replay); err != nil {
+		return err
+	}
 	if r.Captures, err = delivery.OpenCaptures(ctx, o.files, o.loop, app.In, o.filter); err != nil {
 		return err
 	}
@@ -163,6 +172,31 @@ func runReplay(ctx context.Context, app *App, o replayOptions) error {
 	return app.withEngine(func(e orchestrate.Engine) error {
 		return o.deliver(ctx, app, &r.Replay, delivery.Sensor{Engine: e, Way: r.way})
 	})
+}
+
+// fit looks how long the captures take where they are to take a certain time.
+func (o *replayOptions) fit(ctx context.Context, app *App, r *delivery.Replay) error {
+	if r.Pace.Fit == 0 {
+		return nil
+	}
+	for _, name := range o.files {
+		if info, err := os.Stat(name); err == nil && !info.Mode().IsRegular() {
+			return usagef("--fit reads the captures once before: %s can be read only once; save it to a file first", name)
+		}
+	}
+	open, loops := 1, o.loop
+	if o.limit > 0 { // they may end within any loop
+		open, loops = o.loop, 0
+	}
+	captures, err := delivery.OpenCaptures(ctx, o.files, open, app.In, o.filter)
+	if err != nil {
+		return err
+	}
+	defer captures.Close()
+	if r.Pace, err = delivery.Fit(ctx, captures, r.Pace, o.limit, loops); err != nil && ctx.Err() == nil {
+		return usageError{err}
+	}
+	return err
 }
 
 // deliver runs the replay and reports.
