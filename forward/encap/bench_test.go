@@ -37,6 +37,9 @@ func BenchmarkEncapsulate(b *testing.B) {
 	b.Run("vxlan/vlan", func(b *testing.B) {
 		benchmarkEncapsulate(b, Config{VNI: 1}, forward.LinkEthernet, vlanTag(tcp4, 7))
 	})
+	b.Run("vxlan/fixed", func(b *testing.B) {
+		benchmarkEncapsulate(b, Config{VNI: 1, FixChecksums: true}, forward.LinkEthernet, unfinishedFrames()[0].frame)
+	})
 	b.Run("geneve/ipv4", func(b *testing.B) { benchmarkEncapsulate(b, gwlb, forward.LinkEthernet, tcp4) })
 	b.Run("vxlan/raw", func(b *testing.B) { benchmarkEncapsulate(b, Config{VNI: 1}, forward.LinkRaw, tcp4[14:]) })
 	b.Run("vxlan/super", func(b *testing.B) {

@@ -147,6 +147,8 @@ type encapOptions struct {
 	mtu         int
 	maxDatagram int
 	padCut      bool
+	resegment   bool
+	fixSums     bool
 	given       func(flag string) bool // whether a flag was on the command line
 }
 
@@ -166,6 +168,8 @@ func (o *encapOptions) frameFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.ports, "source-port-range", "", "MIN-MAX of the source ports, chosen by a symmetric hash of the inner flow (default 49152-65535)")
 	f.StringArrayVar(&o.options, "geneve-option", nil, "add a GENEVE option, as CLASS:TYPE:HEX, e.g. 0108:01:0000000000000001 (repeatable)")
 	f.IntVar(&o.mtu, "mtu", encap.DefaultMTU, "size of the IP packets into which TCP super-frames that cannot pass are re-segmented")
+	f.BoolVar(&o.resegment, "resegment", false, "cut every TCP super-frame to --mtu, not only those that cannot pass")
+	f.BoolVar(&o.fixSums, "fix-checksums", false, "compute checksums that the capturing host had left to its network card")
 	f.BoolVar(&o.padCut, "pad-cut", false, "fill frames that the capture cut with zeros to their recorded length")
 }
 
@@ -186,6 +190,7 @@ func (o encapOptions) config() (encap.Config, error) {
 		c.Port = o.port
 	}
 	c.MTU, c.MaxDatagram, c.PadCut = o.mtu, o.maxDatagram, o.padCut
+	c.ResegmentAll, c.FixChecksums = o.resegment, o.fixSums
 	if _, err := encap.New(c); err != nil {
 		return c, usageError{err}
 	}

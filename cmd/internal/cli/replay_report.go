@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"io"
+	"strconv"
 	"time"
 
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery"
@@ -10,6 +11,7 @@ import (
 	"github.com/zeekdemo/zeekdemo/cmd/internal/ui"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/units"
 	"github.com/zeekdemo/zeekdemo/forward"
+	"github.com/zeekdemo/zeekdemo/forward/encap"
 	"github.com/zeekdemo/zeekdemo/orchestrate/drops"
 )
 
@@ -70,11 +72,15 @@ func frameRows(rep forward.Report) [][]string {
 	add(rep.FramesFiltered, "filtered", " frames did not match the filter")
 	add(rep.FramesNormalised, "normalised", " frames got an Ethernet header")
 	add(rep.FramesResegmented, "re-segmented", fmt.Sprintf(" TCP super-frames became %s segments", units.Count(rep.Segments)))
+	add(rep.FramesLengthRepaired, "repaired", " frames had no IP length, for the capturing host left it to its network card: they got one, and checksums")
+	add(rep.FramesChecksumsFixed, "checksums", " frames had checksums that their host never completed: they were computed")
+	add(rep.FramesChecksumsOpen, "checksums", " frames have checksums that their host never completed; a monitor that checks them discards them (--fix-checksums computes them)")
 	switch {
 	case rep.FramesPadded > 0:
-		add(rep.FramesCut, "cut", fmt.Sprintf(" frames were cut by the capture's snap length; %s of them were filled with zeros", units.Count(rep.FramesPadded)))
+		add(rep.FramesCut, "cut", fmt.Sprintf(" frames were cut by the capture's snap length; %s of them were filled with zeros, so their checksums are wrong: Zeek analyses them where it ignores checksums, as the stack's does",
+			units.Count(rep.FramesPadded)))
 	default:
-		add(rep.FramesCut, "cut", " frames were cut by the capture's snap length and sent as they are (--pad-cut fills them)")
+		add(rep.FramesCut, "cut", " frames were cut by the capture's snap length and sent as they are: Zeek drops a packet that is shorter than its IP header says (--pad-cut fills them with zeros)")
 	}
 	add(rep.FramesRetimed, "retimed", fmt.Sprintf(" frames have no time that a capture file can hold (the first is number %d): they have that of the frame before", rep.FirstRetimed))
 	for _, refused := range rep.Refused {
@@ -102,11 +108,33 @@ func sendRows(doc delivery.Document) [][]string {
 		rows = append(rows, []string{"by", doc.Transmission.String()})
 	}
 	if doc.Kernel != nil {
+		if n := doc.Kernel.Fragmented; n > 0 {
+			rows = append(rows, []string{"fragmented", fmt.Sprintf("%s packets left in IP fragments; %s avoids it", units.Count(n), unfragmented(doc))})
+		}
 		for _, f := range doc.Kernel.Fallbacks {
 			rows = append(rows, []string{"fell back", fmt.Sprintf("%s was refused: %s", f.Path, f.Cause)})
 		}
 	}
 	return rows
+}
+
+// unfragmented says what keeps packets whole on a way that is known as far as that.
+func unfragmented(doc delivery.Document) string {
+	const around = 8 + 8 + 14 // UDP, VXLAN and the inner Ethernet header
+	device, mtu := "the way", "M"
+	if t := doc.Transmission; t != nil {
+		if t.Device != "" {
+			device = t.Device
+		}
+		outer := 20
+		if t.Destination.Addr().Is6() {
+			outer = 40
+		}
+		if doc.Encapsulation == encap.VXLAN.String() && t.MTU > 0 {
+			mtu = strconv.Itoa(t.MTU - outer - around)
+		}
+	}
+	return fmt.Sprintf("--resegment --mtu %s (of TCP) or a larger MTU on %s", mtu, device)
 }
 
 // losslessRows show a run's account.
