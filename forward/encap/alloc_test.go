@@ -14,7 +14,7 @@ func TestNoAllocations(t *testing.T) {
 		t.Fatal(err)
 	}
 	raw := gwlb
-	raw.RawIP = true
+	gwlb.RawIP = false
 	var frames []forward.Frame
 	for _, tt := range normaliseCases() {
 		frames = append(frames, forward.Frame{Data: tt.data, Length: len(tt.data) + len(frames)%2, LinkType: tt.lt, Loop: len(frames) % 3})

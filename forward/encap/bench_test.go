@@ -30,6 +30,7 @@ func benchmarkEncapsulate(b *testing.B, c Config, lt forward.LinkType, data []by
 
 func BenchmarkEncapsulate(b *testing.B) {
 	gwlb, _ := Preset("aws-gwlb")
+	gwlb.RawIP = false
 	tcp4 := tcp4Frame(350-54, 1)
 	tcp6 := tcp6Frame(350-74, 1)
 	b.Run("vxlan/ipv4", func(b *testing.B) { benchmarkEncapsulate(b, Config{VNI: 1}, forward.LinkEthernet, tcp4) })

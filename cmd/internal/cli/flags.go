@@ -149,6 +149,7 @@ type encapOptions struct {
 	padCut      bool
 	resegment   bool
 	fixSums     bool
+	rawIP       bool
 	given       func(flag string) bool // whether a flag was on the command line
 }
 
@@ -160,6 +161,7 @@ func (o *encapOptions) flags(f *pflag.FlagSet) {
 	f.Int64Var(&o.vni, "vni", -1, "VNI of the run, 0 to 16777215 (default a fresh one)")
 	f.Lookup("vni").DefValue = "0" // what help takes for "no default to show"
 	f.Uint16Var(&o.port, "port", 0, "destination port (default 4789 for vxlan, 6081 for geneve)")
+	f.BoolVar(&o.rawIP, "raw-ip", false, "carry IP packets without Ethernet, as some clouds do (geneve only; --raw-ip=false with --as carries Ethernet)")
 	f.IntVar(&o.maxDatagram, "max-datagram", 0, "longest UDP payload that the receiver takes, in bytes (default what UDP allows)")
 }
 
@@ -177,6 +179,9 @@ func (o *encapOptions) frameFlags(f *pflag.FlagSet) {
 // were given go before the preset.
 func (o encapOptions) config() (encap.Config, error) {
 	c, err := o.base()
+	if o.given("raw-ip") {
+		c.RawIP = o.rawIP
+	}
 	if err == nil {
 		err = o.geneveOptions(&c)
 	}
@@ -236,6 +241,7 @@ func (o encapOptions) numbers(c *encap.Config) error {
 		return fmt.Errorf("--vni %d: want 0 to %d", o.vni, encap.MaxVNI)
 	case o.given("vni"):
 		c.VNI = uint32(o.vni)
+	case o.preset != "" && c.RawIP: // what the cloud sends has none
 	default:
 		c.VNI = encap.FreshVNI()
 	}

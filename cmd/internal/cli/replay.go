@@ -120,6 +120,9 @@ func (o *replayOptions) parse() (r replaying, err error) {
 	if r.host, err = host(o.to, r.Config); err != nil {
 		return r, err
 	}
+	if o.uniqueFlows && r.Config.VNI == 0 {
+		return r, usagef("--unique-flows and a VNI of 0 (which --as %s sends) exclude each other; give --vni", o.encap.preset)
+	}
 	r.Limit, r.Duration = o.limit, o.duration
 	return r, o.check(r.Lossless)
 }
