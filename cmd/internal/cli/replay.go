@@ -16,6 +16,7 @@ import (
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/watch"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/way"
+	"github.com/zeekdemo/zeekdemo/cmd/internal/ui"
 	"github.com/zeekdemo/zeekdemo/orchestrate"
 )
 
@@ -33,6 +34,8 @@ type replayOptions struct {
 	loop        int
 	duration    time.Duration
 	uniqueFlows bool
+	preload     bool
+	stats       time.Duration
 	slice       string
 	json        bool
 }
@@ -89,6 +92,8 @@ func (o *replayOptions) flags(cmd *cobra.Command) {
 	f.IntVar(&o.loop, "loop", 1, "replay this many times; 0 for ever")
 	durationFlag(f, &o.duration)
 	f.BoolVar(&o.uniqueFlows, "unique-flows", false, "give each loop its own VNI, so that loops do not merge into the same connections")
+	f.BoolVar(&o.preload, "preload", false, "read all of it into memory before the first packet leaves")
+	f.DurationVar(&o.stats, "stats", 0, "print a line about the run this often; with --json a JSON line, on standard error")
 	f.StringVar(&o.slice, "slice", "", "run in this systemd slice, e.g. system.slice (needs systemd-run)")
 	jsonFlag(f, &o.json, "the report")
 }
@@ -144,6 +149,8 @@ func (o *replayOptions) check(lossless watch.Mode) error {
 		return usagef("--fit and --loop 0 exclude each other: what has no end fits no time")
 	case o.pace.Fit > 0 && slices.Contains(o.files, "-"):
 		return usagef("--fit reads the captures once before: standard input can be read only once; save it to a file first")
+	case o.stats < 0:
+		return usagef("--stats %s: want a time above zero", o.stats)
 	case o.duration < 0:
 		return usagef("--duration %s: want a time above zero", o.duration)
 	}
@@ -158,14 +165,19 @@ func runReplay(ctx context.Context, app *App, o replayOptions) error {
 	if o.slice != "" && app.Getenv(inSlice) == "" {
 		return app.reexecInSlice(o.slice)
 	}
-	r.Observer = app.observer()
+	r.Observer = o.observer(app)
 	if err := o.fit(ctx, app, &r.Replay); err != nil {
 		return err
 	}
-	if r.Captures, err = delivery.OpenCaptures(ctx, o.files, o.loop, app.In, o.filter); err != nil {
+	if r.Captures, err = delivery.OpenCaptures(ctx, o.files, o.passes(), app.In, o.filter); err != nil {
 		return err
 	}
 	defer r.Captures.Close()
+	if o.preload {
+		if err := r.Preload(ctx, o.loop); err != nil {
+			return err
+		}
+	}
 	switch {
 	case o.write != "":
 		return o.deliver(ctx, app, &r.Replay, delivery.File{Path: o.write, Stdout: app.Out, To: r.host})
@@ -175,6 +187,22 @@ func runReplay(ctx context.Context, app *App, o replayOptions) error {
 	return app.withEngine(func(e orchestrate.Engine) error {
 		return o.deliver(ctx, app, &r.Replay, delivery.Sensor{Engine: e, Way: r.way})
 	})
+}
+
+// observer shows how the run goes.
+func (o *replayOptions) observer(app *App) delivery.Observer {
+	if o.stats > 0 {
+		return ui.NewStats(app.Err, app.Terminal, o.stats, o.json)
+	}
+	return app.observer()
+}
+
+// passes is how often the captures are read.
+func (o *replayOptions) passes() int {
+	if o.preload {
+		return 1
+	}
+	return o.loop
 }
 
 // fit looks how long the captures take where they are to take a certain time.

@@ -11,6 +11,7 @@ import (
 	"github.com/zeekdemo/zeekdemo/forward"
 	"github.com/zeekdemo/zeekdemo/forward/encap"
 	"github.com/zeekdemo/zeekdemo/forward/pace"
+	"github.com/zeekdemo/zeekdemo/forward/preload"
 	"github.com/zeekdemo/zeekdemo/forward/transmit"
 )
 
@@ -25,6 +26,8 @@ type Replay struct {
 	Limit    uint64        // frames; 0 for all
 	Duration time.Duration // 0 for ever
 	Observer Observer
+
+	preloaded *preload.Source // plays in place of Captures; nil without Preload
 }
 
 // Receiver is where a replay goes: a [File], a [Monitor] or a [Sensor].
@@ -117,6 +120,9 @@ func (r *Run) reading(snapshot func() forward.Report) func() Reading {
 		reading := Reading{Packets: rep.DatagramsSent, Bytes: rep.InnerBytes, Mean: rep.DatagramsPerSecond,
 			Elapsed: time.Duration(rep.ElapsedSeconds * float64(time.Second))}
 		reading.Done, reading.Total = r.Captures.Progress()
+		if r.preloaded != nil {
+			reading.Done, reading.Total = r.preloaded.Progress()
+		}
 		return reading
 	}
 }

@@ -23,7 +23,7 @@ var (
 
 // pipeline is what a run does in this process.
 func (r *Replay) pipeline(sink forward.Sink) (p forward.Pipeline, err error) {
-	p = forward.Pipeline{Source: r.Captures.Source, Sink: sink, Clock: r.clock(), Limit: r.Limit, Duration: r.Duration, Stats: &forward.Stats{}}
+	p = forward.Pipeline{Source: r.source(), Sink: sink, Clock: r.clock(), Limit: r.Limit, Duration: r.Duration, Stats: &forward.Stats{}}
 	if p.Encapsulator, err = encap.New(r.Config); err != nil {
 		return p, err
 	}
@@ -152,12 +152,12 @@ func (s *bySidecar) send(ctx context.Context, r *Replay, started started) (Sent,
 			return m.Report
 		})
 	}
-	source, err := r.announcing(r.Captures.Source)
+	source, err := r.announcing(r.source())
 	if err != nil {
 		return Sent{}, err
 	}
 	last, err := s.client.Run(ctx, s.job(r), source)
-	left := r.Captures.filtered()
+	left := r.filtered()
 	last.Report.FramesFiltered += left
 	last.Report.FramesRead += left
 	return Sent{Report: last.Report, Transmission: &last.Transmission, Kernel: &last.Kernel, Account: last.Account}, err
