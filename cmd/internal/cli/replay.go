@@ -96,6 +96,20 @@ func (o *replayOptions) flags(cmd *cobra.Command) {
 	f.DurationVar(&o.stats, "stats", 0, "print a line about the run this often; with --json a JSON line, on standard error")
 	f.StringVar(&o.slice, "slice", "", "run in this systemd slice, e.g. system.slice (needs systemd-run)")
 	jsonFlag(f, &o.json, "the report")
+	groupFlags(cmd, replayGroups())
+}
+
+// replayGroups are the flags as help shows them, from where frames come to what is
+// printed.
+func replayGroups() []flagGroup {
+	return []flagGroup{
+		{"Input", []string{"filter", "limit", "loop", "preload"}},
+		{"Pace", []string{"pace", "speed", "pps", "rate", "delay", "max-gap", "fit", "loop-delay", "duration"}},
+		{"Frames", []string{"mtu", "resegment", "fix-checksums", "pad-cut", "max-datagram"}},
+		{"Tunnel", []string{"encap", "as", "vni", "unique-flows", "port", "source-port-range", "geneve-option", "raw-ip"}},
+		{"Way", []string{"to", "via", "direct", "sidecar-binary", "tx", "lossless", "cpu", "slice"}},
+		{"Output", []string{"write", "stats", "json"}},
+	}
 }
 
 // replaying is what the flags mean.
