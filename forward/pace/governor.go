@@ -63,6 +63,15 @@ const (
 	shortestPause, longestPause = 20 * time.Microsecond, 500 * time.Microsecond
 	// ringSize is how many datagrams may be under way and queued together.
 	ringSize = 1 << 16
+	// leastBelief is what a socket can always hold, in bytes: the default of
+	// net.ipv4.udp_rmem_min, which the kernel grants whatever other limits say.
+	leastBelief = 4096
+	// A queue that is believed to hold less than its buffer is tried with more
+	// after some time, little by little. The time doubles with each loss, so
+	// that the losses of a long run are few.
+	beliefHolds, beliefGrows = 30 * time.Second, time.Second
+	// announceAfter is how long a receiver may take nothing without a word.
+	announceAfter = 3 * time.Second
 )
 
 // Cost is an upper bound of what a datagram with n bytes of payload takes of a
@@ -130,6 +139,14 @@ func whole(n int) int {
 // A datagram that is larger than a whole queue is granted when all is empty: the
 // kernel takes it then.
 //
+// The kernel may drop before a buffer is full: a memory limit of the receiver's
+// cgroup, or net.ipv4.udp_mem. Then the socket is believed to hold no more than
+// what it held when it dropped, with a margin; see [Queue.Believed].
+//
+// Where one of several sockets of a stage goes, the others go on. What was in its
+// queue is not known, so nothing is granted until all else has been taken: what is
+// missing then was there.
+//
 // It allocates nothing after its start, and looks only if what it knows does
 // not suffice: once per some hundred datagrams. A Governor belongs to one
 // goroutine.
@@ -138,9 +155,14 @@ type Governor struct {
 	clock forward.Clock
 	mtu   int // of the way; 0 if not known
 
-	sockets []Socket // as last seen
+	sockets []Socket // as last seen, their Buffer what is believed
 	spare   []Socket // memory for the next look
-	known   []Socket // every socket there has been, as first seen
+	known   []Queue  // every socket there has been
+
+	patience  time.Duration // for a receiver that takes nothing; 0: for ever
+	say       func(Stall)   // told of it; nil: nobody
+	announced bool          // it has been told
+	since     int64         // when what it was told of began
 
 	costs    []uint32 // ring of what is outstanding, in sending order
 	first    int      // index of the oldest
@@ -152,8 +174,9 @@ type Governor struct {
 
 	looked  int64  // time of the last look
 	taken   uint64 // as last read
-	drops   uint64 // likewise, of all sockets
 	moved   int64  // when something was last taken or queued
+	took    int64  // when something was last taken
+	broken  bool   // a socket has gone, and what was in its queue is not known yet
 	rate    float64
 	excess  float64 // by what Cost exceeds true sizes, at least 1: see learn
 	pause   time.Duration
@@ -168,10 +191,47 @@ type Feedback struct {
 	Taken      uint64 `json:"taken"`       // datagrams taken by the receiver's application
 	Dropped    uint64 `json:"dropped"`     // datagrams dropped at the sockets that were watched
 	WrittenOff uint64 `json:"written_off"` // datagrams that neither arrived nor were seen dropped
+	InGone     uint64 `json:"in_gone"`     // datagrams that were missing after one of several sockets had gone
 	Looks      uint64 `json:"looks"`       // how often the queues were read
 }
 
-// GoneError says that a socket that was being sent to is no longer there.
+// Queue is a socket that there is or was during a run, as last seen.
+type Queue struct {
+	Socket
+	// Believed is what it is believed to hold, in bytes. It is less than Buffer
+	// where it dropped datagrams while it held no more than Held.
+	Believed int
+	Held     int
+	Gone     bool
+
+	hold  time.Duration // how long the belief stays as it is
+	grows int64         // when it is to grow
+}
+
+// Stall is the news that the receiver takes nothing.
+type Stall struct {
+	Socket string        // the name of one whose queue is full
+	For    time.Duration // how long so far
+	Limit  time.Duration // how long it is waited for; 0: for ever
+	Over   bool          // it takes again
+}
+
+// StuckError says that the receiver took nothing for longer than it was to be
+// waited for.
+type StuckError struct {
+	Stall
+	Taken   uint64 // datagrams that the receiver had taken until then
+	Granted uint64 // datagrams that had been sent
+}
+
+// Error implements error.
+func (e *StuckError) Error() string {
+	return fmt.Sprintf("%s took nothing for %s, and its queue is full: of %d packets that were sent %d had been taken",
+		e.Socket, e.For.Round(time.Second/10), e.Granted, e.Taken)
+}
+
+// GoneError says that a socket that was being sent to is no longer there, nor any
+// that shared its load.
 type GoneError struct {
 	Socket  string // its name
 	Taken   uint64 // datagrams that the receiver had taken until then
@@ -198,12 +258,18 @@ func NewGovernor(probe Probe, clock forward.Clock) (*Governor, error) {
 	if len(g.sockets) == 0 {
 		return nil, fmt.Errorf("watch the receiver: it has no socket")
 	}
-	g.known = append(make([]Socket, 0, 64), g.sockets...)
-	g.drops = g.sumDrops()
-	g.looked, g.moved = clock.Now(), clock.Now()
+	g.known = make([]Queue, 0, 64)
+	g.meet()
+	g.looked, g.moved, g.took = clock.Now(), clock.Now(), clock.Now()
 	g.reckon()
 	return g, nil
 }
+
+// Patience sets how long a receiver that takes nothing is waited for while there
+// is something to send; 0 is for ever. Say is told when that has lasted for some
+// seconds, and when it is over: from Reserve and Drain, so it must not take long.
+// Nil is for nobody. It is to be called before anything is granted.
+func (g *Governor) Patience(limit time.Duration, say func(Stall)) { g.patience, g.say = limit, say }
 
 // leastMTU is what any way takes whole (RFC 791, section 3.1).
 const leastMTU = 576
@@ -252,8 +318,9 @@ func (g *Governor) Sent(b *forward.Batch, n int) {
 // Feedback returns what has been seen until the last look.
 func (g *Governor) Feedback() Feedback { return g.result }
 
-// Sockets returns the sockets as seen at the last look, valid until the next.
-func (g *Governor) Sockets() []Socket { return g.sockets }
+// Queues returns every socket that there has been, as last seen, valid until the
+// next look.
+func (g *Governor) Queues() []Queue { return g.known }
 
 // settled is how long everything must have been taken to be called at rest:
 // what passes from one queue to another is seen in neither.
@@ -262,25 +329,23 @@ const settled = 20 * time.Millisecond
 // Drain waits until everything has been taken, or lost and written off, and
 // nothing moves any more. It gives up when the receiver has taken nothing for
 // as long as patience, or ctx ends, and returns how many datagrams are
-// outstanding then. Queues may hold others' datagrams still: see Sockets.
+// outstanding then. Queues may hold others' datagrams still: see [Governor.Queues].
 func (g *Governor) Drain(ctx context.Context, patience time.Duration) (outstanding int, err error) {
-	last, taken := g.clock.Now(), g.taken
+	start := g.clock.Now()
+	g.took = start
 	for {
 		if err := g.look(); err != nil {
 			return g.count, err
 		}
-		now := g.clock.Now()
-		if g.taken != taken {
-			last, taken = now, g.taken
-		}
+		g.tell(start, patience)
 		enough := patience
 		if g.count == 0 && g.queued() == 0 {
 			enough = min(settled, patience)
 		}
-		if now-last >= int64(enough) {
+		if g.idle(start) >= enough {
 			return g.count, nil
 		}
-		if err := g.clock.SleepUntil(ctx, now+int64(longestPause)); err != nil {
+		if err := g.clock.SleepUntil(ctx, g.clock.Now()+int64(longestPause)); err != nil {
 			return g.count, err
 		}
 	}
@@ -290,13 +355,18 @@ func (g *Governor) Drain(ctx context.Context, patience time.Duration) (outstandi
 // returns how many datagrams fit.
 func (g *Governor) wait(ctx context.Context, b *forward.Batch) (int, error) {
 	g.pause = shortestPause
+	start := g.clock.Now()
 	for {
 		n := g.fitting(b)
 		if n == len(b.Datagrams) || n > 0 && (g.budget >= g.room || ctx.Err() != nil) {
+			g.tell(start, g.patience)
 			return n, nil
 		}
 		if n == 0 && g.count == 0 && g.queued() == 0 && !g.anyDebt() {
 			return 1, nil // larger than any queue: the kernel takes it into an empty one
+		}
+		if g.tell(start, g.patience); g.patience > 0 && g.idle(start) >= g.patience {
+			return 0, &StuckError{Stall: g.stall(start, g.patience), Taken: min(g.result.Taken, g.granted), Granted: g.granted}
 		}
 		if err := g.clock.SleepUntil(ctx, g.clock.Now()+int64(g.nextPause())); err != nil {
 			return 0, err
@@ -307,11 +377,47 @@ func (g *Governor) wait(ctx context.Context, b *forward.Batch) (int, error) {
 	}
 }
 
+// idle is how long the receiver has taken nothing of what has waited since start.
+func (g *Governor) idle(start int64) time.Duration {
+	return time.Duration(g.clock.Now() - max(start, g.took))
+}
+
+// stall describes how the receiver stands.
+func (g *Governor) stall(start int64, limit time.Duration) Stall {
+	s := Stall{For: g.idle(start), Limit: limit}
+	for i := range g.sockets {
+		if s.Socket == "" || g.sockets[i].Queued > 0 {
+			s.Socket = g.sockets[i].Name
+		}
+		if g.sockets[i].Queued > 0 {
+			break
+		}
+	}
+	return s
+}
+
+// tell announces that the receiver takes nothing, and that it takes again.
+func (g *Governor) tell(start int64, limit time.Duration) {
+	idle := g.idle(start) >= announceAfter && g.queued() > 0
+	if g.say == nil || idle == g.announced {
+		return
+	}
+	switch s := g.stall(start, limit); {
+	case idle:
+		g.announced, g.since = true, max(start, g.took)
+		g.say(s)
+	case g.took >= start:
+		g.announced = false
+		s.For, s.Over = time.Duration(g.clock.Now()-g.since), true
+		g.say(s)
+	}
+}
+
 // anyDebt reports whether a socket has not yet given back what it could not
 // hold a further datagram with.
 func (g *Governor) anyDebt() bool {
-	for i := range g.sockets {
-		if s := &g.sockets[i]; s.Allocated > s.Buffer {
+	for i := range g.known {
+		if q := &g.known[i]; !q.Gone && q.Allocated > q.Buffer {
 			return true
 		}
 	}
@@ -367,24 +473,38 @@ func (g *Governor) look() error {
 	if err := g.readSockets(); err != nil {
 		return err
 	}
-	now, drops := g.clock.Now(), g.sumDrops()
-	news += drops - g.drops
-	g.result.Dropped += drops - g.drops
+	now := g.clock.Now()
+	if news > 0 {
+		g.took = now
+	}
+	dropped := g.meet()
+	news += dropped
+	g.result.Dropped += dropped
 	before := g.inFlight
 	g.retire(news)
 	g.measure(float64(before-g.inFlight), float64(now-g.looked))
-	g.drops, g.looked = drops, now
+	g.looked = now
 	if news > 0 {
 		g.learn()
 	}
 	if news > 0 || g.queued() > 0 || g.count == 0 {
 		g.moved = now
 	} else if now-g.moved > int64(writeOff) {
-		g.result.WrittenOff += uint64(g.count)
-		g.retire(uint64(g.count))
+		g.writeOff()
 	}
+	g.broken = g.broken && g.count > 0
 	g.reckon()
 	return nil
+}
+
+// writeOff gives up what is still missing.
+func (g *Governor) writeOff() {
+	if g.broken {
+		g.result.InGone += uint64(g.count)
+	} else {
+		g.result.WrittenOff += uint64(g.count)
+	}
+	g.retire(uint64(g.count))
 }
 
 // measure keeps a running mean of the rate at which the receiver takes, in
@@ -408,9 +528,10 @@ func (g *Governor) learn() {
 	}
 }
 
-// readSockets reads the sockets and makes sure that none has gone.
+// readSockets reads the sockets. That one has gone ends the run only if none is
+// left of those that shared its load.
 func (g *Governor) readSockets() error {
-	var gone *Socket
+	var gone *Queue
 	for range 3 { // a list that is read while it changes may lack one
 		list, err := g.probe.Sockets(g.spare[:0])
 		if err != nil {
@@ -421,23 +542,39 @@ func (g *Governor) readSockets() error {
 			return nil
 		}
 	}
-	return &GoneError{Socket: gone.Name, Taken: min(g.result.Taken, g.granted), Granted: g.granted}
-}
-
-// missing returns a known socket that was not seen now, and makes new ones
-// known.
-func (g *Governor) missing() *Socket {
-	for i := range g.known {
-		if find(g.sockets, g.known[i].ID) == nil {
-			return &g.known[i]
-		}
+	if !g.othersOf(gone) {
+		return &GoneError{Socket: gone.Name, Taken: min(g.result.Taken, g.granted), Granted: g.granted}
 	}
-	for _, s := range g.sockets {
-		if find(g.known, s.ID) == nil {
-			g.known = append(g.known, s)
+	for i := range g.known {
+		if q := &g.known[i]; !q.Gone && find(g.sockets, q.ID) == nil {
+			q.Gone, g.broken = true, g.count > 0
 		}
 	}
 	return nil
+}
+
+// missing returns a known socket that was not seen now: one whose stage has none
+// left, if there is such a one.
+func (g *Governor) missing() (gone *Queue) {
+	for i := range g.known {
+		if q := &g.known[i]; !q.Gone && find(g.sockets, q.ID) == nil {
+			if gone = q; !g.othersOf(q) {
+				return gone
+			}
+		}
+	}
+	return gone
+}
+
+// othersOf reports whether one of the known sockets of a stage is still there. One
+// that has just come does not count: then the whole receiver is another.
+func (g *Governor) othersOf(gone *Queue) bool {
+	for i := range g.known {
+		if q := &g.known[i]; !q.Gone && q.Stage == gone.Stage && find(g.sockets, q.ID) != nil {
+			return true
+		}
+	}
+	return false
 }
 
 func find(list []Socket, id uint64) *Socket {
@@ -449,15 +586,63 @@ func find(list []Socket, id uint64) *Socket {
 	return nil
 }
 
-// sumDrops adds up what was dropped since the start.
-func (g *Governor) sumDrops() (n uint64) {
+// meet keeps what was seen of each socket, makes new ones known, and returns how
+// many datagrams they have dropped since the last look.
+func (g *Governor) meet() (dropped uint64) {
 	for i := range g.sockets {
-		n += g.sockets[i].Drops
-		if first := find(g.known, g.sockets[i].ID); first != nil {
-			n -= first.Drops
+		s := &g.sockets[i]
+		q := g.queue(s.ID)
+		if q == nil {
+			g.known = append(g.known, Queue{Socket: *s, Believed: s.Buffer})
+			continue
+		}
+		if s.Drops > q.Drops {
+			dropped += s.Drops - q.Drops
+			g.doubt(q, s.Allocated)
+		}
+		full := q.Believed >= q.Buffer
+		q.Socket = *s
+		if full || q.Believed > s.Buffer {
+			q.Believed = s.Buffer
+		} else {
+			g.trust(q)
+		}
+		s.Buffer = q.Believed
+	}
+	return dropped
+}
+
+func (g *Governor) queue(id uint64) *Queue {
+	for i := range g.known {
+		if g.known[i].ID == id {
+			return &g.known[i]
 		}
 	}
-	return n
+	return nil
+}
+
+// doubt lowers what a socket is believed to hold, which has dropped a datagram
+// while this memory, or that of the last look, was allocated. What was allocated
+// is a lower bound of the limit, but the queue may have been emptied since; so the
+// belief falls to a sixty-fourth at the most. A socket that was full had its reason.
+func (g *Governor) doubt(q *Queue, allocated int) {
+	held := max(q.Allocated, allocated)
+	if g.granted == 0 || held >= q.Buffer {
+		return
+	}
+	less := min(held, q.Believed) // with a margin:
+	q.Believed = max(less-less/8, q.Believed/64, min(leastBelief, q.Buffer))
+	q.Held = max(q.Held, held)
+	q.hold = max(beliefHolds, 2*q.hold)
+	q.grows = g.clock.Now() + int64(q.hold)
+}
+
+// trust lets a belief grow that has held for long.
+func (g *Governor) trust(q *Queue) {
+	if now := g.clock.Now(); now >= q.grows {
+		q.Believed = min(q.Buffer, q.Believed+q.Believed/8)
+		q.grows = now + int64(beliefGrows)
+	}
 }
 
 // retire takes the n oldest datagrams off what is outstanding.
@@ -503,4 +688,7 @@ func (g *Governor) reckon() {
 		g.packets -= int(int64(onWay) * int64(g.count) / int64(g.inFlight)) // at their mean cost
 	}
 	g.room = capacity / 4
+	if g.broken {
+		g.budget, g.packets = 0, 0 // until it is known what went with the socket
+	}
 }

@@ -50,7 +50,9 @@ func (c CPU) String() string {
 // CPUAuto takes, of the processors this process may use, one of those with the
 // highest capacity (a fast core where they differ), and of those the one that
 // has served the fewest interrupts of devices, the last if they are equal: it
-// is what disturbs a sender most. Where pinning does not exist (darwin), CPUAuto
-// behaves as CPUOff, and a number is an error. The thread's timers are made
-// precise as well (see prctl(2), PR_SET_TIMERSLACK), whatever cpu is.
+// is what disturbs a sender most. One that another sender of this machine and
+// network namespace is pinned to is taken only if there is no other. Where
+// pinning does not exist (darwin), CPUAuto behaves as CPUOff, and a number is an
+// error. The thread's timers are made precise as well (see prctl(2),
+// PR_SET_TIMERSLACK), whatever cpu is.
 func Pinned(cpu CPU, fn func() error) error { return pinned(cpu, fn) }

@@ -7,6 +7,7 @@ const (
 	etherHeaderLen    = 14
 	fragmentHeaderLen = 8      // IPv6's
 	moreFragments4    = 1 << 5 // in the upper byte of IPv4's flags and offset
+	dontFragment4     = 1 << 6 // likewise
 	fragmentHeader6   = 44     // next header value
 	protocolUDP       = 17
 )

@@ -2,9 +2,12 @@ package transmit
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
+	"time"
 
 	"github.com/vishvananda/netlink"
 
@@ -15,31 +18,62 @@ import (
 
 const (
 	// packetMessages is how many messages one call carries at most. A plan
-	// has room for all fragments of the longest datagram at minPacketMTU.
+	// has room for all fragments of the longest datagram at minPacketMTU4.
 	packetMessages = 256
-	// minPacketMTU is the narrowest device that the packet transmission uses,
-	// in bytes: what every IPv4 host must be able to receive (RFC 791).
-	minPacketMTU = 576
 	// headerRoom is where a message's virtio-net, Ethernet, IPv6, fragment
 	// and UDP headers fit, in bytes: whole cache lines.
 	headerRoom = 128
 )
 
-// packetSocket is the packet transmission.
+// packetSocket is the packet transmission. Its parts:
+//
+//   - The way is where frames are put and what stands in their headers. A
+//     follower looks after it; when it changes, everything is made anew for it
+//     (use) and what was planned is planned again.
+//   - Outer headers are written by outer, those of datagrams that are cut by
+//     summed: their UDP checksum is always there, because IP identifications are
+//     few and a receiver could put fragments of two datagrams together.
+//   - Over IPv4 the Don't Fragment bit is clear, so that no link of an unknown
+//     path is a black hole, hence each datagram has an identification.
+//   - The ear hears what hosts and routers say about datagrams. The kernel has no
+//     socket that it could tell.
 type packetSocket struct {
 	writer
 	coalescer
 	description Description
+	options     Options
 	fd          int
-	device      int // index
+	way         way
+	follower    *follower
 	sender      *sys.Sender
 	outer       *encap.Outer
+	summed      *encap.Outer
 	fragmenter  fragmenter
-	partial     bool // UDP checksums are needed, and completed by kernel or device
-	maxPayload  int  // bytes
-	whole       int  // longest payload that needs no fragments, bytes
+	identities  identities
+	slot        claim // nil without
+	partial     bool  // UDP checksums are needed, and completed by kernel or device
+	maxPayload  int   // bytes
+	whole       int   // longest payload that needs no fragments, bytes
 	headers     []byte
+	ear         int // -1 without
+	poller      sys.Poller
+	heardBuf    []byte
+	learnt      learntMTU
 }
+
+// learntMTU is what a router said of the path.
+type learntMTU struct {
+	mtu   int   // bytes; 0 if none did
+	until int64 // monotonic, nanoseconds
+}
+
+// learntFor is how long that is believed (net.ipv4.route.mtu_expires), and
+// leastLearnt what less is not believed over IPv4 (net.ipv4.route.min_pmtu):
+// anybody can make such a message up.
+const (
+	learntFor   = 10 * time.Minute
+	leastLearnt = 552
+)
 
 var (
 	_ Transmitter        = (*packetSocket)(nil)
@@ -48,6 +82,12 @@ var (
 
 func openPacket(ctx context.Context, o Options) (Transmitter, error) {
 	exit, err := findExit(o.Destination.Addr())
+	if err == nil {
+		err = exit.frames()
+	}
+	if err == nil {
+		err = wideEnough(exit.dst, exit.mtu())
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -55,10 +95,18 @@ func openPacket(ctx context.Context, o Options) (Transmitter, error) {
 	if err != nil {
 		return nil, permission(err)
 	}
+	obstacles := exit.obstacles(o)
+	if len(obstacles) > 0 && o.Mode == Auto {
+		sys.Close(fd)
+		return nil, &obstacleError{obstacles}
+	}
 	p, err := newPacketSocket(ctx, o, exit, fd)
 	if err != nil {
 		sys.Close(fd)
 		return nil, err
+	}
+	if len(obstacles) > 0 {
+		p.description.Warnings = []string{(&obstacleError{obstacles}).Error()}
 	}
 	return p, nil
 }
@@ -71,58 +119,102 @@ func permission(err error) error {
 	return err
 }
 
-// newPacketSocket makes the socket fd ready for the way that exit begins.
-func newPacketSocket(ctx context.Context, o Options, exit exit, fd int) (*packetSocket, error) {
-	way, err := findWay(ctx, exit)
+// newPacketSocket makes the socket fd ready for the way that exit begins. If it
+// fails, fd is still the caller's.
+func newPacketSocket(ctx context.Context, o Options, e exit, fd int) (*packetSocket, error) {
+	mac, err := e.neighbour().resolve(ctx) // a path is measured past it
 	if err != nil {
 		return nil, err
+	}
+	f := newFollower(e)
+	f.known = true
+	f.measure(ctx)
+	way, err := newWay(f.exit, mac)
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
 	p, err := newPacketPath(ctx, o, way)
+	p.follower = f
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, p.Close())
 	}
-	p.fd = fd
-	if err := sys.BindPacket(fd, way.index); err != nil {
-		return nil, err
-	}
-	if _, err := sys.SetSendBuffer(fd, defaultSendBuffer); err != nil {
-		return nil, err
+	f.alsoOn(way.index)
+	if err := p.attach(fd); err != nil {
+		p.fd = -1
+		return nil, errors.Join(err, p.Close())
 	}
 	return p, nil
 }
 
-// newPacketPath prepares all that needs no socket.
-func newPacketPath(ctx context.Context, o Options, way way) (*packetSocket, error) {
-	addr := o.Destination.Addr()
-	outer, err := encap.NewOuter(encap.OuterConfig{
-		Kind: o.Kind, SrcMAC: way.srcMAC, DstMAC: way.dstMAC, Src: way.src, Dst: addr,
-		DstPort: o.Destination.Port(), ForceChecksum: o.ForceChecksum,
-	})
-	if err != nil {
-		return nil, err
+// attach binds the socket and opens the ear.
+func (p *packetSocket) attach(fd int) (err error) {
+	p.fd = fd
+	if err := sys.BindPacket(fd, p.way.index); err != nil {
+		return err
 	}
-	headers := ipHeaderLen(addr) + udpHeaderLen
+	if _, err := sys.SetSendBuffer(fd, defaultSendBuffer); err != nil {
+		return err
+	}
+	if p.ear, err = sys.OpenEar(p.way.src.Is6(), p.way.exit); err != nil {
+		return err
+	}
+	p.poller.AddData(p.ear)
+	return nil
+}
+
+// newPacketPath prepares all that needs no socket. It is to be closed whatever the
+// error.
+func newPacketPath(ctx context.Context, o Options, w way) (*packetSocket, error) {
+	addr := o.Destination.Addr()
 	p := &packetSocket{
-		coalescer:  coalescer{maxSegment: way.mtu - headers, maxTotal: maxIPPacket - headers},
-		device:     way.index,
+		fd:         -1,
+		ear:        -1,
+		options:    o,
 		sender:     sys.NewPacketSender(packetMessages),
-		outer:      outer,
-		fragmenter: newFragmenter(ipHeaderLen(addr), way.mtu),
 		partial:    o.ForceChecksum || !o.Kind.ZeroChecksum(addr.Is6()),
 		maxPayload: MaxPayload(addr),
-		whole:      way.mtu - headers,
 		headers:    make([]byte, headerRoom*packetMessages),
-		description: Description{
-			Mode: Packet, Destination: o.Destination, Source: way.src,
-			Device: way.device, Bridge: way.bridge, MTU: way.mtu, Sockets: 1,
-		},
+		heardBuf:   make([]byte, 2048),
 	}
 	p.prepare(ctx, p, packetMessages)
-	p.gso = !o.NoGSO && way.segments
-	if !o.NoGSO && !way.segments {
-		p.description.Reasons = []string{"no segmentation offload: device " + way.device + " does not have it (tx-udp-segmentation)"}
+	var slot int
+	slot, p.slot = claimSlot(w.src, addr)
+	p.identities = newIdentities(slot, addr.Is6())
+	p.gso = !o.NoGSO && w.segments
+	if !o.NoGSO && !w.segments {
+		p.description.Reasons = []string{"no segmentation offload: device " + w.device + " does not have it (tx-udp-segmentation)"}
 	}
-	return p, nil
+	return p, p.use(w)
+}
+
+// use makes ready for a way.
+func (p *packetSocket) use(w way) error {
+	o, addr := p.options, p.options.Destination.Addr()
+	config := encap.OuterConfig{
+		Kind: o.Kind, SrcMAC: w.srcMAC, DstMAC: w.dstMAC, Src: w.src, Dst: addr,
+		DstPort: o.Destination.Port(), ForceChecksum: o.ForceChecksum,
+	}
+	outer, err := encap.NewOuter(config)
+	if err != nil {
+		return err
+	}
+	config.ForceChecksum = true
+	summed, err := encap.NewOuter(config)
+	if err != nil {
+		return err
+	}
+	headers := ipHeaderLen(addr) + udpHeaderLen
+	p.way, p.outer, p.summed, p.whole = w, outer, summed, w.mtu-headers
+	p.coalescer = coalescer{maxSegment: p.whole, maxTotal: maxIPPacket - headers}
+	p.fragmenter = newFragmenter(ipHeaderLen(addr), w.mtu)
+	if p.gso && !w.segments {
+		p.gso = false
+		p.counts.fallback.Store(&Fallback{Path: "segmentation offload", Cause: "device " + w.device + " does not have it"})
+	}
+	d := &p.description
+	d.Mode, d.Destination, d.Source, d.Sockets = Packet, o.Destination, w.src, 1
+	d.Device, d.Bridge, d.MTU = w.device, w.bridge, w.mtu
+	return nil
 }
 
 // plan implements path.
@@ -138,6 +230,9 @@ func (p *packetSocket) plan(w *writer, b *forward.Batch, first int) (int, error)
 			}
 			return 0, nil
 		case p.fragmenter.pieces(d.Len) > w.room():
+			if i == first && len(w.messages) == 0 { // cannot be: no path is so narrow
+				return 0, &TooLongError{Length: d.Len}
+			}
 			return 0, nil
 		default:
 			p.planFragments(w, b, i)
@@ -168,17 +263,35 @@ func (p *packetSocket) planMessage(w *writer, b *forward.Batch, i int) int {
 		sys.PutVirtioPlain(m.Header)
 		p.outer.Put(frame, m.Payload, first.Port)
 	}
+	p.identify(frame, n)
 	m.Header = m.Header[:sys.VirtioLen+p.outer.Len()]
-	w.add(m, i+n)
+	w.add(m, i+n, true)
 	return n
+}
+
+// identify clears Don't Fragment of an IPv4 header and gives it an
+// identification of its own; of a super-packet's the kernel makes as many as it
+// has datagrams, by counting up. The header checksum is corrected as RFC 1624
+// says.
+func (p *packetSocket) identify(frame []byte, datagrams int) {
+	if p.fragmenter.headerLen != ipv4HeaderLen {
+		return
+	}
+	ip := frame[etherHeaderLen:][:ipv4HeaderLen]
+	id := p.identities.take(datagrams)
+	binary.BigEndian.PutUint16(ip[4:], uint16(id))
+	ip[6] &^= dontFragment4
+	sum := uint32(^binary.BigEndian.Uint16(ip[10:])) + uint32(^uint16(dontFragment4<<8)) + id
+	sum = sum>>16 + sum&0xffff
+	binary.BigEndian.PutUint16(ip[10:], ^uint16(sum>>16+sum&0xffff))
 }
 
 // planFragments plans all fragments of datagram i, for which there is room.
 func (p *packetSocket) planFragments(w *writer, b *forward.Batch, i int) {
 	payload := b.Payload(i)
 	var whole [headerRoom]byte // headers of the datagram as if it fitted
-	p.outer.Put(whole[:], payload, b.Datagrams[i].Port)
-	p.fragmenter.id++
+	p.summed.Put(whole[:], payload, b.Datagrams[i].Port)
+	p.fragmenter.id = p.identities.take(1)
 	total := udpHeaderLen + len(payload)
 	for off := 0; off < total; off += p.fragmenter.piece {
 		h := p.header(len(w.messages))
@@ -188,9 +301,8 @@ func (p *packetSocket) planFragments(w *writer, b *forward.Batch, i int) {
 		if off+p.fragmenter.piece >= total {
 			end = i + 1
 		}
-		w.add(sys.Message{Header: h[:sys.VirtioLen+length], Payload: payload[from:to]}, end)
+		w.add(sys.Message{Header: h[:sys.VirtioLen+length], Payload: payload[from:to]}, end, false)
 	}
-	w.counts.fragmented.Add(1)
 }
 
 // header returns the memory for message i's headers.
@@ -200,20 +312,143 @@ func (p *packetSocket) header(i int) []byte {
 
 // send implements path.
 func (p *packetSocket) send(_ int, msgs []sys.Message) (int, error) {
+	if f := p.follower; f.lost != nil {
+		return 0, f.lost
+	}
 	return p.sender.Send(p.fd, msgs)
+}
+
+// listen implements path.
+func (p *packetSocket) listen(wait time.Duration, look bool) error {
+	if p.poller.Wait(wait) {
+		look = p.hear() || look
+	}
+	now := p.now()
+	if !p.follower.notice(now) && !look {
+		return nil
+	}
+	return p.look(now)
+}
+
+// look takes in the way as it is now.
+func (p *packetSocket) look(now int64) error {
+	f := p.follower
+	gone := p.portGone()
+	if gone {
+		f.doubtNeighbour(now)
+	}
+	e, mac, err := f.look(now)
+	if f.silent {
+		f.silent = false
+		p.troubles.note(NeighbourSilent, netip.Addr{})
+	}
+	if err != nil {
+		if gone {
+			f.lost = fmt.Errorf("%w: device %s is gone: %w", errLost, p.way.device, errGone)
+		}
+		return nil // the next send says so
+	}
+	found, err := newWay(e, mac)
+	if narrow := (*narrowError)(nil); errors.As(err, &narrow) {
+		return err
+	}
+	if err != nil {
+		f.lost = fmt.Errorf("%w: %w", errLost, err)
+		return nil
+	}
+	if p.learnt.mtu > 0 && now < p.learnt.until {
+		found.mtu = min(found.mtu, p.learnt.mtu)
+	}
+	if found == p.way {
+		return nil
+	}
+	return p.turn(found)
+}
+
+// portGone reports whether the bridge's port that frames are put on does not exist
+// any more. Whoever lived behind it may be gone too.
+func (p *packetSocket) portGone() bool {
+	if p.way.index == p.way.exit {
+		return false // the exit itself is looked at
+	}
+	_, err := netlink.LinkByIndex(p.way.index)
+	return err != nil
+}
+
+// turn goes on by another way.
+func (p *packetSocket) turn(to way) error {
+	before := p.way
+	if err := p.use(to); err != nil {
+		return err
+	}
+	p.follower.alsoOn(to.index)
+	if err := sys.BindPacket(p.fd, to.index); err != nil { // it may have gone and come back
+		p.follower.lost = fmt.Errorf("%w: %w", errLost, err)
+	}
+	if before.exit != to.exit {
+		if err := sys.BindEar(p.ear, to.src.Is6(), to.exit); err != nil {
+			return err
+		}
+	}
+	return errReplan
+}
+
+// hear counts what is said about this transmission's datagrams, and reports
+// whether some of it is about the path's MTU.
+func (p *packetSocket) hear() (news bool) {
+	for {
+		n, ok := sys.Hear(p.ear, p.heardBuf)
+		if !ok {
+			return news
+		}
+		c, quote, ok := sys.ParseComplaint(p.heardBuf[:n])
+		if !ok || !p.mine(quote) {
+			continue
+		}
+		p.troubles.note(kindOf(c), c.From)
+		if c.MTU > 0 {
+			p.learn(c)
+			news = true
+		}
+	}
+}
+
+// mine recognises a datagram of this transmission, or of another one to the same
+// destination, which is as good.
+func (p *packetSocket) mine(q sys.Quote) bool {
+	to := p.options.Destination
+	return q.Protocol == protocolUDP && q.Src == p.way.src && q.Dst == to.Addr().WithZone("") && (!q.Ports || q.DstPort == to.Port())
+}
+
+// learn notes what a router said of the path's MTU.
+func (p *packetSocket) learn(c sys.Complaint) {
+	least := leastLearnt
+	if c.Six {
+		least = minPacketMTU6
+	}
+	p.learnt = learntMTU{mtu: max(c.MTU, least), until: p.now() + int64(learntFor)}
 }
 
 // check implements path: a device that is gone, down or without carrier never
 // takes anything.
 func (p *packetSocket) check() error {
-	link, err := netlink.LinkByIndex(p.device)
+	if p.follower.lost != nil {
+		return p.follower.lost
+	}
+	link, err := netlink.LinkByIndex(p.way.index)
 	switch {
 	case err != nil:
-		return fmt.Errorf("device %s is gone: %w", p.description.Device, err)
+		return fmt.Errorf("device %s is gone: %w", p.way.device, errGone)
 	case link.Attrs().RawFlags&linkRunning == 0:
-		return fmt.Errorf("device %s is down", p.description.Device)
+		return fmt.Errorf("device %s is down", p.way.device)
 	}
 	return nil
+}
+
+// Settle implements Transmitter.
+func (p *packetSocket) Settle(ctx context.Context) Stats {
+	p.settle(ctx, p.follower)
+	return p.Stats()
 }
 
 // BatchSize implements forward.BatchSizer.
@@ -227,4 +462,21 @@ func (p *packetSocket) Describe() Description {
 }
 
 // Close implements forward.Sink.
-func (p *packetSocket) Close() error { return sys.Close(p.fd) }
+func (p *packetSocket) Close() error {
+	var errs []error
+	for _, fd := range []int{p.fd, p.ear} {
+		if fd >= 0 {
+			errs = append(errs, sys.Close(fd))
+		}
+	}
+	p.fd, p.ear = -1, -1
+	if p.follower != nil {
+		errs = append(errs, p.follower.Close())
+		p.follower = nil
+	}
+	if p.slot != nil {
+		errs = append(errs, p.slot.Close())
+		p.slot = nil
+	}
+	return errors.Join(errs...)
+}

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -32,18 +33,23 @@ func pinThread(cpu CPU) (restore func() error, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("pin sender to CPU %v: %w", cpu, err)
 	}
+	var held claim
 	if cpu == CPUAuto {
-		cpu = chooseCPU(os.DirFS("/"), members(before))
+		cpu, held = claimBest(os.DirFS("/"), members(before))
+	} else if cpu >= 0 {
+		held = claimCPU(int(cpu)) // asked for by number it is shared, if it must be
 	}
 	if cpu >= 0 {
 		var one sys.CPUSet
 		one.Set(int(cpu))
 		if err := sys.SetAffinity(one); err != nil {
+			release(held)
 			return nil, fmt.Errorf("pin sender to CPU %v: %w", cpu, err)
 		}
 	}
 	slack, slackErr := sys.SetTimerSlack(1) // without it timers are late, not wrong
 	return func() error {
+		release(held)
 		if slackErr == nil {
 			_, slackErr = sys.SetTimerSlack(slack)
 		}
@@ -52,6 +58,27 @@ func pinThread(cpu CPU) (restore func() error, err error) {
 		}
 		return err
 	}, nil
+}
+
+// claimBest claims the best of the allowed processors that no other sender of
+// this machine has. If they have all, it is the best one without a claim.
+func claimBest(root fs.FS, allowed []int) (CPU, claim) {
+	left := slices.Clone(allowed)
+	for len(left) > 0 {
+		best := chooseCPU(root, left)
+		if c := claimCPU(int(best)); c != nil {
+			return best, c
+		}
+		left = slices.DeleteFunc(left, func(cpu int) bool { return cpu == int(best) })
+	}
+	return chooseCPU(root, allowed), nil
+}
+
+// release gives a claim up, if there is one.
+func release(c claim) {
+	if c != nil {
+		_ = c.Close() // nothing is written to it
+	}
 }
 
 // members lists a set's processors in ascending order.
@@ -134,9 +161,23 @@ func capacity(root fs.FS, cpu int) int {
 	return 0
 }
 
+// unclaimedLast sorts the processors that no other sender has behind the others.
+func unclaimedLast(cpus []int) []int {
+	var claimed, free []int
+	for _, cpu := range cpus {
+		if c := claimCPU(cpu); c != nil {
+			release(c)
+			free = append(free, cpu)
+		} else {
+			claimed = append(claimed, cpu)
+		}
+	}
+	return append(claimed, free...)
+}
+
 func spread(n int) []CPU {
 	set, err := sys.Affinity()
-	allowed := members(set)
+	allowed := unclaimedLast(members(set))
 	list := make([]CPU, n)
 	for i := range list {
 		list[i] = CPUOff

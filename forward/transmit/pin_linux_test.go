@@ -2,10 +2,12 @@ package transmit
 
 import (
 	"errors"
+	"slices"
 	"testing"
 	"testing/fstest"
 
 	"github.com/zeekdemo/zeekdemo/forward/internal/sys"
+	"github.com/zeekdemo/zeekdemo/testdata/testenv"
 )
 
 func TestChooseCPU(t *testing.T) {
@@ -81,4 +83,36 @@ func TestPinnedToAMissingCPU(t *testing.T) {
 	if err == nil || called {
 		t.Errorf("called %v, error %v", called, err)
 	}
+}
+
+// TestSendersAvoidEachOther claims processors as senders that run at the same
+// time do, in a namespace where nobody else does.
+func TestSendersAvoidEachOther(t *testing.T) {
+	testenv.Inside(t, testenv.Namespace(t), func() error {
+		allowed := []int{0, 1, 2}
+		var got []CPU
+		var held []claim
+		for range len(allowed) + 1 {
+			cpu, c := claimBest(fstest.MapFS{}, allowed)
+			got, held = append(got, cpu), append(held, c)
+		}
+		if want := []CPU{2, 1, 0, 2}; !slices.Equal(got, want) {
+			t.Errorf("one after the other took %v, want %v", got, want)
+		}
+		if held[3] != nil {
+			t.Error("the last one holds what another has")
+		}
+		release(held[1])
+		if order := unclaimedLast(allowed); order[2] != 1 {
+			t.Errorf("the one that is free is not the first choice: %v", order)
+		}
+		if cpu, c := claimBest(fstest.MapFS{}, allowed); cpu != 1 {
+			t.Errorf("took %v, want the one that was given up", cpu)
+		} else {
+			release(c)
+		}
+		release(held[0])
+		release(held[2])
+		return nil
+	})
 }

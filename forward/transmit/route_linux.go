@@ -14,11 +14,23 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
+// What leads to a destination, from the first to the last that is known of it:
+//
+//   - The exit is what the kernel's routing says: a route and its device.
+//   - The neighbour is whom frames on that device are addressed to: the
+//     destination itself, or a router before it.
+//   - The way is what the packet transmission needs to put frames on it: the
+//     device, which may be a port of the exit's bridge, and addresses.
+//
+// All of them change while something is sent; a follower (follow_linux.go) sees
+// to that.
+
 // way is how frames get to a destination: from which device, with which
 // addresses.
 type way struct {
 	device   string // frames are put on this one
 	index    int
+	exit     int    // index of the route's device: index, or that of the bridge
 	bridge   string // of which it is a port, if the bridge is skipped
 	mtu      int    // of the narrowest of device, bridge and route
 	src      netip.Addr
@@ -32,6 +44,7 @@ const (
 	routeUnicast = 1      // RTN_UNICAST
 	routeLocal   = 2      // RTN_LOCAL
 	linkRunning  = 1 << 6 // IFF_RUNNING: it is up and has a carrier
+	linkNoARP    = 1 << 7 // IFF_NOARP: nobody has to be asked for an address
 )
 
 // exit is where the kernel would send packets for dst.
@@ -41,8 +54,7 @@ type exit struct {
 	link  netlink.Link
 }
 
-// findExit looks up the route to dst. It needs no privilege, and fails if
-// frames cannot be put on the way at all.
+// findExit looks up the route to dst. It needs no privilege.
 func findExit(dst netip.Addr) (exit, error) {
 	route, err := findRoute(dst)
 	if err != nil {
@@ -52,24 +64,38 @@ func findExit(dst netip.Addr) (exit, error) {
 	if err != nil {
 		return exit{}, fmt.Errorf("look up device %d: %w", route.LinkIndex, err)
 	}
-	switch mtu := link.Attrs().MTU; {
-	case ethernetLike(link) != nil:
-		return exit{}, ethernetLike(link)
-	case mtu < minPacketMTU:
-		return exit{}, fmt.Errorf("device %s has an MTU of %d, at least %d are needed", link.Attrs().Name, mtu, minPacketMTU)
-	}
 	return exit{dst: dst, route: route, link: link}, nil
 }
 
-// findWay finds the neighbour and, where the route's device is a bridge, the
-// port behind which it lives.
-func findWay(ctx context.Context, e exit) (way, error) {
-	mac, err := e.neighbour().resolve(ctx)
-	if err != nil {
-		return way{}, err
+// local reports whether the destination is this machine itself.
+func (e exit) local() bool { return e.route.Type == routeLocal }
+
+// gateway reports whether the destination is behind a router.
+func (e exit) gateway() bool { return e.route.Gw != nil || e.route.Via != nil }
+
+// mtu is that of the path, as far as the kernel knows it: its device's, and the
+// route's, which includes what routers said (RTAX_MTU). In bytes.
+func (e exit) mtu() int {
+	mtu := e.link.Attrs().MTU
+	if e.route.MTU > 0 {
+		mtu = min(mtu, e.route.MTU)
 	}
-	return newWay(e.route, e.link, mac)
+	return mtu
 }
+
+// frames returns why frames cannot be put on the way, or nil.
+func (e exit) frames() error {
+	switch {
+	case e.local():
+		return fmt.Errorf("%v is an address of this machine", e.dst)
+	case e.route.Via != nil:
+		return fmt.Errorf("the route to %v leads by a neighbour of another address family", e.dst)
+	}
+	return ethernetLike(e.link)
+}
+
+// hasNeighbour reports whether somebody has to be asked for an Ethernet address.
+func (e exit) hasNeighbour() bool { return e.frames() == nil && e.link.Attrs().RawFlags&linkNoARP == 0 }
 
 // neighbour is whom the kernel addresses frames for e.dst to.
 func (e exit) neighbour() neighbour {
@@ -80,45 +106,70 @@ func (e exit) neighbour() neighbour {
 	return neighbour{link: e.link, addr: hop, dst: e.dst}
 }
 
-// awaitNeighbour has the kernel find out whom to address frames for dst to, as
-// far as that applies: while it does not know, its queue for such packets is
-// short, and what overflows is lost without a word.
-func awaitNeighbour(ctx context.Context, dst netip.Addr) error {
-	e, err := findExit(dst)
-	if err != nil {
-		return nil // no frames, or no way: sending will tell
-	}
-	n := e.neighbour()
-	if n.lookup().State&neighbourKnown != 0 {
+// awaitNeighbour has the kernel find out whom to address frames to, as far as
+// that applies: while it does not know, its queue for such packets is short, and
+// what overflows is lost without a word.
+func (e exit) awaitNeighbour(ctx context.Context) error {
+	if !e.hasNeighbour() {
 		return nil
 	}
-	_, err = n.resolve(ctx)
+	_, err := e.neighbour().resolve(ctx)
 	return err
 }
 
-// newWay puts together what was found.
-func newWay(route netlink.Route, link netlink.Link, mac net.HardwareAddr) (way, error) {
-	attrs := link.Attrs()
-	w := way{device: attrs.Name, index: attrs.Index, mtu: attrs.MTU}
-	if route.MTU > 0 {
-		w.mtu = min(w.mtu, route.MTU)
+// The narrowest paths that the packet transmission uses, in bytes. IPv4's is
+// where the fragments of the longest datagram fill one plan (packetMessages),
+// IPv6's is what RFC 8200 section 5 requires of every link.
+const (
+	minPacketMTU4 = 280
+	minPacketMTU6 = 1280
+)
+
+// narrowError says that a path is too narrow for the packet transmission.
+type narrowError struct {
+	dst        netip.Addr
+	mtu, least int
+}
+
+func (e *narrowError) Error() string {
+	return fmt.Sprintf("the path to %v has an MTU of %d bytes, at least %d are needed", e.dst, e.mtu, e.least)
+}
+
+// wideEnough returns an error for a path of too small an MTU.
+func wideEnough(dst netip.Addr, mtu int) error {
+	least := minPacketMTU4
+	if dst.Is6() {
+		least = minPacketMTU6
 	}
-	w.src, _ = netip.AddrFromSlice(route.Src)
+	if mtu < least {
+		return &narrowError{dst: dst, mtu: mtu, least: least}
+	}
+	return nil
+}
+
+// newWay puts together what was found.
+func newWay(e exit, mac net.HardwareAddr) (way, error) {
+	attrs := e.link.Attrs()
+	w := way{device: attrs.Name, index: attrs.Index, exit: attrs.Index, mtu: e.mtu()}
+	w.src, _ = netip.AddrFromSlice(e.route.Src)
 	w.src = w.src.Unmap()
 	copy(w.srcMAC[:], attrs.HardwareAddr)
 	copy(w.dstMAC[:], mac)
-	if port := portBehind(link, mac); port != nil {
+	if port := portBehind(e.link, mac); port != nil {
 		w.bridge, w.device, w.index = attrs.Name, port.Attrs().Name, port.Attrs().Index
 		w.mtu = min(w.mtu, port.Attrs().MTU)
 	}
 	if !w.src.IsValid() {
 		return w, fmt.Errorf("no source address on device %s", attrs.Name)
 	}
+	if err := wideEnough(e.dst, w.mtu); err != nil {
+		return w, err
+	}
 	w.segments = segmentsUDP(w.device)
 	return w, nil
 }
 
-// findRoute returns the route to dst, which has to lead out of the machine.
+// findRoute returns the route to dst, which has to lead somewhere.
 func findRoute(dst netip.Addr) (netlink.Route, error) {
 	routes, err := netlink.RouteGetWithOptions(dst.AsSlice(), &netlink.RouteGetOptions{Oif: dst.Zone()})
 	switch {
@@ -128,10 +179,8 @@ func findRoute(dst netip.Addr) (netlink.Route, error) {
 		return netlink.Route{}, fmt.Errorf("no route to %v", dst)
 	}
 	switch r := routes[0]; r.Type {
-	case routeUnicast:
+	case routeUnicast, routeLocal:
 		return r, nil
-	case routeLocal:
-		return r, fmt.Errorf("%v is an address of this machine", dst)
 	default:
 		return r, fmt.Errorf("route to %v is of type %d, not unicast", dst, r.Type)
 	}
@@ -199,8 +248,8 @@ type neighbour struct {
 
 // How long a neighbour is waited for.
 const (
-	neighbourPoll   = 5 * time.Millisecond
-	confirmTimeout  = 500 * time.Millisecond // its address is known but may be out of date
+	neighbourPoll   = 2 * time.Millisecond
+	confirmTimeout  = 200 * time.Millisecond // its address is known but may be out of date
 	neighbourAnswer = 3 * time.Second        // three requests, as the kernel makes them
 )
 
@@ -210,30 +259,63 @@ const (
 	neighbourKnown = neighbourSure | netlink.NUD_STALE | netlink.NUD_DELAY | netlink.NUD_PROBE
 )
 
-// resolve returns the neighbour's Ethernet address. Where the kernel is not
-// sure of it, it is made to ask, without anything that a monitor behind the
-// address would see on its port. An address that the kernel merely remembers
-// is good enough if nobody answers in time: the kernel uses it too.
+// resolve returns the neighbour's Ethernet address. Whatever the kernel remembers,
+// it is made to ask: what answered half a minute ago may have moved. That goes
+// without anything that a monitor behind the address would see on its port. An
+// address that is merely remembered is good enough if nobody answers in time: the
+// kernel uses it too.
 func (n neighbour) resolve(ctx context.Context) (net.HardwareAddr, error) {
-	entry := n.lookup()
-	if entry.State&neighbourSure != 0 {
-		return entry.HardwareAddr, nil
+	known := n.lookup()
+	if known.State&(netlink.NUD_PERMANENT|netlink.NUD_NOARP) != 0 {
+		return known.HardwareAddr, nil
 	}
-	if err := n.provoke(ctx, entry); err != nil {
-		return nil, fmt.Errorf("ask for neighbour %v on %s: %w", n.addr, n.link.Attrs().Name, err)
+	entry, err := n.askAndAwait(ctx, known)
+	if err == nil && known.State&neighbourKnown != 0 && entry.State&neighbourSure == 0 {
+		entry, err = n.askAll(ctx, known)
 	}
-	timeout := neighbourAnswer
-	if entry.State&neighbourKnown != 0 {
-		timeout = confirmTimeout
-	}
-	entry, err := n.await(ctx, timeout)
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, err
-	}
-	if entry.State&neighbourKnown == 0 {
+	case entry.State&neighbourKnown == 0:
 		return nil, fmt.Errorf("neighbour %v on %s does not answer", n.addr, n.link.Attrs().Name)
 	}
 	return entry.HardwareAddr, nil
+}
+
+// askAndAwait makes the kernel ask and waits for the answer.
+func (n neighbour) askAndAwait(ctx context.Context, known netlink.Neigh) (netlink.Neigh, error) {
+	if err := n.provoke(ctx, known); err != nil {
+		return known, fmt.Errorf("ask for neighbour %v on %s: %w", n.addr, n.link.Attrs().Name, err)
+	}
+	timeout := neighbourAnswer
+	if known.State&neighbourKnown != 0 {
+		timeout = confirmTimeout
+	}
+	return n.await(ctx, timeout)
+}
+
+// askAll asks everybody on the link for a neighbour that does not answer at the
+// address that is remembered, which has to be forgotten for that. If nobody
+// answers it is remembered again.
+func (n neighbour) askAll(ctx context.Context, known netlink.Neigh) (netlink.Neigh, error) {
+	if n.forget() != nil {
+		return known, nil // without the privilege
+	}
+	entry := netlink.Neigh{}
+	err := n.confirm(entry)
+	if err == nil {
+		entry, err = n.await(ctx, confirmTimeout)
+	}
+	if entry.State&neighbourKnown == 0 {
+		known.Flags, known.State, entry = 0, netlink.NUD_STALE, known
+		_ = netlink.NeighSet(&known) // the kernel will ask once more when it needs it
+	}
+	return entry, err
+}
+
+// forget removes the neighbour from the kernel's table.
+func (n neighbour) forget() error {
+	return netlink.NeighDel(&netlink.Neigh{LinkIndex: n.link.Attrs().Index, Family: familyOf(n.addr), IP: n.addr})
 }
 
 // await returns the entry as soon as the kernel is sure of it, or has given
@@ -286,16 +368,22 @@ const neighbourUse = 0x01 // NTF_USE: act as if there were something to send
 // provoke makes the kernel ask: by netlink, or without CAP_NET_ADMIN by giving
 // it something to send.
 func (n neighbour) provoke(ctx context.Context, known netlink.Neigh) error {
-	ask := &netlink.Neigh{LinkIndex: n.link.Attrs().Index, Family: familyOf(n.addr), IP: n.addr, Flags: neighbourUse}
-	if known.State&neighbourKnown != 0 {
-		ask.Flags, ask.State, ask.HardwareAddr = 0, netlink.NUD_PROBE, known.HardwareAddr
-	}
-	err := netlink.NeighSet(ask)
+	err := n.confirm(known)
 	if errors.Is(err, os.ErrPermission) {
 		knock(ctx, n.dst)
 		return nil
 	}
 	return err
+}
+
+// confirm makes the kernel ask by netlink, which needs CAP_NET_ADMIN: the
+// neighbour itself where its address is known, else all on the link.
+func (n neighbour) confirm(known netlink.Neigh) error {
+	ask := &netlink.Neigh{LinkIndex: n.link.Attrs().Index, Family: familyOf(n.addr), IP: n.addr, Flags: neighbourUse}
+	if known.State&neighbourKnown != 0 {
+		ask.Flags, ask.State, ask.HardwareAddr = 0, netlink.NUD_PROBE, known.HardwareAddr
+	}
+	return netlink.NeighSet(ask)
 }
 
 // knock makes the kernel send something to dst that no UDP socket sees: the

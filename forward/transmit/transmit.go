@@ -19,7 +19,8 @@
 // device is a bridge, the bridge: the frames go to the port behind which the
 // destination lives, which for a container is the host end of its veth pair.
 // It is Linux's alone, needs CAP_NET_RAW and an Ethernet-like device, hence it
-// cannot reach the machine's own addresses.
+// cannot reach the machine's own addresses. [Auto] takes it only where it can be
+// seen (with CAP_NET_ADMIN) that nothing it skips would have changed a packet.
 //
 // [UDP] needs no privilege and works everywhere. A UDP socket has one source
 // port, so it keeps a pool of them; a datagram leaves by the socket that its
@@ -29,6 +30,24 @@
 // kernel once, in order, unchanged. A full queue is waited for; a refusal of a
 // fast path turns that path off, once, and the datagrams concerned go out one
 // by one. What was retried and turned off is in [Stats].
+//
+// The way is followed. When route, device, bridge port, neighbour or addresses
+// change, what comes next goes the new way; while a link is down, a route is
+// missing or a neighbour that had been known does not answer, sending pauses,
+// for ten seconds at most, then it is an error.
+//
+// No link is a black hole. What is longer than the path's known MTU leaves in IP
+// fragments, which are counted. Over IPv4 the Don't Fragment bit is clear, so
+// that a router cuts what was not known to be too long; over IPv6 a router drops
+// it and says so. Behind a router the path is measured before the first datagram
+// and every half minute, by an ICMP echo request that may not be fragmented.
+//
+// What is said about datagrams is heard: ICMP errors, and that a neighbour does
+// not answer. It is in [Stats] as [Trouble], also when it comes after the last
+// datagram ([Transmitter.Settle]). That nothing was said does not mean that
+// everything arrived: a host drops what its socket has no room for without a word,
+// and limits how many errors it sends (six, then one a second, on Linux: see
+// icmp_ratelimit of ip-sysctl).
 package transmit
 
 import (
@@ -47,7 +66,7 @@ type Mode string
 
 // The modes. The zero value counts as Auto.
 const (
-	Auto   Mode = "auto"   // Packet if possible, else UDP
+	Auto   Mode = "auto"   // Packet if possible and known to arrive, else UDP
 	Packet Mode = "packet" // packet socket; fails where that is not possible
 	UDP    Mode = "udp"    // pool of UDP sockets
 )
@@ -103,10 +122,17 @@ type Options struct {
 	Sockets int
 }
 
-// Transmitter is an open transmission. Send, Close and Describe belong to one
-// goroutine, which should be a [Pinned] one; Stats may be read by any.
+// Transmitter is an open transmission. Send, Settle, Close and Describe belong to
+// one goroutine, which should be a [Pinned] one; Stats may be read by any.
 type Transmitter interface {
 	forward.Sink
+	// Settle waits, after the last datagram, for what may still be said about
+	// those that were sent, and returns the counts. It waits until something is
+	// known to be lost (more would say no more), until nothing can be expected
+	// any more (20 ms if the destination is this machine, 100 ms if it is a
+	// neighbour, 300 ms otherwise; a second more for a neighbour that does not
+	// say that it is there), or until ctx ends.
+	Settle(ctx context.Context) Stats
 	// Describe says what was opened.
 	Describe() Description
 	// Stats returns what happened so far.
@@ -121,10 +147,12 @@ type Description struct {
 	Source      netip.Addr     `json:"source"`            // outer source address
 	Device      string         `json:"device,omitempty"`  // Packet: the device the frames are put on
 	Bridge      string         `json:"bridge,omitempty"`  // Packet: the bridge that Device is a port of, if it was skipped
-	MTU         int            `json:"mtu"`               // longer outer IP packets are fragmented
+	MTU         int            `json:"mtu"`               // of the path as far as it is known now; longer outer IP packets are fragmented
 	Sockets     int            `json:"sockets"`           // number of source ports in UDP mode, else 1
 	GSO         bool           `json:"gso"`               // super-packets are in use
 	Reasons     []string       `json:"reasons,omitempty"` // why not the better transmission, why no GSO
+	// Warnings say what may be wrong with the transmission that was asked for.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // String describes the transmission in one line, for reports.
@@ -141,7 +169,7 @@ func (d Description) String() string {
 	if d.GSO {
 		s += ", segmentation offload"
 	}
-	for _, r := range d.Reasons {
+	for _, r := range slices.Concat(d.Reasons, d.Warnings) {
 		s += "; " + r
 	}
 	return s
@@ -154,14 +182,16 @@ type Stats struct {
 	Bytes        uint64 `json:"bytes"`         // their payload
 	SuperPackets uint64 `json:"super_packets"` // messages that carried several datagrams
 	Segments     uint64 `json:"segments"`      // datagrams that went inside super-packets
-	Fragmented   uint64 `json:"fragmented"`    // datagrams that were sent in IP fragments by us
+	Fragmented   uint64 `json:"fragmented"`    // datagrams that left in IP fragments, being longer than the path's known MTU
 	Retries      uint64 `json:"retries"`       // messages offered again
 	Waits        uint64 `json:"waits"`         // pauses because a queue was full
 	// Refused counts ICMP "port unreachable" answers that came back for
 	// earlier datagrams: evidence that nobody listens at the destination. It
-	// is a lower bound, for the kernel reports several as one, and packet
-	// sockets see none.
+	// is no count of datagrams, see [Trouble].
 	Refused uint64 `json:"refused"`
+	// Troubles lists what was said about datagrams on their way, Refused among
+	// it, and what kept datagrams from leaving for a while.
+	Troubles []Trouble `json:"troubles,omitempty"`
 	// Fallbacks lists the fast paths that were turned off on the way.
 	Fallbacks []Fallback `json:"fallbacks,omitempty"`
 }
@@ -178,6 +208,10 @@ func (s Stats) Add(o Stats) Stats {
 	s.Retries += o.Retries
 	s.Waits += o.Waits
 	s.Refused += o.Refused
+	s.Troubles = slices.Clone(s.Troubles)
+	for _, t := range o.Troubles {
+		s.Troubles = addTrouble(s.Troubles, t)
+	}
 	s.Fallbacks = slices.Clone(s.Fallbacks)
 	for _, f := range o.Fallbacks {
 		if !slices.Contains(s.Fallbacks, f) {
@@ -261,7 +295,11 @@ func Open(ctx context.Context, o Options) (Transmitter, error) {
 	if o.Mode == Packet || ctx.Err() != nil {
 		return nil, fmt.Errorf("open transmission packet to %v: %w", o.Destination, err)
 	}
-	return openUDP(ctx, o, []string{"packet not possible: " + err.Error()})
+	reason := "packet not possible: " + err.Error()
+	if obstacle := (*obstacleError)(nil); errors.As(err, &obstacle) {
+		reason = "packet not taken: " + err.Error()
+	}
+	return openUDP(ctx, o, []string{reason})
 }
 
 // withDefaults fills in what was left out and checks the rest.

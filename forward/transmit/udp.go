@@ -19,6 +19,16 @@ const runMessages = 256
 type udpPlan struct {
 	coalescer
 	maxPayload int // bytes
+	whole      int // longest payload that the kernel does not fragment, bytes; 0 if not known
+}
+
+// fit takes in the path's MTU, in bytes, and reports whether it is another one.
+// Headers is the length of an outer IP and UDP header.
+func (u *udpPlan) fit(mtu, headers int) (changed bool) {
+	whole := max(1, mtu-headers)
+	changed = whole != u.whole
+	u.whole, u.maxSegment = whole, whole
+	return changed
 }
 
 // plan implements path: a run ends where the socket changes, for only so the
@@ -46,7 +56,7 @@ func (u *udpPlan) plan(w *writer, b *forward.Batch, first int) (int, error) {
 			m.Payload, m.Segment = b.Buf[d.Off:last.Off+last.Len], d.Len
 		}
 		i += n
-		w.add(m, i)
+		w.add(m, i, u.whole == 0 || n > 1 || d.Len <= u.whole)
 	}
 	return int(port % u.sockets), nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/zeekdemo/zeekdemo/forward"
 	"github.com/zeekdemo/zeekdemo/forward/internal/sys"
@@ -17,25 +18,43 @@ type udpPool struct {
 	description Description
 	fds         []int
 	sender      *sys.Sender
+	follower    *follower // nil if there is no following the way
+	headers     int       // of outer IP and UDP, bytes
+	poller      sys.Poller
+	errors      sys.Errors
 }
 
 var _ Transmitter = (*udpPool)(nil)
 
 func openUDP(ctx context.Context, o Options, reasons []string) (Transmitter, error) {
-	p := &udpPool{sender: sys.NewUDPSender(runMessages)}
+	p := &udpPool{sender: sys.NewUDPSender(runMessages), headers: ipHeaderLen(o.Destination.Addr()) + udpHeaderLen}
 	p.prepare(ctx, p, runMessages)
-	if err := awaitNeighbour(ctx, o.Destination.Addr()); err != nil && len(reasons) == 0 {
+	if err := p.follow(ctx, o); err != nil && len(reasons) == 0 {
 		reasons = append(reasons, err.Error())
 	}
 	err := o.spreadPorts(func(port uint16) error { return p.open(o, port) })
 	if err == nil {
-		err = p.settle(o, reasons)
+		err = p.ready(o, reasons)
 	}
 	if err != nil {
 		p.Close()
 		return nil, fmt.Errorf("open transmission udp to %v: %w", o.Destination, err)
 	}
 	return p, nil
+}
+
+// follow begins to follow the way, as far as that can be seen. What is wrong with
+// it is no reason not to try: the kernel knows better.
+func (p *udpPool) follow(ctx context.Context, o Options) error {
+	e, err := findExit(o.Destination.Addr())
+	if err != nil {
+		return nil // no way: opening the sockets will tell
+	}
+	err = e.awaitNeighbour(ctx)
+	p.follower = newFollower(e)
+	p.follower.known = err == nil
+	p.follower.measure(ctx)
+	return err
 }
 
 // open adds one socket to the pool.
@@ -45,37 +64,49 @@ func (p *udpPool) open(o Options, port uint16) error {
 		return err
 	}
 	p.fds = append(p.fds, fd)
+	p.poller.Add(fd)
 	if _, err := sys.SetSendBuffer(fd, defaultSendBuffer); err != nil {
+		return err
+	}
+	if err := errors.Join(sys.KeepErrors(fd), sys.LetFragment(fd)); err != nil {
 		return err
 	}
 	return sys.Connect(fd, o.Destination)
 }
 
-// settle decides what depends on the connected sockets.
-func (p *udpPool) settle(o Options, reasons []string) error {
+// ready decides what depends on the connected sockets.
+func (p *udpPool) ready(o Options, reasons []string) error {
 	local, err := sys.LocalAddr(p.fds[0])
 	if err != nil {
 		return err
 	}
-	mtu, err := sys.PathMTU(p.fds[0])
+	addr := o.Destination.Addr()
+	p.udpPlan = udpPlan{
+		coalescer:  coalescer{sockets: uint16(len(p.fds)), maxTotal: maxIPPacket - p.headers},
+		maxPayload: MaxPayload(addr),
+	}
+	mtu, err := p.pathMTU()
 	if err != nil {
 		return err
 	}
-	addr := o.Destination.Addr()
-	headers := ipHeaderLen(addr) + udpHeaderLen
-	p.udpPlan = udpPlan{
-		coalescer:  coalescer{sockets: uint16(len(p.fds)), maxSegment: mtu - headers, maxTotal: maxIPPacket - headers},
-		maxPayload: MaxPayload(addr),
-	}
+	p.fit(mtu, p.headers)
 	p.gso, reasons = p.chooseGSO(o, reasons)
 	if err := p.chooseChecksum(o); err != nil {
 		return err
 	}
 	p.description = Description{
-		Mode: UDP, Destination: o.Destination, Source: local.Addr(), MTU: mtu,
+		Mode: UDP, Destination: o.Destination, Source: local.Addr(),
 		Sockets: len(p.fds), Reasons: reasons,
 	}
 	return nil
+}
+
+// pathMTU is that of the way that is followed, else what a socket knew last.
+func (p *udpPool) pathMTU() (int, error) {
+	if p.follower != nil {
+		return p.follower.exit.mtu(), nil
+	}
+	return sys.PathMTU(p.fds[0])
 }
 
 func (p *udpPool) chooseGSO(o Options, reasons []string) (bool, []string) {
@@ -102,13 +133,70 @@ func (p *udpPool) chooseChecksum(o Options) error {
 	return nil
 }
 
-// send implements path.
+// send implements path. A neighbour that had been known is waited for: what is
+// sent meanwhile waits in a short queue of the kernel's, which drops what is too
+// much without a word.
 func (p *udpPool) send(socket int, msgs []sys.Message) (int, error) {
+	if f := p.follower; f != nil && f.lost != nil && f.known {
+		return 0, f.lost
+	}
 	return p.sender.Send(p.fds[socket], msgs)
 }
 
-// check implements path: a UDP socket's queue always drains.
-func (p *udpPool) check() error { return nil }
+// listen implements path.
+func (p *udpPool) listen(wait time.Duration, look bool) error {
+	if p.poller.Wait(wait) {
+		for i, fd := range p.fds {
+			if p.poller.Ready(i) {
+				look = p.hear(fd) || look
+			}
+		}
+	}
+	f := p.follower
+	if f == nil {
+		return nil
+	}
+	now := p.now()
+	if !f.notice(now) && !look {
+		return nil
+	}
+	e, _, err := f.look(now)
+	if f.silent {
+		f.silent = false
+		p.troubles.note(NeighbourSilent, netip.Addr{})
+	}
+	if err == nil && p.fit(e.mtu(), p.headers) {
+		return errReplan
+	}
+	return nil // without a way the next send says so
+}
+
+// hear counts the complaints that a socket has, and reports whether one of them
+// is about the path's MTU.
+func (p *udpPool) hear(fd int) (news bool) {
+	for {
+		c, ok := p.errors.Next(fd)
+		if !ok {
+			return news
+		}
+		news = news || c.MTU > 0
+		p.troubles.note(kindOf(c), c.From)
+	}
+}
+
+// check implements path.
+func (p *udpPool) check() error {
+	if p.follower == nil {
+		return nil
+	}
+	return p.follower.lost
+}
+
+// Settle implements Transmitter.
+func (p *udpPool) Settle(ctx context.Context) Stats {
+	p.settle(ctx, p.follower)
+	return p.Stats()
+}
 
 // BatchSize implements forward.BatchSizer.
 func (p *udpPool) BatchSize() (datagrams, bytes int) { return batchDatagrams, batchBytes }
@@ -116,7 +204,7 @@ func (p *udpPool) BatchSize() (datagrams, bytes int) { return batchDatagrams, ba
 // Describe implements Transmitter.
 func (p *udpPool) Describe() Description {
 	d := p.description
-	d.GSO = p.gso
+	d.GSO, d.MTU = p.gso, p.whole+p.headers
 	return d
 }
 
@@ -127,6 +215,10 @@ func (p *udpPool) Close() error {
 		errs = append(errs, sys.Close(fd))
 	}
 	p.fds = nil
+	if p.follower != nil {
+		errs = append(errs, p.follower.Close())
+		p.follower = nil
+	}
 	return errors.Join(errs...)
 }
 

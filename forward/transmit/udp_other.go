@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"syscall"
+	"time"
 
 	"github.com/zeekdemo/zeekdemo/forward/internal/sys"
 )
@@ -61,8 +63,36 @@ func (p *udpPool) send(socket int, msgs []sys.Message) (int, error) {
 	return 1, nil
 }
 
+// listen implements path. A connected socket keeps one error, which the next
+// call on it returns: a read that does not wait asks for it.
+func (p *udpPool) listen(wait time.Duration, _ bool) error {
+	if wait == 0 {
+		return nil // the next send returns it
+	}
+	p.sleep(p.now() + int64(wait))
+	var one [1]byte
+	for _, conn := range p.conns {
+		if err := conn.SetReadDeadline(time.Now().Add(time.Millisecond)); err != nil {
+			return err
+		}
+		if _, err := conn.Read(one[:]); errors.Is(err, syscall.ECONNREFUSED) {
+			p.troubles.note(PortUnreachable, netip.Addr{})
+		}
+	}
+	return nil
+}
+
 // check implements path: a UDP socket's queue always drains.
 func (p *udpPool) check() error { return nil }
+
+// Settle implements Transmitter.
+func (p *udpPool) Settle(ctx context.Context) Stats {
+	deadline := p.lastSent + int64(settleFar)
+	for p.counts.datagrams.Load() > 0 && !p.troubles.lost() && ctx.Err() == nil && p.now() < deadline {
+		_ = p.listen(settleFar/4, false)
+	}
+	return p.Stats()
+}
 
 // Describe implements Transmitter.
 func (p *udpPool) Describe() Description { return p.description }

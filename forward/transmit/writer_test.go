@@ -51,6 +51,7 @@ type fakeKernel struct {
 	calls  int
 	take   func(socket int, m *sys.Message) // a message was taken
 	broken error                            // what check says
+	heard  func() error                     // what listen says; nil: nothing
 	clock  int64
 }
 
@@ -80,6 +81,13 @@ func (f *fakeKernel) send(socket int, msgs []sys.Message) (int, error) {
 
 func (f *fakeKernel) check() error { return f.broken }
 
+func (f *fakeKernel) listen(time.Duration, bool) error {
+	if f.heard != nil {
+		return f.heard()
+	}
+	return nil
+}
+
 // install puts the fake under w, with a clock that only sleeping moves.
 func (f *fakeKernel) install(w *writer, p path) {
 	f.path = p
@@ -92,10 +100,7 @@ func (f *fakeKernel) install(w *writer, p path) {
 // newFakeUDP returns a writer that plans as the UDP transmission with four
 // sockets does, for an MTU of 1500, and what its fake kernel got.
 func newFakeUDP(messages int, script []answer) (*writer, *fakeKernel, *[]sent) {
-	plan := &struct {
-		udpPlan
-		noCalls
-	}{udpPlan: udpPlan{
+	plan := &fakePlan{udpPlan: udpPlan{
 		coalescer:  coalescer{sockets: 4, maxSegment: 1472, maxTotal: 65507},
 		maxPayload: 65507,
 	}}
@@ -108,11 +113,18 @@ func newFakeUDP(messages int, script []answer) (*writer, *fakeKernel, *[]sent) {
 	return w, fake, got
 }
 
+// fakePlan is the portable part of the UDP transmission.
+type fakePlan struct {
+	udpPlan
+	noCalls
+}
+
 // noCalls fills the part of path that the fake replaces.
 type noCalls struct{}
 
 func (noCalls) send(int, []sys.Message) (int, error) { panic("not faked") } //nolint:unused // by embedding
 func (noCalls) check() error                         { panic("not faked") } //nolint:unused // by embedding
+func (noCalls) listen(time.Duration, bool) error     { panic("not faked") } //nolint:unused // by embedding
 
 // split does to a message what the kernel does.
 func split(socket int, m *sys.Message) []sent {
@@ -223,6 +235,14 @@ func FuzzWriter(f *testing.F) {
 // TestWriterErrors lists what each refusal leads to, met by a batch of two
 // super-packets on one socket.
 func TestWriterErrors(t *testing.T) {
+	kinds := func(k TroubleKind) func(Stats) uint64 {
+		return func(s Stats) uint64 {
+			if len(s.Troubles) == 1 && s.Troubles[0].Kind == k && !s.Troubles[0].Lost() {
+				return s.Troubles[0].Count
+			}
+			return 0
+		}
+	}
 	forever := func(e syscall.Errno) []answer { return slices.Repeat([]answer{{0, e}}, 100000) }
 	for _, test := range []struct {
 		name     string
@@ -247,9 +267,19 @@ func TestWriterErrors(t *testing.T) {
 		{name: "super-packet never fits the queue", script: slices.Repeat([]answer{{0, syscall.ENOBUFS}}, 150), fallback: true},
 		{name: "single invalid", script: []answer{{0, syscall.EINVAL}, {0, syscall.EINVAL}}, wantErr: syscall.EINVAL, fallback: true},
 		{name: "queue full for ever", script: forever(syscall.ENOBUFS), wantErr: syscall.ENOBUFS, contains: "queue full for 10s", fallback: true},
-		{name: "carrier lost", script: forever(syscall.ENOBUFS), broken: errors.New("device x is down"), contains: "device x is down", fallback: true},
-		{name: "device gone", script: []answer{{1, syscall.ENXIO}, {0, syscall.ENXIO}}, broken: errors.New("device x is gone"), wantErr: syscall.ENXIO, contains: "device x is gone", taken: 4},
-		{name: "packet filter", script: []answer{{0, syscall.EPERM}}, wantErr: syscall.EPERM, contains: "packet filter"},
+		{name: "carrier lost for ever", script: forever(syscall.ENOBUFS), broken: errors.New("device x is down"), contains: "nothing taken for 10s: device x is down",
+			stats: kinds(LinkDown)},
+		{name: "carrier lost for a moment", script: slices.Repeat([]answer{{0, syscall.ENOBUFS}}, 1000), broken: errors.New("device x is down"), stats: kinds(LinkDown)},
+		{name: "device down for ever", script: forever(syscall.ENETDOWN), wantErr: syscall.ENETDOWN, contains: "nothing taken for 10s", stats: kinds(LinkDown)},
+		{name: "device down for a moment", script: slices.Repeat([]answer{{0, syscall.ENETDOWN}}, 200), stats: kinds(LinkDown)},
+		{name: "device gone", script: append([]answer{{1, syscall.ENXIO}}, forever(syscall.ENXIO)...), broken: errors.New("device x is gone"), wantErr: syscall.ENXIO, contains: "nothing taken for 1s: device x is gone", taken: 4, stats: kinds(WayLost)},
+		{name: "packet filter", script: forever(syscall.EPERM), wantErr: syscall.EPERM, contains: "packet filter", stats: kinds(Filtered)},
+		{name: "packet filter being reloaded", script: slices.Repeat([]answer{{0, syscall.EPERM}}, 50), stats: kinds(Filtered)},
+		{name: "no route for ever", script: forever(syscall.ENETUNREACH), wantErr: syscall.ENETUNREACH, contains: "nothing taken for 10s", stats: kinds(NoRoute)},
+		{name: "no route for a moment", script: slices.Repeat([]answer{{0, syscall.EHOSTUNREACH}}, 100), stats: kinds(NoRoute)},
+		{name: "an answer for an earlier datagram", script: []answer{{0, syscall.EHOSTUNREACH}}, stats: func(s Stats) uint64 { return uint64(1 - len(s.Troubles)) }}, // what it is, the queue says
+		{name: "a path's news", script: []answer{{0, syscall.EMSGSIZE}, {0, syscall.EMSGSIZE}}, fallback: true},
+		{name: "single too long", script: forever(syscall.EMSGSIZE), contains: "too long for the way", fallback: true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			b := makeBatch(2, 100, 100, 100, 100, 200, 200, 200, 200)
@@ -282,6 +312,38 @@ func TestWriterErrors(t *testing.T) {
 			}
 			if (len(s.Fallbacks) == 1) != test.fallback || w.gso == test.fallback {
 				t.Errorf("fallbacks %v, gso %v", s.Fallbacks, w.gso)
+			}
+		})
+	}
+}
+
+// TestPathMTUIsNews lets the path get narrower under a plan, and wider again: no
+// datagram is lost, the order is kept, super-packets go on in the size that fits,
+// and what needs fragments is counted.
+func TestPathMTUIsNews(t *testing.T) {
+	for _, errno := range []syscall.Errno{syscall.EMSGSIZE, syscall.EINVAL} {
+		t.Run(errno.Error(), func(t *testing.T) {
+			b := makeBatch(6, 1000, 1000, 1000, 1000, 300, 300, 300, 300, 1000, 1000)
+			for i := range b.Datagrams {
+				b.Datagrams[i].Port = 50000
+			}
+			w, fake, got := newFakeUDP(2, []answer{{0, errno}})
+			plan := fake.path.(*fakePlan)
+			plan.fit(1500, 28)
+			fake.heard = func() error {
+				if plan.fit(828, 28) {
+					return errReplan
+				}
+				return nil
+			}
+			if n, err := w.Send(b); n != len(b.Datagrams) || err != nil {
+				t.Fatalf("took %d: %v", n, err)
+			}
+			if err := diff(*got, want(b, 4)); err != nil {
+				t.Error(err)
+			}
+			if s := w.Stats(); s.Fragmented != 6 || s.SuperPackets != 1 || len(s.Fallbacks) > 0 {
+				t.Errorf("%+v", s)
 			}
 		})
 	}

@@ -25,11 +25,14 @@
 //     sensor's.
 //   - A Counter is one number there that counts lost packets.
 //   - A Snapshot is all counters at one time.
-//   - A Ledger is the difference of two, beside what was sent and taken.
+//   - A Run is what its sender knows: what was sent, and what was taken.
+//   - A Ledger is the difference of two snapshots beside a run.
 //
 // Only what was sent and neither taken nor still queued is lost there. Counters
 // of a whole machine also count other people's packets, so they explain a loss
-// but do not make one; the sensor's own sockets' do.
+// but do not make one; the sensor's own sockets' do. What was taken is counted
+// for the sensor's whole namespace, so what other sockets there may have taken
+// is subtracted, or left in doubt.
 package drops
 
 import (
@@ -180,21 +183,66 @@ func processors(p Place) (Snapshot, error) {
 // packets: a sign of load, not a loss.
 const squeeze = "softnet time_squeeze"
 
-// Ledger is the account of one run.
-type Ledger struct {
-	Sent        uint64    `json:"sent"`         // datagrams
-	Taken       uint64    `json:"taken"`        // by the sensor's application
-	QueuedBytes int       `json:"queued_bytes"` // kernel memory of what still waits at the sensor
-	Lost        uint64    `json:"lost"`         // datagrams
-	Counters    []Counter `json:"counters"`     // that grew meanwhile; sockets on the way first
-	Verdict     string    `json:"verdict"`      // one line
+// Run is what is known of a run when its books are closed.
+type Run struct {
+	Sent uint64 // datagrams
+	// Taken is what applications took in the sensor's namespace, all sockets
+	// together: the kernel counts no other way.
+	Taken uint64
+	// Others is how many of these other sockets than the run's can have taken at
+	// most, such as answers to the sensor's own questions of names.
+	Others uint64
+	// Unbounded says that there is no such bound: anybody may have sent to them.
+	Unbounded bool
+	// Witness is how many the sensor itself says it has received; nil if it was
+	// not asked or did not answer. It is believed within what the kernel counted.
+	Witness     *uint64
+	QueuedBytes int // kernel memory of what still waits at the sensor
+	// Gone names the sockets that went in the middle of the run, whose load others
+	// took over. InGone is how many datagrams were in their queues; where nobody
+	// kept count it is 0.
+	Gone   []string
+	InGone uint64
 }
 
-// Settle takes the difference of two snapshots and judges. Taken and
-// queuedBytes are the sensor's, after the run; taken counts the run's datagrams
-// and, where others send to the same system, theirs.
-func Settle(before, after Snapshot, sent, taken uint64, queuedBytes int) Ledger {
-	l := Ledger{Sent: sent, Taken: taken, QueuedBytes: queuedBytes, Counters: []Counter{}}
+// own returns within which bounds the run's own sockets have taken datagrams.
+func (r Run) own() (least, most uint64) {
+	if w := r.Witness; w != nil && *w <= r.Taken && *w >= r.least() {
+		return *w, *w
+	}
+	return r.least(), r.Taken
+}
+
+// least is what the kernel's counts leave to the run's own sockets.
+func (r Run) least() uint64 {
+	if r.Unbounded {
+		return 0
+	}
+	return r.Taken - min(r.Others, r.Taken)
+}
+
+// Ledger is the account of one run.
+type Ledger struct {
+	Sent  uint64 `json:"sent"`  // datagrams
+	Taken uint64 `json:"taken"` // of these, by the sensor's application: never more than Sent
+	// Others counts datagrams that were taken in the sensor's namespace beside
+	// these: by other sockets, or sent by others.
+	Others uint64 `json:"others,omitempty"`
+	// Doubt is how many of Taken may be others' instead, so that at least
+	// Taken-Doubt of the run's were taken.
+	Doubt       uint64    `json:"doubt,omitempty"`
+	QueuedBytes int       `json:"queued_bytes"`      // kernel memory of what still waits at the sensor
+	Lost        uint64    `json:"lost"`              // datagrams; with Doubt at least so many
+	Gone        []string  `json:"gone,omitempty"`    // sockets that went in the middle of the run
+	InGone      uint64    `json:"in_gone,omitempty"` // of Lost: in the queues of these
+	Counters    []Counter `json:"counters"`          // that grew meanwhile; sockets on the way first
+	Verdict     string    `json:"verdict"`           // one line
+}
+
+// Settle takes the difference of two snapshots and judges what became of a run.
+func Settle(before, after Snapshot, r Run) Ledger {
+	l := Ledger{Sent: r.Sent, QueuedBytes: r.QueuedBytes, Gone: r.Gone, Counters: []Counter{}}
+	l.count(r)
 	var own uint64
 	for _, c := range after {
 		i := slices.IndexFunc(before, func(b Counter) bool { return b.Place == c.Place && b.Name == c.Name })
@@ -209,30 +257,82 @@ func Settle(before, after Snapshot, sent, taken uint64, queuedBytes int) Ledger 
 		}
 		l.Counters = append(l.Counters, c)
 	}
-	if queuedBytes == 0 {
-		l.Lost = sent - min(taken, sent)
+	if r.QueuedBytes == 0 {
+		l.Lost = l.Sent - l.Taken
 	}
 	l.Lost = max(l.Lost, own)
+	l.InGone = min(r.InGone, l.Lost-own)
 	l.Verdict = l.verdict(own)
 	return l
 }
 
+// count divides what was taken between the run and others. If more was taken
+// than was sent and than others can have asked for, somebody else sends to the
+// run's sockets, and of which datagrams they took nothing is known.
+func (l *Ledger) count(r Run) {
+	least, most := r.own()
+	l.Taken = min(most, r.Sent)
+	l.Others = r.Taken - l.Taken
+	if least > r.Sent {
+		l.Doubt = l.Taken
+		return
+	}
+	l.Doubt = l.Taken - min(least, l.Taken)
+}
+
 // verdict is the account in one line.
 func (l Ledger) verdict(own uint64) string {
-	switch {
-	case l.Lost == 0 && l.QueuedBytes > 0:
-		return fmt.Sprintf("%d of %d packets were taken by the sensor; the others still wait in its queue", l.Taken, l.Sent)
-	case l.Lost == 0:
-		return fmt.Sprintf("all %d packets were taken by the sensor", l.Sent)
+	if l.Lost == 0 {
+		return l.unharmed()
 	}
 	where := l.places(func(c Counter) bool { return c.Kind == OfSocket })
-	if l.Lost > own {
+	if l.Lost > own+l.InGone {
 		where = append(where, l.places(func(c Counter) bool { return c.Kind != OfSocket && c.Kind != OfLoad })...)
 	}
-	if len(where) == 0 {
-		return fmt.Sprintf("%d of %d packets lost: no counter tells where", l.Lost, l.Sent)
+	var how []string
+	if len(where) > 0 {
+		how = append(how, "dropped at "+strings.Join(where, ", "))
 	}
-	return fmt.Sprintf("%d of %d packets lost: dropped at %s", l.Lost, l.Sent, strings.Join(where, ", "))
+	if len(l.Gone) > 0 {
+		how = append(how, l.gone())
+	}
+	if how == nil {
+		how = []string{"no counter tells where"}
+	}
+	return fmt.Sprintf("%s%d of %d packets lost: %s", l.atLeast(), l.Lost, l.Sent, strings.Join(how, "; "))
+}
+
+// unharmed is the verdict where nothing is known to be lost.
+func (l Ledger) unharmed() string {
+	switch {
+	case l.Doubt > 0 && l.Doubt == l.Taken:
+		return fmt.Sprintf("the sensor's system took %d packets, %d were sent: others' %s among them, so how many of this run's were taken cannot be told",
+			l.Taken+l.Others, l.Sent, map[bool]string{true: "are", false: "may be"}[l.Others > 0])
+	case l.QueuedBytes > 0:
+		return fmt.Sprintf("%s%d of %d packets were taken by the sensor; the others still wait in its queue", l.atLeast(), l.Taken-l.Doubt, l.Sent)
+	case l.Doubt > 0:
+		return fmt.Sprintf("at least %d of %d packets were taken by the sensor; up to %d of what its system took were others', such as answers to questions of its own",
+			l.Taken-l.Doubt, l.Sent, l.Doubt+l.Others)
+	case l.Others > 0:
+		return fmt.Sprintf("all %d packets were taken by the sensor; its system took %d more that were others', such as answers to questions of its own", l.Sent, l.Others)
+	}
+	return fmt.Sprintf("all %d packets were taken by the sensor", l.Sent)
+}
+
+func (l Ledger) atLeast() string {
+	if l.Doubt > 0 {
+		return "at least "
+	}
+	return ""
+}
+
+// gone tells of the queues of sockets that went.
+func (l Ledger) gone() string {
+	sockets := strings.Join(l.Gone, ", ")
+	if l.InGone == 0 {
+		return "some may have been in the queue of " + sockets + ", which has gone"
+	}
+	return fmt.Sprintf("%d may have been in the queue of %s, which has gone", l.InGone, sockets)
 }
 
 // places names the counters that are meant, with their counts.

@@ -52,8 +52,7 @@ func open(place Place, listen netip.AddrPort, asking Asking) (*Watch, error) {
 			return err
 		}
 		w.reader = diag
-		w.taken, err = openCounter(procRoot + "/thread-self/net")
-		return err
+		return w.openCounts(procRoot + "/thread-self/net")
 	})
 	if errors.Is(err, fs.ErrPermission) && place.Process != 0 {
 		err = w.openProc(asking)
@@ -68,6 +67,7 @@ func open(place Place, listen netip.AddrPort, asking Asking) (*Watch, error) {
 		if w.taken != nil {
 			w.taken.close()
 		}
+		w.all.close()
 		return nil, err
 	}
 	return w, nil
@@ -81,7 +81,15 @@ func (w *Watch) openProc(asking Asking) error {
 		return err
 	}
 	w.reader = proc
-	w.taken, err = openCounter(dir)
+	return w.openCounts(dir)
+}
+
+// openCounts opens what counts for the whole namespace, in dir.
+func (w *Watch) openCounts(dir string) (err error) {
+	if w.taken, err = openCounter(dir); err != nil {
+		return err
+	}
+	w.all, err = openTables(dir)
 	return err
 }
 

@@ -65,24 +65,65 @@ func (f *file) close() error { return f.f.Close() }
 
 // procReader reads /proc/PID/net/udp and udp6.
 type procReader struct {
-	files  []*file
+	files  tables
 	listen netip.AddrPort
 	buffer int // assumed
 }
 
 func openProc(dir string, listen netip.AddrPort, asking Asking) (*procReader, error) {
 	r := &procReader{listen: listen, buffer: Assumed(asking, setting("rmem_max"), setting("rmem_default"))}
+	var err error
+	if r.files, err = openTables(dir); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// tables are the lists of all UDP sockets of a namespace.
+type tables []*file
+
+// openTables opens them in dir, a "net" directory of the proc file system.
+func openTables(dir string) (t tables, err error) {
 	for _, name := range []string{"udp", "udp6"} {
 		f, err := openFile(filepath.Join(dir, name))
 		if errors.Is(err, os.ErrNotExist) && name == "udp6" {
 			continue // a kernel without IPv6
 		}
 		if err != nil {
-			return nil, errors.Join(err, r.close())
+			return nil, errors.Join(err, t.close())
 		}
-		r.files = append(r.files, f)
+		t = append(t, f)
 	}
-	return r, nil
+	return t, nil
+}
+
+func (t tables) close() error {
+	var err error
+	for _, f := range t {
+		err = errors.Join(err, f.close())
+	}
+	return err
+}
+
+// others lists who else than the sockets that take what is sent to listen may
+// take datagrams from outside the namespace.
+func (t tables) others(listen netip.AddrPort) (o Others, err error) {
+	for _, f := range t {
+		data, err := f.read()
+		if err != nil {
+			return o, err
+		}
+		for _, s := range procfs.UDP(string(data)) {
+			switch {
+			case s.Local.Addr().Unmap().IsLoopback():
+			case !s.Listens():
+				o.Asking++
+			case !takes(s.Local, listen):
+				o.Open = append(o.Open, s.Local)
+			}
+		}
+	}
+	return o, nil
 }
 
 // setting reads a number from /proc/sys/net/core; 0 if it cannot.
@@ -97,13 +138,7 @@ func setting(name string) int {
 
 func (r *procReader) exact() bool { return false }
 
-func (r *procReader) close() error {
-	var err error
-	for _, f := range r.files {
-		err = errors.Join(err, f.close())
-	}
-	return err
-}
+func (r *procReader) close() error { return r.files.close() }
 
 func (r *procReader) read(buf []Socket) ([]Socket, error) {
 	for _, f := range r.files {
@@ -198,10 +233,12 @@ func decimal(text []byte) (n uint64) {
 	return n
 }
 
-// counter reads UdpInDatagrams and Udp6InDatagrams of a namespace.
+// counter reads UdpInDatagrams and Udp6InDatagrams of a namespace, and if asked
+// the same of OutDatagrams.
 type counter struct {
 	snmp, snmp6 *file // the second is nil in a kernel without IPv6
 	column      int   // of InDatagrams in the Udp lines
+	out         int   // of OutDatagrams
 }
 
 // openCounter opens the files in dir, a "net" directory of the proc file system.
@@ -210,7 +247,7 @@ func openCounter(dir string) (*counter, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &counter{snmp: snmp, column: -1}
+	c := &counter{snmp: snmp, column: -1, out: -1}
 	if c.snmp6, err = openFile(filepath.Join(dir, "snmp6")); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, errors.Join(err, c.close())
 	}
@@ -221,29 +258,37 @@ func openCounter(dir string) (*counter, error) {
 	heading := data[max(bytes.Index(data, []byte("\nUdp: ")), 0):]
 	heading, _, _ = bytes.Cut(bytes.TrimLeft(heading, "\n"), []byte("\n"))
 	for i, name := range bytes.Fields(heading) {
-		if string(name) == "InDatagrams" {
+		switch string(name) {
+		case "InDatagrams":
 			c.column = i
+		case "OutDatagrams":
+			c.out = i
 		}
 	}
-	if c.column < 0 {
+	if c.column < 0 || c.out < 0 {
 		return nil, errors.Join(fmt.Errorf("read %s: no UDP counters", snmp.f.Name()), c.close())
 	}
 	return c, nil
 }
 
-func (c *counter) read() (uint64, error) {
+func (c *counter) read() (uint64, error) { return c.sum(c.column, "Udp6InDatagrams") }
+
+// sent is how many datagrams the same families have sent.
+func (c *counter) sent() (uint64, error) { return c.sum(c.out, "Udp6OutDatagrams") }
+
+func (c *counter) sum(at int, name6 string) (uint64, error) {
 	data, err := c.snmp.read()
 	if err != nil {
 		return 0, err
 	}
-	n := column(data, "\nUdp: ", c.column)
+	n := column(data, "\nUdp: ", at)
 	if c.snmp6 == nil {
 		return n, nil
 	}
 	if data, err = c.snmp6.read(); err != nil {
 		return 0, err
 	}
-	return n + named(data, "Udp6InDatagrams"), nil
+	return n + named(data, name6), nil
 }
 
 // column returns the number in a column of the second line that begins with

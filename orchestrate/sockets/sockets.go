@@ -16,7 +16,7 @@
 // How much was taken is UdpInDatagrams of the namespace, which the kernel
 // counts when an application receives, not when a datagram is queued
 // (udp_recvmsg in net/ipv4/udp.c). It counts all sockets of the namespace
-// together.
+// together; [Watch.Others] tells how far that can mislead.
 package sockets
 
 import (
@@ -94,6 +94,18 @@ type Watch struct {
 	listen netip.AddrPort
 	reader reader
 	taken  *counter
+	all    tables
+}
+
+// Others is what else than the watched sockets there is in a namespace, at one
+// time. [Watch.Taken] counts what these take as well. What they can have taken is
+// bounded: a socket takes what somebody has sent to it, so as long as none is open
+// to the outside, no more is taken than sockets of the namespace have sent, to each
+// other or as questions that were answered once.
+type Others struct {
+	Sent   uint64           // datagrams sent from the namespace so far, by all its sockets
+	Open   []netip.AddrPort // sockets to which anybody may send: no peer, not on loopback
+	Asking int              // sockets with a peer, whose answer may be under way
 }
 
 // reader is one of the two ways to look.
@@ -133,12 +145,21 @@ func (w *Watch) Read(buf []Socket) ([]Socket, error) { return w.reader.read(buf)
 // received so far, all sockets together. The origin is arbitrary.
 func (w *Watch) Taken() (uint64, error) { return w.taken.read() }
 
+// Others looks at what else there is in the namespace. It allocates: once before
+// and once after a run is often enough.
+func (w *Watch) Others() (o Others, err error) {
+	if o, err = w.all.others(w.listen); err == nil {
+		o.Sent, err = w.taken.sent()
+	}
+	return o, err
+}
+
 // Exact reports whether the kernel tells the buffer size. Otherwise Buffer and
 // Allocated are assumptions that err on the safe side.
 func (w *Watch) Exact() bool { return w.reader.exact() }
 
 // Close releases the files.
-func (w *Watch) Close() error { return errors.Join(w.reader.close(), w.taken.close()) }
+func (w *Watch) Close() error { return errors.Join(w.reader.close(), w.taken.close(), w.all.close()) }
 
 // takes reports whether a socket bound to local takes what is sent to listen.
 func takes(local, listen netip.AddrPort) bool {

@@ -74,12 +74,17 @@ type sendOptions struct {
 	tx       string
 	cpu      string
 	lossless string
+	patience time.Duration
+	given    func(flag string) bool
 }
 
-func (o *sendOptions) flags(f *pflag.FlagSet) {
+// flags has initial as the patience without any flag.
+func (o *sendOptions) flags(f *pflag.FlagSet, initial time.Duration) {
+	o.given = f.Changed
 	f.StringVar(&o.tx, "tx", "auto", "transmission: packet (packet socket, needs CAP_NET_RAW), udp (no privilege) or auto")
 	cpuFlag(f, &o.cpu)
 	f.StringVar(&o.lossless, "lossless", string(watch.Auto), "wait rather than overrun the sensor: auto (where its queue can be seen), require or off")
+	f.DurationVar(&o.patience, "patience", initial, "give up when the sensor has taken nothing for this time; 0 waits for ever")
 }
 
 // sending is what sendOptions mean.
@@ -87,6 +92,7 @@ type sending struct {
 	tx       transmit.Mode
 	cpu      transmit.CPU
 	lossless watch.Mode
+	waiting  watch.Waiting
 }
 
 func (o sendOptions) parse() (s sending, err error) {
@@ -98,6 +104,14 @@ func (o sendOptions) parse() (s sending, err error) {
 	}
 	if s.lossless, err = watch.ParseMode(o.lossless); err != nil {
 		return s, usageError{err}
+	}
+	if o.patience < 0 {
+		return s, usagef("--patience %s: want a time, or 0 for ever", o.patience)
+	}
+	s.waiting = watch.Waits()
+	s.waiting.Run = o.patience
+	if o.patience > 0 && o.given("patience") {
+		s.waiting.End = o.patience
 	}
 	return s, nil
 }

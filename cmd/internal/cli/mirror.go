@@ -78,7 +78,7 @@ func (o *mirrorOptions) flags(cmd *cobra.Command) {
 	f.StringVar(&o.how, "how", string(mirror.Auto), "kernel, forwarder or auto")
 	toFlag(f, &o.to)
 	o.via.flags(f)
-	o.send.flags(f)
+	o.send.flags(f, 0) // a mirror outlives its sensor
 	o.encap.flags(f)
 	durationFlag(f, &o.duration)
 	f.IntVar(&o.workers, "workers", 1, "threads of the forwarder, which share each interface's traffic by flow")
@@ -105,7 +105,7 @@ func (o *mirrorOptions) parse() (m mirror.Options, err error) {
 	if err != nil {
 		return m, err
 	}
-	m.CPU, m.Tx, m.Lossless = sending.cpu, sending.tx, sending.lossless
+	m.CPU, m.Tx, m.Lossless, m.Waiting = sending.cpu, sending.tx, sending.lossless, sending.waiting
 	if m.Way, err = o.via.request(m.Tx); err != nil {
 		return m, err
 	}

@@ -53,7 +53,7 @@ func (o mirrorOptions) verdict(doc mirror.Document) string {
 	case o.detach:
 		return "it runs in the kernel; `zeekdemo status` shows it, `zeekdemo mirror --stop` ends it"
 	}
-	return "every packet was sent"
+	return "every packet was sent" + taken(doc.Document)
 }
 
 // interfaceRows tell what was captured on one interface.

@@ -82,7 +82,7 @@ func (o *replayOptions) flags(cmd *cobra.Command) {
 	toFlag(f, &o.to)
 	o.via.flags(f)
 	f.StringVarP(&o.write, "write", "w", "", "write the encapsulated packets to this pcap file instead of sending them")
-	o.send.flags(f)
+	o.send.flags(f, watch.DefaultPatience)
 	o.encap.flags(f)
 	o.encap.frameFlags(f)
 	o.pace.flags(f, "recorded")
@@ -107,7 +107,7 @@ func replayGroups() []flagGroup {
 		{"Pace", []string{"pace", "speed", "pps", "rate", "delay", "max-gap", "fit", "loop-delay", "duration"}},
 		{"Frames", []string{"mtu", "resegment", "fix-checksums", "pad-cut", "max-datagram"}},
 		{"Tunnel", []string{"encap", "as", "vni", "unique-flows", "port", "source-port-range", "geneve-option", "raw-ip"}},
-		{"Way", []string{"to", "via", "direct", "sidecar-binary", "tx", "lossless", "cpu", "slice"}},
+		{"Way", []string{"to", "via", "direct", "sidecar-binary", "tx", "lossless", "patience", "cpu", "slice"}},
 		{"Output", []string{"write", "stats", "json"}},
 	}
 }
@@ -132,7 +132,7 @@ func (o *replayOptions) parse() (r replaying, err error) {
 	if err != nil {
 		return r, err
 	}
-	r.CPU, r.Tx, r.Lossless = sending.cpu, sending.tx, sending.lossless
+	r.CPU, r.Tx, r.Lossless, r.Waiting = sending.cpu, sending.tx, sending.lossless, sending.waiting
 	if r.way, err = o.via.request(r.Tx); err != nil {
 		return r, err
 	}

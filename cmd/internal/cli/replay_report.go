@@ -3,15 +3,15 @@ package cli
 import (
 	"fmt"
 	"io"
-	"strconv"
 	"time"
 
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery"
+	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/watch"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/way"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/ui"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/units"
 	"github.com/zeekdemo/zeekdemo/forward"
-	"github.com/zeekdemo/zeekdemo/forward/encap"
+	"github.com/zeekdemo/zeekdemo/forward/transmit"
 	"github.com/zeekdemo/zeekdemo/orchestrate/drops"
 )
 
@@ -108,33 +108,27 @@ func sendRows(doc delivery.Document) [][]string {
 		rows = append(rows, []string{"by", doc.Transmission.String()})
 	}
 	if doc.Kernel != nil {
-		if n := doc.Kernel.Fragmented; n > 0 {
-			rows = append(rows, []string{"fragmented", fmt.Sprintf("%s packets left in IP fragments; %s avoids it", units.Count(n), unfragmented(doc))})
-		}
 		for _, f := range doc.Kernel.Fallbacks {
 			rows = append(rows, []string{"fell back", fmt.Sprintf("%s was refused: %s", f.Path, f.Cause)})
+		}
+		if n := doc.Kernel.Fragmented; n > 0 {
+			rows = append(rows, []string{"fragmented", fragmentsLine(n, *doc.Transmission)})
+		}
+		for _, t := range doc.Kernel.Troubles {
+			rows = append(rows, []string{"trouble", t.String()})
 		}
 	}
 	return rows
 }
 
-// unfragmented says what keeps packets whole on a way that is known as far as that.
-func unfragmented(doc delivery.Document) string {
-	const around = 8 + 8 + 14 // UDP, VXLAN and the inner Ethernet header
-	device, mtu := "the way", "M"
-	if t := doc.Transmission; t != nil {
-		if t.Device != "" {
-			device = t.Device
-		}
-		outer := 20
-		if t.Destination.Addr().Is6() {
-			outer = 40
-		}
-		if doc.Encapsulation == encap.VXLAN.String() && t.MTU > 0 {
-			mtu = strconv.Itoa(t.MTU - outer - around)
-		}
+// fragmentsLine says how many packets left in fragments, and what helps.
+func fragmentsLine(n uint64, d transmit.Description) string {
+	headers := 28 // of outer IP and UDP
+	if d.Destination.Addr().Is6() {
+		headers = 48
 	}
-	return fmt.Sprintf("--resegment --mtu %s (of TCP) or a larger MTU on %s", mtu, device)
+	return fmt.Sprintf("%s packets left in IP fragments: the path takes %d bytes (a larger MTU on it, or --max-datagram %d, which re-segments TCP)",
+		units.Count(n), d.MTU, d.MTU-headers)
 }
 
 // losslessRows show a run's account.
@@ -147,11 +141,25 @@ func losslessRows(doc delivery.Document) [][]string {
 	if l.Ledger == nil {
 		return rows
 	}
+	for _, s := range l.Sockets {
+		if limited := s.Limited(); limited != "" {
+			rows = append(rows, []string{"limited", limited})
+		}
+	}
 	taken := units.Count(l.Ledger.Taken) + " packets"
+	if l.Ledger.Doubt > 0 {
+		taken = fmt.Sprintf("%s to %s packets", units.Count(l.Ledger.Taken-l.Ledger.Doubt), units.Count(l.Ledger.Taken))
+	}
 	if l.Ledger.QueuedBytes > 0 {
 		taken += fmt.Sprintf(", %s still queued", units.Bytes(int64(l.Ledger.QueuedBytes)))
 	}
+	if n := l.Ledger.Others; n > 0 {
+		taken += fmt.Sprintf("; and %s of others, which the sensor's system counts alike", units.Count(n))
+	}
 	rows = append(rows, []string{"taken", taken})
+	for _, name := range l.Ledger.Gone {
+		rows = append(rows, []string{"gone", name + ", in the middle of the run; others of its port went on"})
+	}
 	for _, c := range l.Ledger.Counters {
 		// Those that are not of a socket on the way count whatever the machine
 		// does, so they only explain what was lost.
@@ -165,9 +173,25 @@ func losslessRows(doc delivery.Document) [][]string {
 func verdictLine(doc delivery.Document) string {
 	switch doc.Verdict {
 	case delivery.Complete:
-		return "every frame that holds a packet was sent"
+		if doc.Via == way.File {
+			return "every frame that holds a packet was sent into the file"
+		}
+		return "every frame that holds a packet was sent" + taken(doc)
 	case delivery.Interrupted:
-		return doc.Error
+		return doc.Error + taken(doc)
 	}
 	return string(doc.Verdict) + ": " + doc.Error
+}
+
+// taken ends the line of the verdict with what is known of what was sent.
+func taken(doc delivery.Document) string {
+	switch {
+	case doc.Delivery == watch.AllTaken:
+		return ", and all that was sent was taken by the sensor"
+	case doc.Delivery != watch.OnlySent:
+		return ""
+	case doc.Lossless != nil && doc.Lossless.Ledger != nil:
+		return "; whether all of it was taken the sensor's counters cannot tell"
+	}
+	return "; nobody here can see whether it was taken"
 }

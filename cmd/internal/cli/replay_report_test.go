@@ -1,13 +1,13 @@
 package cli
 
 import (
-	"net/netip"
 	"slices"
 	"testing"
 
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery"
+	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/watch"
+	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/way"
 	"github.com/zeekdemo/zeekdemo/forward"
-	"github.com/zeekdemo/zeekdemo/forward/transmit"
 	"github.com/zeekdemo/zeekdemo/orchestrate/drops"
 )
 
@@ -39,26 +39,6 @@ func TestReportShowsCountersThatConcernTheRun(t *testing.T) {
 	}
 }
 
-// Packets that had to be fragmented are named, with what avoids it on this way.
-func TestReportNamesFragments(t *testing.T) {
-	for want, doc := range map[string]delivery.Document{
-		"7 packets left in IP fragments; --resegment --mtu 1450 (of TCP) or a larger MTU on veth1 avoids it": {Encapsulation: "vxlan",
-			Transmission: &transmit.Description{Destination: netip.MustParseAddrPort("10.0.0.1:4789"), Device: "veth1", MTU: 1500}},
-		"7 packets left in IP fragments; --resegment --mtu 1330 (of TCP) or a larger MTU on the way avoids it": {Encapsulation: "vxlan",
-			Transmission: &transmit.Description{Destination: netip.MustParseAddrPort("[fd00::1]:4789"), MTU: 1400}},
-		"7 packets left in IP fragments; --resegment --mtu M (of TCP) or a larger MTU on veth1 avoids it": {Encapsulation: "geneve",
-			Transmission: &transmit.Description{Destination: netip.MustParseAddrPort("10.0.0.1:6081"), Device: "veth1", MTU: 1500}},
-	} {
-		if rows := sendRows(doc); len(rowsOf(rows, "fragmented")) > 0 {
-			t.Errorf("without fragments: %q", rows)
-		}
-		doc.Kernel = &transmit.Stats{Fragmented: 7}
-		if got := rowsOf(sendRows(doc), "fragmented"); !slices.Equal(got, []string{want}) {
-			t.Errorf("%q, want %q", got, want)
-		}
-	}
-}
-
 // rowsOf are the texts of the rows of that name.
 func rowsOf(rows [][]string, name string) (texts []string) {
 	for _, row := range rows {
@@ -84,5 +64,22 @@ func TestReportSaysWhatFramesLacked(t *testing.T) {
 	}
 	if rows := frameRows(forward.Report{}); len(rows) > 0 {
 		t.Errorf("nothing was lacking: %q", rows)
+	}
+}
+
+// The last line says what is known of the packets, and claims no more.
+func TestVerdictSaysWhatIsKnown(t *testing.T) {
+	known := &delivery.Account{Ledger: &drops.Ledger{}}
+	for want, doc := range map[string]delivery.Document{
+		"every frame that holds a packet was sent into the file":                                                  {Verdict: delivery.Complete, Via: way.File},
+		"every frame that holds a packet was sent, and all that was sent was taken by the sensor":                 {Verdict: delivery.Complete, Via: way.Direct, Delivery: watch.AllTaken, Lossless: known},
+		"every frame that holds a packet was sent; nobody here can see whether it was taken":                      {Verdict: delivery.Complete, Via: way.To, Delivery: watch.OnlySent, Lossless: &delivery.Account{}},
+		"every frame that holds a packet was sent; whether all of it was taken the sensor's counters cannot tell": {Verdict: delivery.Complete, Via: way.Direct, Delivery: watch.OnlySent, Lossless: known},
+		"interrupted after 3 packets, and all that was sent was taken by the sensor":                              {Verdict: delivery.Interrupted, Error: "interrupted after 3 packets", Delivery: watch.AllTaken},
+		"incomplete: 5 of 9 packets lost":                                                                         {Verdict: delivery.Incomplete, Error: "5 of 9 packets lost", Delivery: watch.SomeLost},
+	} {
+		if got := verdictLine(doc); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
 	}
 }

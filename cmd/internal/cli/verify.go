@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/verify"
+	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/watch"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/ui"
 	"github.com/zeekdemo/zeekdemo/forward/encap"
 	"github.com/zeekdemo/zeekdemo/orchestrate"
@@ -94,7 +95,7 @@ func (o *verifyOptions) flags(cmd *cobra.Command) {
 	o.via.flags(f)
 	o.pace.flags(f, "max")
 	encapFlag(f, &o.encap)
-	o.send.flags(f)
+	o.send.flags(f, watch.DefaultPatience)
 	imageFlag(f, &o.images)
 	f.StringVar(&o.pull, "pull", string(orchestrate.PullMissing), "when to pull the image: missing or never")
 	f.IntVar(&o.jobs, "jobs", 1, "how many captures to verify at a time")
@@ -117,7 +118,7 @@ func (o *verifyOptions) parse(getenv func(string) string) (v verify.Options, err
 	if err != nil {
 		return v, err
 	}
-	v.CPU, v.Tx, v.Lossless = sending.cpu, sending.tx, sending.lossless
+	v.CPU, v.Tx, v.Lossless, v.Waiting = sending.cpu, sending.tx, sending.lossless, sending.waiting
 	if v.Way, err = o.via.request(v.Tx); err != nil {
 		return v, err
 	}

@@ -14,18 +14,22 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/watch"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/way"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/units"
 	"github.com/zeekdemo/zeekdemo/forward"
+	"github.com/zeekdemo/zeekdemo/forward/transmit"
 )
 
 // What the packages below share with their callers.
 type (
 	// Account is the ledger of a run and how it was held back.
 	Account = watch.Account
+	// Delivered is what is known of whether what was sent was taken.
+	Delivered = watch.Delivered
 	// LossError says that a run came to its end and that packets were lost.
 	LossError = watch.LossError
 	// UsageError is a mistake in what was asked for that shows only later.
@@ -58,6 +62,19 @@ func VerdictOf(result error) Verdict {
 		return Interrupted
 	}
 	return Failed
+}
+
+// Known is what is known of a run's packets: that they were taken, that some were
+// lost, or no more than that they were sent. The account may be nil.
+func Known(result error, account *Account) Delivered {
+	var loss *LossError
+	switch {
+	case errors.As(result, &loss):
+		return watch.SomeLost
+	case account == nil:
+		return watch.OnlySent
+	}
+	return account.Delivery()
 }
 
 // Observer is told what happens while something is delivered. Its methods may be
@@ -131,10 +148,23 @@ func judge(ctx context.Context, to fmt.Stringer, s Sent, runErr error) error {
 		return runErr
 	case lost > 0:
 		return watch.Lossf("%s of %s frames could not pass", units.Count(lost), units.Count(s.Report.FramesRead))
-	case s.Kernel != nil && s.Kernel.Refused > 0:
-		return watch.Lossf("nobody listens at %s: the kernel refused datagrams", to)
-	case s.Account != nil:
-		return s.Account.Result()
 	}
-	return nil
+	return Arrival(to, s.Kernel, s.Account)
+}
+
+// Arrival is nil unless something contradicts that what was sent to an address has
+// arrived. The receiver's own counters go before what was heard on the way; both
+// may be nil.
+func Arrival(to fmt.Stringer, kernel *transmit.Stats, account *Account) error {
+	if account != nil && account.Ledger != nil {
+		return account.Result()
+	}
+	if kernel == nil || len(kernel.Lost()) == 0 {
+		return nil
+	}
+	var said []string
+	for _, t := range kernel.Lost() {
+		said = append(said, t.String())
+	}
+	return watch.Lossf("packets to %s did not arrive: %s", to, strings.Join(said, "; "))
 }

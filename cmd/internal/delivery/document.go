@@ -26,6 +26,7 @@ type Document struct {
 	Lossless      *Account              `json:"lossless,omitempty"` // not for a file
 	GrafanaURL    string                `json:"grafana_url,omitempty"`
 	Verdict       Verdict               `json:"verdict"`
+	Delivery      Delivered             `json:"delivery,omitempty"` // not for a file
 	Error         string                `json:"error,omitempty"`
 }
 

@@ -23,6 +23,7 @@ type Replay struct {
 	CPU      transmit.CPU
 	Tx       transmit.Mode
 	Lossless watch.Mode
+	Waiting  watch.Waiting // for a sensor that takes nothing
 	Limit    uint64        // frames; 0 for all
 	Duration time.Duration // 0 for ever
 	Observer Observer
@@ -137,6 +138,9 @@ func (r *Run) document(t way.Target, s Sent, result error) Document {
 	}
 	if result != nil {
 		doc.Error = result.Error()
+	}
+	if t.Kind != way.File {
+		doc.Delivery = Known(result, s.Account)
 	}
 	doc.GrafanaURL = Link(t.Grafana, r.Config, s.Report)
 	return doc

@@ -88,10 +88,14 @@ func (f *fromHere) send(ctx context.Context, r *Replay, started started) (Sent, 
 	if watched != nil {
 		defer func() { _ = watched.Close() }() // nothing was written
 		watched.By(f.tx)
+		watched.Wait(r.Waiting, r.Observer.Say)
 	}
 	over := started(describe(r.Config.Kind, f.to, f.tx.Describe()), p.Stats.Snapshot)
 	account, err := watch.Forward(ctx, p, r.CPU, r.Lossless, watched, reason)
 	over()
+	if watched == nil { // else the receiver's own counters tell
+		f.tx.Settle(ctx)
+	}
 	f.closed = true
 	err = errors.Join(err, f.tx.Close())
 	description, kernel := f.tx.Describe(), f.tx.Stats()
@@ -144,7 +148,7 @@ func (s *bySidecar) target() way.Target  { return s.to }
 func (s *bySidecar) destination() string { return s.to.Address.String() }
 
 func (s *bySidecar) send(ctx context.Context, r *Replay, started started) (Sent, error) {
-	s.client.StopSource = r.Captures.Stop
+	s.client.StopSource, s.client.Say = r.Captures.Stop, r.Observer.Say
 	s.client.Started = func() func() {
 		m, _ := s.client.Newest()
 		return started(describe(r.Config.Kind, s.to, m.Transmission), func() forward.Report {
@@ -165,7 +169,7 @@ func (s *bySidecar) send(ctx context.Context, r *Replay, started started) (Sent,
 
 // job describes the run to the sidecar.
 func (s *bySidecar) job(r *Replay) sidecar.Job {
-	return sidecar.Job{Destination: s.to.Address, Config: r.Config, Pace: r.Pace, CPU: r.CPU, Limit: r.Limit, Duration: r.Duration, Lossless: r.Lossless}
+	return sidecar.Job{Destination: s.to.Address, Config: r.Config, Pace: r.Pace, CPU: r.CPU, Limit: r.Limit, Duration: r.Duration, Lossless: r.Lossless, Waiting: r.Waiting}
 }
 
 func (s *bySidecar) close() { s.client.Close() }

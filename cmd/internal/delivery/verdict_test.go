@@ -24,7 +24,7 @@ func TestJudgement(t *testing.T) {
 	broken := errors.New("it broke")
 	refused := forward.Report{FramesRead: 12, Refused: []forward.RefusedCount{
 		{Reason: forward.RefusedTooLong.String(), Frames: 2}, {Reason: forward.SkippedNoPacket.String(), Frames: 3}}}
-	deaf := &transmit.Stats{Refused: 1}
+	deaf := &transmit.Stats{Refused: 1, Troubles: []transmit.Trouble{{Kind: transmit.PortUnreachable, Count: 1}, {Kind: transmit.LinkDown, Count: 2}}}
 	lost := &Account{Ledger: &drops.Ledger{Lost: 4, Verdict: "4 of 12 packets lost"}}
 	stuck := &Account{Ledger: &drops.Ledger{QueuedBytes: 9, Verdict: "9 bytes wait"}}
 	for name, tt := range map[string]struct {
@@ -41,7 +41,10 @@ func TestJudgement(t *testing.T) {
 		"some could not pass":   {t.Context(), Sent{Report: refused, Kernel: deaf}, nil, Incomplete, "2 of 12 frames could not pass"},
 		"ready and never sent":  {t.Context(), Sent{Report: forward.Report{FramesRead: 12, DatagramsUnsent: 1}}, nil, Incomplete, "1 of 12 frames could not pass"},
 		"frames with no packet": {t.Context(), Sent{Report: forward.Report{Refused: refused.Refused[1:]}}, nil, Complete, ""},
-		"nobody listens":        {t.Context(), Sent{Kernel: deaf, Account: lost}, nil, Incomplete, "nobody listens at 192.0.2.1:4789: the kernel refused datagrams"},
+		"nobody listens":        {t.Context(), Sent{Kernel: deaf, Account: &Account{}}, nil, Incomplete, "packets to 192.0.2.1:4789 did not arrive: nobody listens at the port (said once)"},
+		"what was overcome":     {t.Context(), Sent{Kernel: &transmit.Stats{Troubles: deaf.Troubles[1:]}}, nil, Complete, ""},
+		"its counters say more": {t.Context(), Sent{Kernel: deaf, Account: lost}, nil, Incomplete, "4 of 12 packets lost"},
+		"its counters say all":  {t.Context(), Sent{Kernel: deaf, Account: &Account{Ledger: &drops.Ledger{Sent: 12, Taken: 12}}}, nil, Complete, ""},
 		"the receiver lost":     {t.Context(), Sent{Account: lost}, nil, Incomplete, "4 of 12 packets lost"},
 		"the receiver stopped":  {t.Context(), Sent{Account: stuck}, nil, Failed, fmt.Sprintf("wait for the sensor: it has taken nothing for %s: 9 bytes wait", watch.Patience)},
 	} {
@@ -86,6 +89,29 @@ func TestLinks(t *testing.T) {
 	} {
 		if got != want {
 			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
+// A loss is one, whatever counters say; without counters no more is known than that
+// packets were sent.
+func TestWhatIsKnownOfPackets(t *testing.T) {
+	taken, lost := &Account{Ledger: &drops.Ledger{Sent: 3, Taken: 3}}, &Account{Ledger: &drops.Ledger{Sent: 3, Taken: 2, Lost: 1}}
+	for name, tt := range map[string]struct {
+		result  error
+		account *Account
+		want    Delivered
+	}{
+		"taken":              {nil, taken, watch.AllTaken},
+		"no counters":        {nil, &Account{Reason: "a foreign monitor"}, watch.OnlySent},
+		"nothing at all":     {nil, nil, watch.OnlySent},
+		"lost":               {lost.Result(), lost, watch.SomeLost},
+		"could not pass":     {watch.Lossf("1 of 4 frames could not pass"), taken, watch.SomeLost},
+		"interrupted, taken": {ErrInterrupted, taken, watch.AllTaken},
+		"interrupted, lost":  {ErrInterrupted, lost, watch.SomeLost},
+	} {
+		if got := Known(tt.result, tt.account); got != tt.want {
+			t.Errorf("%s: %s, want %s", name, got, tt.want)
 		}
 	}
 }

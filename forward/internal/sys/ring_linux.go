@@ -2,7 +2,6 @@ package sys
 
 import (
 	"fmt"
-	"runtime"
 	"sync/atomic"
 	"time"
 	"unsafe"
@@ -112,19 +111,7 @@ func (r *Ring) Release(i int) { atomic.StoreUint32(r.status(i), unix.TP_STATUS_K
 
 // Filter attaches a program, in place of the one before if there is one: a frame
 // is taken if it returns more than 0, and cut to so many bytes.
-func (r *Ring) Filter(program []bpf.RawInstruction) error {
-	code := make([]unix.SockFilter, len(program))
-	for i, ins := range program {
-		code[i] = unix.SockFilter{Code: ins.Op, Jt: ins.Jt, Jf: ins.Jf, K: ins.K}
-	}
-	err := unix.SetsockoptSockFprog(r.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
-		&unix.SockFprog{Len: uint16(len(code)), Filter: unsafe.SliceData(code)})
-	runtime.KeepAlive(code)
-	if err != nil {
-		return fmt.Errorf("attach filter of %d instructions: %w", len(program), err)
-	}
-	return nil
-}
+func (r *Ring) Filter(program []bpf.RawInstruction) error { return attachFilter(r.fd, program) }
 
 // Bind begins to receive the frames of all protocols on a device.
 func (r *Ring) Bind(device int) error {

@@ -39,6 +39,9 @@ func (m *mirror) document(rep forward.Report) *Document {
 // conclude puts the verdict into the document.
 func (d *Document) conclude(result error) (*Document, error) {
 	d.Verdict = delivery.VerdictOf(result)
+	if d.Report.Finished || result != nil { // else it goes on without this program
+		d.Delivery = delivery.Known(result, d.Lossless)
+	}
 	if result != nil {
 		d.Error = result.Error()
 	}
@@ -79,12 +82,8 @@ func (r *liveRun) judge(doc *Document, runErr error) error {
 			"narrow what is mirrored with --filter, or share the work with --workers")}
 	case frames > 0:
 		return watch.Lossf("%s of %s frames could not pass", units.Count(frames), units.Count(doc.Report.FramesRead))
-	case doc.Kernel != nil && doc.Kernel.Refused > 0:
-		return watch.Lossf("nobody listens at %s: the kernel refused datagrams", r.target.Address)
-	case doc.Lossless != nil:
-		return doc.Lossless.Result()
 	}
-	return nil
+	return delivery.Arrival(r.target.Address, doc.Kernel, doc.Lossless)
 }
 
 // kernelOutcome sums up what the kernel's mirrors did.

@@ -12,6 +12,7 @@ import (
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/watch"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/way"
 	"github.com/zeekdemo/zeekdemo/forward"
+	"github.com/zeekdemo/zeekdemo/forward/pace"
 	"github.com/zeekdemo/zeekdemo/forward/transmit"
 	"github.com/zeekdemo/zeekdemo/orchestrate"
 )
@@ -50,6 +51,7 @@ func (m *mirror) stretchTo(t way.Target) (*stretch, error) {
 	s := &stretch{to: t, lossless: m.Lossless}
 	w, err := delivery.Feedback(t)
 	if err == nil {
+		w.Wait(watch.Waiting{Run: m.Waiting.Run}, m.say)
 		s.watch = w
 		return s, nil
 	}
@@ -149,6 +151,8 @@ func (o *outlet) Send(b *forward.Batch) (int, error) {
 			continue
 		case o.sending.Err() != nil:
 			return sent, context.Cause(o.sending)
+		case errors.As(err, new(*pace.StuckError)):
+			return sent, watch.GaveUp(err) // it is there: there is no other to wait for
 		}
 		if err := o.follow.await(o.capturing, o.at, err); err != nil {
 			return sent, err
@@ -210,6 +214,9 @@ func (o *outlet) open(s *stretch) error {
 func (o *outlet) Close() error {
 	if o.tx == nil {
 		return nil
+	}
+	if o.at.watch == nil { // else the receiver's own counters tell
+		o.tx.Settle(o.sending)
 	}
 	o.counted, o.about = o.counted.Add(o.tx.Stats()), o.tx.Describe()
 	err := o.tx.Close()

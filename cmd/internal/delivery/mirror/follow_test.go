@@ -35,9 +35,11 @@ func (w *wire) Send(b *forward.Batch) (int, error) {
 	return len(b.Datagrams), nil
 }
 
-func (w *wire) Close() error                   { w.closed = true; return nil }
-func (w *wire) Describe() transmit.Description { return transmit.Description{Mode: transmit.UDP} }
-func (w *wire) Stats() transmit.Stats          { return transmit.Stats{Datagrams: uint64(len(w.got))} }
+func (w *wire) Close() error                          { w.closed = true; return nil }
+func (w *wire) Describe() transmit.Description        { return transmit.Description{Mode: transmit.UDP} }
+func (w *wire) Settle(context.Context) transmit.Stats { return w.Stats() }
+
+func (w *wire) Stats() transmit.Stats { return transmit.Stats{Datagrams: uint64(len(w.got))} }
 
 // sensorAt is a stretch of which nothing is known but where it is.
 func sensorAt(to string) *stretch {

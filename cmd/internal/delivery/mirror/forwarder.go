@@ -32,6 +32,7 @@ type liveRun struct {
 	giveUp             context.CancelCauseFunc
 
 	mu       sync.Mutex
+	where    *following        // of this capture
 	counts   []afpacket.Counts // of captures that are over
 	accounts []watch.Account
 	reports  []forward.Report
@@ -41,8 +42,11 @@ type liveRun struct {
 	about    transmit.Description
 }
 
-// errPatience ends a run whose sensor takes nothing any more.
-var errPatience = fmt.Errorf("the sensor has taken nothing for %s", watch.Patience)
+// How a run ends whose sensor takes nothing any more.
+var (
+	errPatience = fmt.Errorf("the sensor has not taken within %s what was captured", watch.Patience)
+	errStalled  = errors.New("the sensor took nothing when the mirror was to end")
+)
 
 func (m *mirror) runForwarder(ctx context.Context) (*Document, error) {
 	r := &liveRun{mirror: m}
@@ -122,12 +126,27 @@ func (r *liveRun) endInTime(over <-chan struct{}) {
 	case <-r.capturing.Done():
 	}
 	r.warn(r.capture.Stop())
+	patience, why := watch.Patience, errPatience
+	if r.stuck() { // it has been waited for, and that was said
+		patience, why = 0, errStalled
+	}
 	select {
 	case <-over:
-	case <-time.After(watch.Patience):
-		r.giveUp(errPatience)
+	case <-time.After(patience):
+		r.giveUp(why)
 		r.capture.Interrupt(true)
 	}
+}
+
+// stuck reports whether the sensor takes nothing, as far as that is known.
+func (r *liveRun) stuck() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.where == nil {
+		return false
+	}
+	now, _ := r.where.current()
+	return now.watch != nil && now.watch.Stalled()
 }
 
 // forward forwards until the capture is at its end.
@@ -141,6 +160,9 @@ func (r *liveRun) forward() error {
 		return err
 	}
 	follow := newFollowing(first, r.target.Kind != way.To)
+	r.mu.Lock()
+	r.where = follow
+	r.mu.Unlock()
 	workers, err := r.hire(follow)
 	if err != nil {
 		_, settleErr := first.settle(r.capturing, nil)

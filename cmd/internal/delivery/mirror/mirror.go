@@ -65,6 +65,7 @@ type Options struct {
 	TxGiven    bool          // the forwarder's transmission was asked for
 	Workers    int           // threads of the forwarder
 	Lossless   watch.Mode
+	Waiting    watch.Waiting // for a sensor that takes nothing; its End is that of the mirror
 	Duration   time.Duration // 0 until interrupted
 	Detach     bool          // leave it to the kernel, and end
 	Unmerge    bool          // switch the interfaces' merging of packets off meanwhile

@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/sidecar"
+	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/watch"
 	"github.com/zeekdemo/zeekdemo/forward"
 	"github.com/zeekdemo/zeekdemo/forward/pace"
 )
@@ -46,7 +47,7 @@ func atOnce() <-chan struct{} {
 func (r *liveRun) feed(c *sidecar.Client, source forward.Source) (over bool, err error) {
 	defer r.capture.Interrupt(false)
 	defer c.Close()
-	c.StopSource = func() { r.capture.Interrupt(true) }
+	c.StopSource, c.Say = func() { r.capture.Interrupt(true) }, r.say
 	c.Started = func() func() {
 		m, _ := c.Newest()
 		r.announce(m.Transmission)
@@ -58,10 +59,10 @@ func (r *liveRun) feed(c *sidecar.Client, source forward.Source) (over bool, err
 		r.accounts = append(r.accounts, *last.Account)
 	}
 	_, final := c.Newest()
-	return err == nil || final && last.Error == "" || r.capturing.Err() != nil || r.sending.Err() != nil, err
+	return err == nil || final && (last.Error == "" || last.Loss) || r.capturing.Err() != nil || r.sending.Err() != nil, err
 }
 
 // job describes the run to a sidecar.
 func (r *liveRun) job() sidecar.Job {
-	return sidecar.Job{Destination: r.target.Address, Config: r.Config, CPU: r.CPU, Lossless: r.Lossless, Pace: pace.MaxSpec()}
+	return sidecar.Job{Destination: r.target.Address, Config: r.Config, CPU: r.CPU, Lossless: r.Lossless, Waiting: watch.Waiting{Run: r.Waiting.Run}, Pace: pace.MaxSpec()}
 }

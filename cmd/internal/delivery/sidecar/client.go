@@ -24,6 +24,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/watch"
 	"github.com/zeekdemo/zeekdemo/forward"
 	"github.com/zeekdemo/zeekdemo/forward/relay"
 	"github.com/zeekdemo/zeekdemo/forward/transmit"
@@ -45,6 +46,8 @@ type Client struct {
 	// Started is called when the transmission is open over there, and what it
 	// returns when the run is over. Nil for nothing.
 	Started func() (over func())
+	// Say is told the sidecar's news, line by line; nil for nobody.
+	Say func(line string)
 	// StopSource ends a wait of the source; nil if it never waits.
 	StopSource func()
 
@@ -180,6 +183,8 @@ func (c *Client) failure() error {
 	switch {
 	case ok && last.Error == "":
 		return nil
+	case ok && last.Loss:
+		return &watch.LossError{Err: errors.New(last.Error)}
 	case ok:
 		return errors.New(last.Error)
 	}
@@ -218,7 +223,12 @@ func (c *Client) note(m Message) {
 	if c.Journal != nil && c.journalErr == nil {
 		_, c.journalErr = c.Journal.Write(m.Journal)
 	}
-	m.Journal = nil
+	for _, line := range m.News {
+		if c.Say != nil {
+			c.Say(line)
+		}
+	}
+	m.Journal, m.News = nil, nil
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.last = m

@@ -19,7 +19,7 @@ const Command = "sidecar"
 
 // protocol is the version of job and messages. Both ends must have the same:
 // --sidecar-binary may be of another release.
-const protocol = 3
+const protocol = 4
 
 // Job is what the client wants sent.
 type Job struct {
@@ -31,6 +31,7 @@ type Job struct {
 	Limit       uint64         `json:"limit"`
 	Duration    time.Duration  `json:"duration"`
 	Lossless    watch.Mode     `json:"lossless"`
+	Waiting     watch.Waiting  `json:"waiting"`
 	Journal     bool           `json:"journal"` // tell what was sent when
 }
 
@@ -42,9 +43,11 @@ type Message struct {
 	Kernel       transmit.Stats       `json:"kernel"`
 	Report       forward.Report       `json:"report"`
 	Journal      []byte               `json:"journal,omitempty"` // continues the one before, see package record
+	News         []string             `json:"news,omitempty"`    // lines for who watches the run
 	Account      *watch.Account       `json:"account,omitempty"` // with Final
 	Final        bool                 `json:"final,omitempty"`
 	Error        string               `json:"error,omitempty"`
+	Loss         bool                 `json:"loss,omitempty"` // Error is a loss: see watch.LossError
 }
 
 // begin is the message that the next one is read into: what that leaves out stays

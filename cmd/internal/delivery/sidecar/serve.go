@@ -76,11 +76,12 @@ func (s Server) do(ctx context.Context, job Job, source *relay.Source) error {
 	if err != nil {
 		return errors.Join(err, tx.Close())
 	}
-	if watched != nil {
-		defer func() { _ = watched.Close() }() // nothing was written
-	}
 	stats := &forward.Stats{}
 	t := &teller{out: s.Out, source: source, tx: tx, stats: stats}
+	if watched != nil {
+		defer func() { _ = watched.Close() }() // nothing was written
+		watched.Wait(job.Waiting, t.say)
+	}
 	sink := s.sink(job, t)
 	account, err := t.tellDuring(func() (watch.Account, error) {
 		running, stop := untilEnded(ctx, source)
@@ -89,6 +90,9 @@ func (s Server) do(ctx context.Context, job Job, source *relay.Source) error {
 			Clock: pace.NewClock(), Limit: job.Limit, Duration: job.Duration, Stats: stats}, job.CPU, job.Lossless, watched, reason)
 		return account, err
 	})
+	if watched == nil { // else the receiver's own counters tell
+		tx.Settle(context.WithoutCancel(ctx))
+	}
 	if err = errors.Join(err, sink.Close()); errors.Is(err, relay.ErrLost) {
 		return err
 	}
@@ -138,6 +142,25 @@ type teller struct {
 	stats  *forward.Stats
 	// journal is what was sent since the last message, if that is wanted.
 	journal buffer
+
+	mu   sync.Mutex
+	news []string // since the last message
+}
+
+// say tells news with the next message.
+func (t *teller) say(line string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.news = append(t.news, line)
+}
+
+// told returns the news since it was called last.
+func (t *teller) told() []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	news := t.news
+	t.news = nil
+	return news
 }
 
 // buffer keeps what one goroutine writes for another.
@@ -192,7 +215,7 @@ func (t *teller) tellDuring(run func() (watch.Account, error)) (watch.Account, e
 
 func (t *teller) message(description transmit.Description) Message {
 	taken, _ := t.source.Taken()
-	return Message{Taken: taken, Transmission: description, Kernel: t.tx.Stats(), Report: t.stats.Snapshot(), Journal: t.journal.take()}
+	return Message{Taken: taken, Transmission: description, Kernel: t.tx.Stats(), Report: t.stats.Snapshot(), Journal: t.journal.take(), News: t.told()}
 }
 
 // finish tells the result.
@@ -200,7 +223,8 @@ func (t *teller) finish(account watch.Account, runErr error) error {
 	m := t.message(t.tx.Describe())
 	m.Final, m.Account = true, &account
 	if runErr != nil && !errors.Is(runErr, relay.ErrStopped) {
-		m.Error = runErr.Error()
+		var loss *watch.LossError
+		m.Error, m.Loss = runErr.Error(), errors.As(runErr, &loss)
 	}
 	return m.write(t.out)
 }

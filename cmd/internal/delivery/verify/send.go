@@ -134,6 +134,7 @@ func (x sending) fromHere(ctx context.Context, source forward.Source) error {
 	}
 	if watched != nil {
 		watched.By(tx)
+		watched.Wait(x.Waiting, x.Observer.Say)
 	}
 	file, recorder, err := x.recorder(tx)
 	if err != nil {
@@ -145,6 +146,9 @@ func (x sending) fromHere(ctx context.Context, source forward.Source) error {
 		return errors.Join(err, recorder.Close())
 	}
 	account, err := watch.Forward(ctx, p, x.CPU, x.Lossless, watched, reason)
+	if watched == nil { // else the receiver's own counters tell
+		tx.Settle(ctx)
+	}
 	x.row.Path.Sent, x.row.Path.SentBytes = recorder.Sent()
 	x.row.Path.Refused = tx.Stats().Refused
 	x.row.Report, x.row.Lossless = p.Stats.Snapshot(), &account
@@ -211,8 +215,8 @@ func (x sending) bySidecar(ctx context.Context, source forward.Source) error {
 		return fmt.Errorf("record what is sent: %w", err)
 	}
 	defer journal.Close()
-	client.Journal = journal
-	last, err := client.Run(ctx, sidecar.Job{Destination: x.to, Config: x.config, Pace: x.Pace, CPU: x.CPU, Lossless: x.Lossless, Journal: true}, source)
+	client.Journal, client.Say = journal, x.Observer.Say
+	last, err := client.Run(ctx, sidecar.Job{Destination: x.to, Config: x.config, Pace: x.Pace, CPU: x.CPU, Lossless: x.Lossless, Waiting: x.Waiting, Journal: true}, source)
 	x.row.Path.Sent, x.row.Path.Refused = last.Report.DatagramsSent, last.Kernel.Refused
 	x.row.Report, x.row.Lossless = last.Report, last.Account
 	if err = errors.Join(x.untilDamage(err), context.Cause(ctx)); err != nil {

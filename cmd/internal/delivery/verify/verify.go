@@ -45,6 +45,7 @@ type Options struct {
 	Tx       transmit.Mode
 	CPU      transmit.CPU
 	Lossless watch.Mode
+	Waiting  watch.Waiting        // for a sensor that takes nothing
 	Settings orchestrate.Settings // of the sensors: image, pull policy
 	Expected []zeeklog.Expectation
 	Jobs     int       // captures at a time, at least 1

@@ -42,6 +42,36 @@ type Account struct {
 	Sockets  []Socket       `json:"sockets,omitempty"`
 	Seen     *pace.Feedback `json:"seen,omitempty"`
 	Ledger   *drops.Ledger  `json:"ledger,omitempty"`
+	// Blind is of how many stretches nothing is known, between which the receiver
+	// was replaced; of others something is.
+	Blind int `json:"blind,omitempty"`
+	// WaitedSeconds is how long the sensor was waited for at the end, where some
+	// packets still wait; 0 stands for Patience.
+	WaitedSeconds float64 `json:"waited_seconds,omitempty"`
+}
+
+// Delivered is what is known of whether a run's packets were taken.
+type Delivered string
+
+// What may be known.
+const (
+	AllTaken Delivered = "taken" // the sensor's counters say that all of them were
+	OnlySent Delivered = "sent"  // nobody here can see whether they were
+	SomeLost Delivered = "lost"  // some were not
+)
+
+// Delivery tells what is known.
+func (a Account) Delivery() Delivered {
+	l := a.Ledger
+	switch {
+	case l == nil:
+		return OnlySent
+	case l.Lost > 0:
+		return SomeLost
+	case a.Blind > 0, l.Doubt > 0, l.QueuedBytes > 0, l.Taken < l.Sent:
+		return OnlySent
+	}
+	return AllTaken
 }
 
 // Socket is a queue on the way of a run.
@@ -50,6 +80,20 @@ type Socket struct {
 	Address     string `json:"address"`
 	BufferBytes int    `json:"buffer_bytes"`
 	Dropped     uint64 `json:"dropped"` // in this run
+	// Where datagrams were dropped while no more than HeldBytes of the buffer were
+	// in use, it was believed to hold BelievedBytes from then on.
+	HeldBytes     int  `json:"held_bytes,omitempty"`
+	BelievedBytes int  `json:"believed_bytes,omitempty"`
+	Gone          bool `json:"gone,omitempty"` // before the end of the run, while others went on
+}
+
+// Limited says where a buffer could not be used to its end; empty if it could.
+func (s Socket) Limited() string {
+	if s.HeldBytes == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%s of the %s dropped packets while it held no more than %s of its %s: a memory limit below the buffer (of its cgroup, or net.ipv4.udp_mem), or another sender; %s were counted on from then on",
+		s.Address, s.Place, units.Bytes(int64(s.HeldBytes)), units.Bytes(int64(s.BufferBytes)), units.Bytes(int64(s.BelievedBytes)))
 }
 
 // Result is nil if the receiver took everything, or nothing is known of it. A
@@ -61,10 +105,18 @@ func (a Account) Result() error {
 	case a.Ledger.Lost > 0:
 		return &LossError{errors.New(a.Ledger.Verdict)}
 	case a.Ledger.QueuedBytes > 0: // it stopped reading before the end
-		return orchestrate.WithHint(fmt.Errorf("wait for the sensor: it has taken nothing for %s: %s", Patience, a.Ledger.Verdict),
+		return orchestrate.WithHint(fmt.Errorf("wait for the sensor: it has taken nothing for %s: %s", a.waited(), a.Ledger.Verdict),
 			"`zeekdemo logs` and `zeekdemo status` tell how it is")
 	}
 	return nil
+}
+
+// waited is how long it was waited for that the sensor took something.
+func (a Account) waited() time.Duration {
+	if a.WaitedSeconds == 0 {
+		return Patience
+	}
+	return time.Duration(a.WaitedSeconds * float64(time.Second))
 }
 
 // Governance says whether and by what the run was held back, which stalled it
@@ -81,11 +133,12 @@ func (a Account) Governance(stalled float64) string {
 
 // queues names the buffers that were watched.
 func (a Account) queues() string {
-	if len(a.Sockets) == 0 {
+	there := slices.DeleteFunc(slices.Clone(a.Sockets), func(s Socket) bool { return s.Gone })
+	if len(there) == 0 {
 		return "the sensor's socket" // which has gone
 	}
 	count := map[string]int{}
-	for _, s := range a.Sockets {
+	for _, s := range there {
 		count[s.Place]++
 	}
 	text := "the sensor's socket"
@@ -98,7 +151,7 @@ func (a Account) queues() string {
 	if a.Feedback == FromProc {
 		text += " (sizes assumed)"
 	}
-	least := slices.MinFunc(a.Sockets, func(x, y Socket) int { return x.BufferBytes - y.BufferBytes })
+	least := slices.MinFunc(there, func(x, y Socket) int { return x.BufferBytes - y.BufferBytes })
 	return fmt.Sprintf("%s, least buffer %s", text, units.Bytes(int64(least.BufferBytes)))
 }
 
@@ -148,6 +201,7 @@ func Join(list []Account) Account {
 			last.add(a)
 		}
 	}
+	last.Blind = blind
 	ledger.Verdict = joined(ledger, len(list), blind)
 	return last
 }
@@ -156,9 +210,12 @@ func Join(list []Account) Account {
 // known.
 func joined(l drops.Ledger, stretches, blind int) string {
 	var text strings.Builder
-	if l.Lost > 0 {
+	switch {
+	case l.Lost > 0:
 		fmt.Fprintf(&text, "%d of %d packets lost", l.Lost, l.Sent)
-	} else {
+	case l.Doubt > 0:
+		fmt.Fprintf(&text, "at least %d of %d packets were taken, others' may be among the rest", l.Taken-l.Doubt, l.Sent)
+	default:
 		fmt.Fprintf(&text, "all %d packets were taken", l.Sent)
 	}
 	fmt.Fprintf(&text, ", in %d stretches between which a container was replaced", stretches)
@@ -172,13 +229,14 @@ func joined(l drops.Ledger, stretches, blind int) string {
 func (a *Account) add(o Account) {
 	to, from := a.Ledger, o.Ledger
 	to.Sent, to.Taken, to.Lost = to.Sent+from.Sent, to.Taken+from.Taken, to.Lost+from.Lost+unaccounted(*from)
-	to.Counters = append(to.Counters, from.Counters...)
+	to.Others, to.Doubt, to.InGone = to.Others+from.Others, to.Doubt+from.Doubt, to.InGone+from.InGone
+	to.Counters, to.Gone = append(to.Counters, from.Counters...), append(slices.Clone(to.Gone), from.Gone...)
 	if a.Seen == nil || o.Seen == nil {
 		return
 	}
 	seen := *a.Seen
 	seen.Taken, seen.Dropped = seen.Taken+o.Seen.Taken, seen.Dropped+o.Seen.Dropped
-	seen.WrittenOff, seen.Looks = seen.WrittenOff+o.Seen.WrittenOff, seen.Looks+o.Seen.Looks
+	seen.WrittenOff, seen.InGone, seen.Looks = seen.WrittenOff+o.Seen.WrittenOff, seen.InGone+o.Seen.InGone, seen.Looks+o.Seen.Looks
 	a.Seen = &seen
 }
 

@@ -3,7 +3,9 @@ package watch
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"os"
 	"slices"
 
 	"github.com/zeekdemo/zeekdemo/orchestrate"
@@ -28,7 +30,9 @@ type Route struct {
 	// Proxy is docker-proxy's socket on this host; not valid without.
 	Proxy netip.AddrPort
 
-	places []drops.Place // whose counters go into the ledger
+	places  []drops.Place // whose counters go into the ledger
+	witness Witness       // of what the sensor received; nil for none
+	inside  bool          // this process sends from the sensor's namespace
 }
 
 // ToContainer is the way into a container of an engine on this machine: by the
@@ -44,12 +48,34 @@ func ToContainer(c orchestrate.Container, port uint16, proxy netip.AddrPort) (Ro
 			{Name: AtSensor, Net: fmt.Sprintf("/proc/%d/net", c.PID)},
 			{Name: AtHost, Net: "/proc/self/net", Devices: drops.BridgePorts("/sys", drops.MonitoringBridge), Softnet: true},
 		},
+		witness: zeekAt(anyAddress(c)),
+		inside:  sameNamespace(c.PID),
 	}, nil
+}
+
+// anyAddress is the first of a container's addresses, by its networks' names. Its
+// sensor serves its metrics on all.
+func anyAddress(c orchestrate.Container) (addr netip.Addr) {
+	for _, network := range slices.Sorted(maps.Keys(c.Addresses)) {
+		if addr = c.Addresses[network]; addr.IsValid() {
+			return addr
+		}
+	}
+	return addr
+}
+
+// sameNamespace reports whether a process has this one's network namespace, as on
+// the host's network.
+func sameNamespace(pid int) bool {
+	theirs, err := os.Stat(fmt.Sprintf("/proc/%d/ns/net", pid))
+	ours, errOurs := os.Stat("/proc/self/ns/net")
+	return err == nil && errOurs == nil && os.SameFile(theirs, ours)
 }
 
 // Own is the way to a sensor in this process's own network namespace.
 func Own(port uint16) Route {
-	return Route{Port: port, places: []drops.Place{{Name: AtSensor, Net: "/proc/self/net", Softnet: true}}}
+	return Route{Port: port, places: []drops.Place{{Name: AtSensor, Net: "/proc/self/net", Softnet: true}},
+		witness: zeekAt(netip.AddrFrom4([4]byte{127, 0, 0, 1})), inside: true}
 }
 
 // OnBridge is the same way on another bridge than the stack's.

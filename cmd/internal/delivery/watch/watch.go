@@ -17,6 +17,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/zeekdemo/zeekdemo/forward"
@@ -62,8 +63,12 @@ type Watch struct {
 	governor *pace.Governor
 	probe    *probe
 	route    Route
+	waiting  Waiting
 	before   drops.Snapshot
 	first    []drops.Socket
+	others   bystanders
+	names    map[uint64]string // of sockets in the ledger
+	stalled  atomic.Bool       // see Stalled
 }
 
 // Open opens what tells about the receiver and opens the books.
@@ -72,10 +77,14 @@ func (r Route) Open() (*Watch, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &Watch{probe: p, route: r}
+	w := &Watch{probe: p, route: r, names: map[uint64]string{}}
 	if w.governor, err = pace.NewGovernor(p, pace.NewClock()); err == nil {
+		w.Wait(Waits(), nil)
 		w.first = w.sockets()
 		w.before, err = drops.Take(r.places, w.first)
+	}
+	if err == nil {
+		w.others, err = lookAround(p.sensor, r.witness)
 	}
 	if err != nil {
 		return nil, errors.Join(err, p.close())
@@ -92,34 +101,35 @@ func (w *Watch) By(tx transmit.Transmitter) {
 	if !w.route.Proxy.IsValid() {
 		w.governor.PathMTU(tx.Describe().MTU)
 	}
+	if w.route.inside {
+		w.others.sender(tx)
+	}
 }
 
 // Governor holds datagrams back. It is of the same goroutine as the Watch.
 func (w *Watch) Governor() *pace.Governor { return w.governor }
 
-// sockets are those of the last look, for the ledger. Those that share an
-// address are told apart by their number.
-func (w *Watch) sockets() []drops.Socket {
-	list := w.governor.Sockets()
-	var out []drops.Socket
-	for _, s := range list {
-		d := drops.Socket{Place: place(s.Stage), Name: w.probe.address(s.ID), Drops: s.Drops}
-		for _, other := range list {
-			if other.ID != s.ID && other.Name == s.Name {
-				d.Name = fmt.Sprintf("%s #%d", w.probe.address(s.ID), s.ID)
+// sockets are those that there were at the last look or before, for the ledger.
+// Those that share an address are told apart by their number; a name once given
+// stays.
+func (w *Watch) sockets() (out []drops.Socket) {
+	list := w.governor.Queues()
+	for i := range list {
+		s := &list[i]
+		name, ok := w.names[s.ID]
+		if !ok {
+			name = w.probe.address(s.ID)
+			for j := range list {
+				if j != i && list[j].Name == s.Name {
+					name = fmt.Sprintf("%s #%d", w.probe.address(s.ID), s.ID)
+				}
 			}
+			w.names[s.ID] = name
 		}
-		out = append(out, d)
+		out = append(out, drops.Socket{Place: place(s.Stage), Name: name, Drops: s.Drops})
 	}
 	return out
 }
-
-// Patience is how long a sensor may take nothing at the end of a run until it
-// counts as stuck. Zeek stops reading for seconds where a script keeps it.
-const Patience = 10 * time.Second
-
-// hurry is the same where the run was interrupted.
-const hurry = time.Second
 
 // Begin is the account of a run before it is settled. A nil w is one of which
 // nothing is known because of reason.
@@ -146,22 +156,40 @@ func Forward(ctx context.Context, p forward.Pipeline, cpu transmit.CPU, mode Mod
 	if account.Governed {
 		p.Gate = w.governor
 	}
-	err := transmit.Pinned(cpu, func() error { return p.Run(ctx) })
+	err := GaveUp(transmit.Pinned(cpu, func() error { return p.Run(ctx) }))
 	if w == nil {
 		return account, err
 	}
-	return account, errors.Join(err, w.Settle(ctx, &account, p.Stats.Snapshot().DatagramsSent, err))
+	settling := context.WithoutCancel(ctx)
+	if ctx.Err() != nil { // who interrupts wants an answer
+		w.waiting.End = min(w.waiting.End, hurry)
+		var answered context.CancelFunc
+		settling, answered = context.WithTimeout(settling, answer)
+		defer answered()
+	}
+	return account, errors.Join(err, w.settle(settling, &account, p.Stats.Snapshot().DatagramsSent, err))
 }
 
 // Settle waits for the receiver and writes the ledger of a run that has sent
 // datagrams and ended with runErr. An interrupt shortens the wait. A receiver
 // that has gone is not waited for.
 func (w *Watch) Settle(ctx context.Context, a *Account, sent uint64, runErr error) error {
+	if ctx.Err() != nil {
+		w.waiting.End = min(w.waiting.End, hurry)
+	}
+	return w.settle(context.WithoutCancel(ctx), a, sent, runErr)
+}
+
+func (w *Watch) settle(ctx context.Context, a *Account, sent uint64, runErr error) error {
 	var gone *pace.GoneError
 	var err error
 	if !errors.As(runErr, &gone) {
-		err = w.drain(ctx)
+		wait := w.atEnd(runErr)
+		err = w.drain(ctx, wait)
 		errors.As(err, &gone)
+		if w.queued() > 0 {
+			a.WaitedSeconds = wait.Seconds()
+		}
 	}
 	last := w.sockets()
 	after, takeErr := drops.Take(w.route.places, last)
@@ -170,42 +198,73 @@ func (w *Watch) Settle(ctx context.Context, a *Account, sent uint64, runErr erro
 	}
 	a.Sockets = w.watched(last)
 	seen := w.governor.Feedback()
-	ledger := drops.Settle(w.before, after, sent, seen.Taken, w.queued())
+	run := drops.Run{Sent: sent, Taken: seen.Taken, QueuedBytes: w.queued(), Gone: w.gone(last, gone), InGone: seen.InGone}
+	w.others.bound(w.probe.sensor, &run)
+	ledger := drops.Settle(w.before, after, run)
+	if ledger.Doubt > 0 && gone == nil {
+		run.Witness = w.others.testimony(ctx, sent)
+		ledger = drops.Settle(w.before, after, run)
+	}
 	if gone != nil {
-		ledger.Verdict = fmt.Sprintf("%d of %d packets had been taken when %s had gone", seen.Taken, sent, gone.Socket)
+		ledger.Verdict = fmt.Sprintf("%d of %d packets had been taken when %s had gone", ledger.Taken, sent, gone.Socket)
 	}
 	a.Seen, a.Ledger = &seen, &ledger
 	return err
 }
 
-// drain waits until all has been taken, or nothing is any more.
-func (w *Watch) drain(ctx context.Context) error {
-	wait := Patience
-	if ctx.Err() != nil {
-		wait = hurry
+// atEnd is how long the sensor is waited for at the end of a run. Who has been
+// waited for in vain is not waited for again.
+func (w *Watch) atEnd(runErr error) time.Duration {
+	var stuck *pace.StuckError
+	if errors.As(runErr, &stuck) {
+		return min(w.waiting.End, hurry)
 	}
-	_, err := w.governor.Drain(context.WithoutCancel(ctx), wait)
+	return w.waiting.End
+}
+
+// drain waits until all has been taken, or nothing is any more, or ctx ends.
+func (w *Watch) drain(ctx context.Context, wait time.Duration) error {
+	_, err := w.governor.Drain(ctx, wait)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return nil // what waits still is in the ledger
+	}
 	return err
 }
 
 // queued is how much waits at all sockets, in bytes of kernel memory.
 func (w *Watch) queued() (sum int) {
-	for _, s := range w.governor.Sockets() {
-		sum += s.Queued
+	for _, q := range w.governor.Queues() {
+		if !q.Gone {
+			sum += q.Queued
+		}
 	}
 	return sum
 }
 
-// watched are the sockets of the last look with what they dropped in this run.
+// gone names the sockets that went while others went on.
+func (w *Watch) gone(last []drops.Socket, all *pace.GoneError) (names []string) {
+	for i, q := range w.governor.Queues() {
+		if q.Gone && all == nil {
+			names = append(names, fmt.Sprintf("%s of the %s", last[i].Name, last[i].Place))
+		}
+	}
+	return names
+}
+
+// watched are the sockets with what they dropped in this run.
 func (w *Watch) watched(last []drops.Socket) (list []Socket) {
-	for i, s := range w.governor.Sockets() {
-		dropped := s.Drops
+	for i, q := range w.governor.Queues() {
+		dropped := q.Drops
 		for _, was := range w.first {
 			if was.Name == last[i].Name && was.Place == last[i].Place {
 				dropped -= min(was.Drops, dropped)
 			}
 		}
-		list = append(list, Socket{Place: last[i].Place, Address: last[i].Name, BufferBytes: s.Buffer, Dropped: dropped})
+		s := Socket{Place: last[i].Place, Address: last[i].Name, BufferBytes: q.Buffer, Dropped: dropped, Gone: q.Gone}
+		if q.Held > 0 {
+			s.HeldBytes, s.BelievedBytes = q.Held, q.Believed
+		}
+		list = append(list, s)
 	}
 	return list
 }
