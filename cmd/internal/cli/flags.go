@@ -3,12 +3,14 @@ package cli
 import (
 	"fmt"
 	"io"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
 
+	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/watch"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/way"
 	"github.com/zeekdemo/zeekdemo/forward/encap"
@@ -306,6 +308,43 @@ func (o paceOptions) spec() (pace.Spec, error) {
 		return s, usageError{err}
 	}
 	return s, nil
+}
+
+// outerOptions say what the outer header looks like, and where datagrams leave.
+type outerOptions struct {
+	ttl, dscp int
+	df        string
+	source    string
+	device    string
+	given     func(flag string) bool
+}
+
+func (o *outerOptions) flags(f *pflag.FlagSet) {
+	o.given = f.Changed
+	f.IntVar(&o.ttl, "ttl", 0, "TTL or hop limit of the outer header, 1 to 255 (default 64)")
+	f.IntVar(&o.dscp, "dscp", 0, "differentiated services codepoint of the outer header, 0 to 63")
+	f.StringVar(&o.df, "df", "", "don't-fragment bit of the outer IPv4 header, on or off; what is too long for the path leaves in fragments even so (default off, with --write on)")
+	f.StringVar(&o.source, "source", "", "source address of the outer header, one of this machine's")
+	f.StringVar(&o.device, "device", "", "network device by which datagrams leave")
+}
+
+// parse looks at each value.
+func (o outerOptions) parse() (outer delivery.Outer, err error) {
+	switch {
+	case o.given("ttl") && (o.ttl < 1 || o.ttl > 255):
+		return outer, usagef("--ttl %d: want 1 to 255", o.ttl)
+	case o.dscp < 0 || o.dscp > encap.MaxDSCP:
+		return outer, usagef("--dscp %d: want 0 to %d", o.dscp, encap.MaxDSCP)
+	case o.df != "" && o.df != "on" && o.df != "off":
+		return outer, usagef("--df %q: want on or off", o.df)
+	}
+	outer = delivery.Outer{Outer: transmit.Outer{TTL: uint8(o.ttl), DSCP: uint8(o.dscp), DontFragment: o.df == "on", Device: o.device}, MayFragment: o.df == "off"}
+	if o.source != "" {
+		if outer.Source, err = netip.ParseAddr(o.source); err != nil {
+			return outer, usagef("--source %q: want an IP address", o.source)
+		}
+	}
+	return outer, nil
 }
 
 // reachOptions say how the engine's machine is reached, as root or by a container.

@@ -28,6 +28,7 @@ type replayOptions struct {
 	send  sendOptions
 	encap encapOptions
 	pace  paceOptions
+	outer outerOptions
 
 	filter      string
 	limit       uint64
@@ -85,6 +86,7 @@ func (o *replayOptions) flags(cmd *cobra.Command) {
 	o.send.flags(f, watch.DefaultPatience)
 	o.encap.flags(f)
 	o.encap.frameFlags(f)
+	o.outer.flags(f)
 	o.pace.flags(f, "recorded")
 	o.pace.pauseFlags(f)
 	filterFlag(f, &o.filter, "send only frames")
@@ -106,8 +108,8 @@ func replayGroups() []flagGroup {
 		{"Input", []string{"filter", "limit", "loop", "preload"}},
 		{"Pace", []string{"pace", "speed", "pps", "rate", "delay", "max-gap", "fit", "loop-delay", "duration"}},
 		{"Frames", []string{"mtu", "resegment", "fix-checksums", "pad-cut", "max-datagram"}},
-		{"Tunnel", []string{"encap", "as", "vni", "unique-flows", "port", "source-port-range", "geneve-option", "raw-ip"}},
-		{"Way", []string{"to", "via", "direct", "sidecar-binary", "tx", "lossless", "patience", "cpu", "slice"}},
+		{"Tunnel", []string{"encap", "as", "vni", "unique-flows", "port", "source-port-range", "geneve-option", "raw-ip", "ttl", "dscp", "df"}},
+		{"Way", []string{"to", "via", "direct", "sidecar-binary", "source", "device", "tx", "lossless", "patience", "cpu", "slice"}},
 		{"Output", []string{"write", "stats", "json"}},
 	}
 }
@@ -126,6 +128,9 @@ func (o *replayOptions) parse() (r replaying, err error) {
 	}
 	r.Config.VNIPerLoop = o.uniqueFlows
 	if r.Pace, err = o.pace.spec(); err != nil {
+		return r, err
+	}
+	if r.Outer, err = o.outer.parse(); err != nil {
 		return r, err
 	}
 	sending, err := o.send.parse()
@@ -155,6 +160,8 @@ func (o *replayOptions) check(lossless watch.Mode) error {
 		return usagef("--to and --via (or --direct) exclude each other")
 	case o.write != "" && o.via.given():
 		return usagef("--write and --via (or --direct) exclude each other")
+	case o.write != "" && o.outer.device != "":
+		return usagef("--write and --device exclude each other")
 	case o.write == "-" && o.json:
 		return usagef("--write - and --json both want standard output")
 	case o.loop < 0:

@@ -22,6 +22,7 @@ type Replay struct {
 	Pace     pace.Spec
 	CPU      transmit.CPU
 	Tx       transmit.Mode
+	Outer    Outer
 	Lossless watch.Mode
 	Waiting  watch.Waiting // for a sensor that takes nothing
 	Limit    uint64        // frames; 0 for all
@@ -29,6 +30,13 @@ type Replay struct {
 	Observer Observer
 
 	preloaded *preload.Source // plays in place of Captures; nil without Preload
+}
+
+// Outer is what may be asked of the outer headers. Its zero value leaves them as they
+// are: a file's have the don't-fragment bit, what is sent has not.
+type Outer struct {
+	transmit.Outer
+	MayFragment bool // no don't-fragment bit in a file either
 }
 
 // Receiver is where a replay goes: a [File], a [Monitor] or a [Sensor].
