@@ -98,6 +98,14 @@ type watched struct {
 	gone bool
 }
 
+// isDown reports whether it was down when it was looked at last, and may be gone
+// since.
+func (w *watched) isDown() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.down && !w.gone
+}
+
 // Capture is an open capture. Its methods may be called from any goroutine,
 // Close when no Worker is in use any more.
 type Capture struct {
@@ -358,6 +366,11 @@ const drainLimit = time.Second
 // waitLimit bounds a wait for frames; what ends it wakes it, so it is long.
 const waitLimit = 10 * time.Second
 
+// downLook is how often an interface that is down is looked at. The kernel reports
+// that it went down, and nothing more when it goes away after that
+// (packet_notifier in net/packet/af_packet.c).
+const downLook = 200 * time.Millisecond
+
 func (w *Worker) prepare() (err error) {
 	rings := make([]*sys.Ring, len(w.rings))
 	for i, r := range w.rings {
@@ -509,10 +522,19 @@ func (w *Worker) wait(hold time.Duration) error {
 	default:
 		return fmt.Errorf("capture on %s: %w", w.names(), ErrGone)
 	}
-	for i := range w.rings {
+	for i, r := range w.rings {
 		w.waiter.Skip(i, w.order.lanes[i].has) // it would end the wait at once
+		if r.face.isDown() {
+			limit = min(limit, downLook)
+		}
 	}
-	return w.waiter.Wait(max(limit, time.Millisecond), w.failed)
+	err := w.waiter.Wait(max(limit, time.Millisecond), w.failed)
+	for i, r := range w.rings {
+		if r.face.isDown() {
+			w.failed(i)
+		}
+	}
+	return err
 }
 
 // holdLook is the pause between two looks while a frame is held back.

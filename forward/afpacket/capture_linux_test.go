@@ -329,26 +329,41 @@ func TestDropsAreCounted(t *testing.T) {
 	}
 }
 
+// hear waits until the capture tells a piece of news.
+func hear(t *testing.T, c *Capture, want string) {
+	t.Helper()
+	for limit := time.After(5 * time.Second); ; {
+		select {
+		case n := <-c.News():
+			if n.Text == want {
+				return
+			} else if want != "has gone" { // before which it may go down
+				t.Fatalf("%s %s, want %s", n.Interface, n.Text, want)
+			}
+		case <-limit:
+			t.Fatalf("no news, want %s", want)
+		}
+	}
+}
+
+// The kernel says nothing of an interface that goes while it is down.
+func TestAnInterfaceGoesWhileItIsDown(t *testing.T) {
+	l := newLink(t)
+	capture(t, l.east, Options{}, "eth0", func(c *Capture, _ *taken) {
+		testenv.IP(t, "-n "+l.east+" link set eth0 down")
+		hear(t, c, "is down")
+		testenv.IP(t, "-n "+l.east+" link del eth0")
+		hear(t, c, "has gone")
+	})
+}
+
 // An interface that goes down and comes back is captured on; one that goes away
 // is said to have gone.
 func TestAnInterfaceComesAndGoes(t *testing.T) {
 	l := newLink(t)
 	send := sender(t, l.west, "eth0")
 	got, _ := capture(t, l.east, Options{}, "eth0", func(c *Capture, got *taken) {
-		listen := func(want string) {
-			for limit := time.After(5 * time.Second); ; {
-				select {
-				case n := <-c.News():
-					if n.Text == want {
-						return
-					} else if want != "has gone" { // before which it may go down
-						t.Fatalf("%s %s, want %s", n.Interface, n.Text, want)
-					}
-				case <-limit:
-					t.Fatalf("no news, want %s", want)
-				}
-			}
-		}
+		listen := func(want string) { hear(t, c, want) }
 		testenv.IP(t, "-n "+l.east+" link set eth0 down")
 		listen("is down")
 		testenv.IP(t, "-n "+l.east+" link set eth0 up")

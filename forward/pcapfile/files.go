@@ -99,7 +99,7 @@ func OpenAll(names []string, opts Options) (*Files, error) {
 		err = s.check(names[i])
 	}
 	late := !inTime()
-	if err != nil && !(late && errors.Is(err, context.Canceled)) {
+	if err != nil && (!late || !errors.Is(err, context.Canceled)) {
 		return nil, errors.Join(err, s.Close())
 	}
 	if late {

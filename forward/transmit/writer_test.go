@@ -122,9 +122,9 @@ type fakePlan struct {
 // noCalls fills the part of path that the fake replaces.
 type noCalls struct{}
 
-func (noCalls) send(int, []sys.Message) (int, error) { panic("not faked") } //nolint:unused // by embedding
-func (noCalls) check() error                         { panic("not faked") } //nolint:unused // by embedding
-func (noCalls) listen(time.Duration, bool) error     { panic("not faked") } //nolint:unused // by embedding
+func (noCalls) send(int, []sys.Message) (int, error) { panic("not faked") }
+func (noCalls) check() error                         { panic("not faked") }
+func (noCalls) listen(time.Duration, bool) error     { panic("not faked") }
 
 // split does to a message what the kernel does.
 func split(socket int, m *sys.Message) []sent {

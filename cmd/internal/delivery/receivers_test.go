@@ -23,6 +23,7 @@ import (
 	"github.com/zeekdemo/zeekdemo/forward/pace"
 	"github.com/zeekdemo/zeekdemo/forward/transmit"
 	"github.com/zeekdemo/zeekdemo/orchestrate"
+	"github.com/zeekdemo/zeekdemo/testdata/testenv"
 )
 
 // replay is one of captures, or of the sample, as fast as it goes.
@@ -156,13 +157,13 @@ func TestAReceiverThatCannotBeOpened(t *testing.T) {
 // Nothing is known of a monitor, and the report says so; a run that requires to
 // know does not begin.
 func TestAMonitorOfWhichNothingIsKnown(t *testing.T) {
-	to := newSink(t)
-	doc, err := sent(t, replay(t), Monitor{Host: *host(t, to.at.String())})
+	to := testenv.NewReceiver(t)
+	doc, err := sent(t, replay(t), Monitor{Host: *host(t, to.At.String())})
 	if err != nil {
 		t.Fatal(err)
 	}
-	to.awaits(t, sampleFrames)
-	if doc.Via != way.To || doc.Destination != to.at.String() || doc.Kernel.Datagrams != sampleFrames || doc.GrafanaURL != "" {
+	to.Awaits(t, sampleFrames)
+	if doc.Via != way.To || doc.Destination != to.At.String() || doc.Kernel.Datagrams != sampleFrames || doc.GrafanaURL != "" {
 		t.Errorf("%+v", doc)
 	}
 	if a := doc.Lossless; a == nil || a.Governed || a.Ledger != nil || a.Reason != "nothing is known of the receiver that --to names" {
@@ -170,7 +171,7 @@ func TestAMonitorOfWhichNothingIsKnown(t *testing.T) {
 	}
 	strict := replay(t)
 	strict.Lossless = watch.Require
-	doc, err = sent(t, strict, Monitor{Host: *host(t, to.at.String())})
+	doc, err = sent(t, strict, Monitor{Host: *host(t, to.At.String())})
 	if doc != nil || err == nil || !strings.Contains(hint(err), "--lossless auto sends without") {
 		t.Errorf("%v, hint %q, %+v", err, hint(err), doc)
 	}
@@ -252,37 +253,23 @@ func (e withSidecars) Companions(context.Context, orchestrate.CompanionKind) ([]
 
 func (e withSidecars) RemoveCompanion(context.Context, string) error { return nil }
 
-// program writes what looks like a static program for that machine.
-func program(t *testing.T) string {
-	t.Helper()
-	b := make([]byte, 64)
-	copy(b, "\x7fELF\x02\x01\x01")
-	b[16], b[18], b[20] = 2, 43, 1 // ET_EXEC, EM_SPARCV9, EV_CURRENT
-	b[52], b[54], b[58] = 64, 56, 64
-	name := filepath.Join(t.TempDir(), "zeekdemo")
-	if err := os.WriteFile(name, b, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return name
-}
-
 // The sensor of the stack is found, and reached by its published port where
 // nothing better works; why not is said before it begins, and in the report.
 func TestTheStacksSensorIsReached(t *testing.T) {
-	to, told := newSink(t), &strings.Builder{}
+	to, told := testenv.NewReceiver(t), &strings.Builder{}
 	r := replay(t)
 	r.Observer = sayer{told}
-	e := stack{containers: []orchestrate.Container{zeek("running", to.at), grafana("http://127.0.0.1:3000")}}
+	e := stack{containers: []orchestrate.Container{zeek("running", to.At), grafana("http://127.0.0.1:3000")}}
 	doc, err := sent(t, r, Sensor{Engine: e, Way: way.Request{Kind: way.Auto, Tx: transmit.UDP}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	to.awaits(t, sampleFrames)
+	to.Awaits(t, sampleFrames)
 	const why = "not direct: its container has no address on the monitoring network; not by sidecar: run a sidecar: this engine cannot"
-	if doc.Via != way.Published || doc.ViaReason != why || doc.Destination != to.at.String() || doc.Lossless.Reason != "the sensor does not run on this machine" {
+	if doc.Via != way.Published || doc.ViaReason != why || doc.Destination != to.At.String() || doc.Lossless.Reason != "the sensor does not run on this machine" {
 		t.Errorf("%+v", doc)
 	}
-	if want := "Going by the published port: " + why + "\nRun 7: the embedded sample to vxlan " + to.at.String(); !strings.HasPrefix(told.String(), want) {
+	if want := "Going by the published port: " + why + "\nRun 7: the embedded sample to vxlan " + to.At.String(); !strings.HasPrefix(told.String(), want) {
 		t.Errorf("said %q", told)
 	}
 	if !strings.HasPrefix(doc.GrafanaURL, "http://127.0.0.1:3000/d/zeekdemo-logs?from=") || !strings.HasSuffix(doc.GrafanaURL, "&var-run=7") {
@@ -300,7 +287,7 @@ func grafana(url string) orchestrate.Container {
 // A run that was opened by sidecar and is not sent leaves no sidecar behind.
 func TestASidecarThatIsNotUsedEnds(t *testing.T) {
 	e := withSidecars{stack{containers: []orchestrate.Container{zeek("running", netip.AddrPort{})}}, &orchestrate.SidecarSpec{}, make(chan struct{})}
-	given := program(t)
+	given := testenv.ForeignProgram(t)
 	run, err := replay(t).Open(t.Context(), Sensor{Engine: e, Way: way.Request{Kind: way.Sidecar, Tx: transmit.UDP, Binary: given}})
 	if err != nil {
 		t.Fatal(err)

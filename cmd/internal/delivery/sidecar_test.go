@@ -5,12 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,6 +19,7 @@ import (
 	"github.com/zeekdemo/zeekdemo/forward/pace"
 	"github.com/zeekdemo/zeekdemo/forward/transmit"
 	"github.com/zeekdemo/zeekdemo/orchestrate"
+	"github.com/zeekdemo/zeekdemo/testdata/testenv"
 )
 
 // insideStreams runs the sidecar's end in this process, as an engine does
@@ -62,49 +60,9 @@ func insideStreams(kill <-chan struct{}) orchestrate.SidecarStreams {
 		}}
 }
 
-// sink is a receiver on loopback that counts.
-type sink struct {
-	at       netip.AddrPort
-	received atomic.Int64
-}
-
-func newSink(t *testing.T) *sink {
-	t.Helper()
-	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	_ = c.SetReadBuffer(8 << 20)
-	s := &sink{at: netip.MustParseAddrPort(c.LocalAddr().String())}
-	go func() {
-		for buf := make([]byte, 1<<16); ; s.received.Add(1) {
-			if _, err := c.Read(buf); err != nil {
-				return
-			}
-		}
-	}()
-	return s
-}
-
-// awaits waits until n datagrams have arrived.
-func (s *sink) awaits(t *testing.T, n int64) {
-	t.Helper()
-	deadline := time.After(20 * time.Second)
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for s.received.Load() < n {
-		select {
-		case <-deadline:
-			t.Fatalf("%d datagrams arrived, want %d", s.received.Load(), n)
-		case <-tick.C:
-		}
-	}
-}
-
 // sidecarRun is a replay of captures, or of the sample, by a sidecar in this
 // process.
-func sidecarRun(t *testing.T, ctx context.Context, to *sink, kill <-chan struct{}, names []string, loop int, set func(*Replay)) (*Document, error) {
+func sidecarRun(t *testing.T, ctx context.Context, to *testenv.Receiver, kill <-chan struct{}, names []string, loop int, set func(*Replay)) (*Document, error) {
 	t.Helper()
 	r := &Replay{Config: encap.Config{Kind: encap.VXLAN, VNI: 7, MTU: 1500}, Pace: pace.MaxSpec(), CPU: transmit.CPUOff, Lossless: watch.Auto, Observer: nobody{}}
 	set(r)
@@ -113,7 +71,7 @@ func sidecarRun(t *testing.T, ctx context.Context, to *sink, kill <-chan struct{
 		t.Fatal(err)
 	}
 	defer r.Captures.Close()
-	run := &Run{Replay: r, sender: &bySidecar{to: way.Target{Choice: way.Choice{Kind: way.Sidecar}, Address: to.at}, client: sidecar.NewClient(nil, to.at, insideStreams(kill))}}
+	run := &Run{Replay: r, sender: &bySidecar{to: way.Target{Choice: way.Choice{Kind: way.Sidecar}, Address: to.At}, client: sidecar.NewClient(nil, to.At, insideStreams(kill))}}
 	defer run.Close()
 	return run.Send(ctx)
 }
@@ -131,12 +89,12 @@ func notLoss(err error) error {
 const sampleFrames = 432
 
 func TestASidecarSendsEverything(t *testing.T) {
-	to := newSink(t)
+	to := testenv.NewReceiver(t)
 	doc, err := sidecarRun(t, t.Context(), to, nil, nil, 5, func(*Replay) {})
 	if err := notLoss(err); err != nil {
 		t.Fatal(err)
 	}
-	to.awaits(t, 5*sampleFrames)
+	to.Awaits(t, 5*sampleFrames)
 	rep := doc.Report
 	if !rep.Finished || rep.FramesRead != 5*sampleFrames || rep.DatagramsSent != 5*sampleFrames || doc.Via != way.Sidecar ||
 		doc.Transmission.Mode != transmit.UDP || doc.Kernel.Datagrams != 5*sampleFrames || doc.Lossless == nil {
@@ -146,7 +104,7 @@ func TestASidecarSendsEverything(t *testing.T) {
 
 // The limit is the sidecar's to keep, and ends an endless replay.
 func TestASidecarKeepsTheLimit(t *testing.T) {
-	to := newSink(t)
+	to := testenv.NewReceiver(t)
 	doc, err := sidecarRun(t, t.Context(), to, nil, nil, 0, func(r *Replay) { r.Limit = 1000 })
 	if err := notLoss(err); err != nil || doc.Report.DatagramsSent != 1000 {
 		t.Errorf("%d sent, %v", doc.Report.DatagramsSent, err)
@@ -159,10 +117,10 @@ func TestASidecarKeepsTheLimit(t *testing.T) {
 func TestAnInterruptedSidecarReports(t *testing.T) {
 	for name, loop := range map[string]int{"without end": 0, "handed over": 1} {
 		t.Run(name, func(t *testing.T) {
-			to := newSink(t)
+			to := testenv.NewReceiver(t)
 			ctx, interrupt := context.WithCancel(t.Context())
 			go func() {
-				to.awaits(t, 3)
+				to.Awaits(t, 3)
 				interrupt()
 			}()
 			start := time.Now()
@@ -170,18 +128,18 @@ func TestAnInterruptedSidecarReports(t *testing.T) {
 			if err == nil || !errors.Is(err, ErrInterrupted) || doc.Verdict != Interrupted || time.Since(start) > 15*time.Second {
 				t.Errorf("%v after %s, %+v", err, time.Since(start), doc)
 			}
-			if n := doc.Report.DatagramsSent; n < 3 || n >= sampleFrames || int64(n) != to.received.Load() {
-				t.Errorf("%d reported, %d arrived", n, to.received.Load())
+			if n := doc.Report.DatagramsSent; n < 3 || n >= sampleFrames || int64(n) != to.Received() {
+				t.Errorf("%d reported, %d arrived", n, to.Received())
 			}
 		})
 	}
 }
 
 func TestALostSidecarIsAnError(t *testing.T) {
-	to := newSink(t)
+	to := testenv.NewReceiver(t)
 	kill := make(chan struct{})
 	go func() {
-		to.awaits(t, 1)
+		to.Awaits(t, 1)
 		close(kill)
 	}()
 	_, err := sidecarRun(t, t.Context(), to, kill, nil, 0, func(r *Replay) { r.Pace = pace.Spec{Pace: pace.AsRecorded, Speed: "1x"} })
@@ -202,12 +160,12 @@ func cutSample(t *testing.T) string {
 
 func TestADamagedCaptureBySidecar(t *testing.T) {
 	name := cutSample(t)
-	to := newSink(t)
+	to := testenv.NewReceiver(t)
 	doc, err := sidecarRun(t, t.Context(), to, nil, []string{name}, 1, func(*Replay) {})
 	if err == nil || !strings.Contains(err.Error(), "cut.pcap: packet") || doc.Verdict != Failed {
 		t.Errorf("%v, verdict %s", err, doc.Verdict)
 	}
-	to.awaits(t, int64(doc.Report.DatagramsSent))
+	to.Awaits(t, int64(doc.Report.DatagramsSent))
 	if doc.Report.DatagramsSent == 0 {
 		t.Error("nothing before the damage was sent")
 	}

@@ -18,18 +18,18 @@ import (
 // runKernel starts the mirrors and, unless they are to stay, looks after them
 // until it is interrupted.
 func (m *mirror) runKernel(ctx context.Context) (*Document, error) {
-	capturing, end := m.untilEnd(ctx)
-	defer end()
 	books := &kernelBooks{m: m}
 	if !m.Detach {
 		books.open(nil)
 	}
-	run, err := m.request().start(capturing)
+	run, err := m.request().start(ctx)
 	if err != nil {
 		books.drop()
 		return nil, KernelHint(fmt.Errorf("mirror in the kernel: %w", err))
 	}
 	begun := time.Now()
+	capturing, end := m.untilEnd(ctx) // a duration is that of mirroring, without the way there
+	defer end()
 	m.announceKernel(run)
 	if m.Detach {
 		return m.kernelOutcome(run.mirrors, begun, nil, nil)

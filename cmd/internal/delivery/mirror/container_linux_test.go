@@ -71,7 +71,7 @@ func TestAContainerThatIsStartedAgainIsMirroredAgain(t *testing.T) {
 
 // It may also not come back.
 func TestAMirrorThatWaitsForAContainerCanBeEnded(t *testing.T) {
-	m, heard := toMonitor(newCounter(t).at)
+	m, heard := toMonitor(testenv.NewReceiver(t).At)
 	m.engine, m.Interfaces, m.Containers = &stack{}, nil, []string{"web"}
 	ctx, interrupt := context.WithCancel(t.Context())
 	defer interrupt()

@@ -13,6 +13,7 @@ import (
 	"github.com/zeekdemo/zeekdemo/forward"
 	"github.com/zeekdemo/zeekdemo/forward/transmit"
 	"github.com/zeekdemo/zeekdemo/orchestrate"
+	"github.com/zeekdemo/zeekdemo/testdata/testenv"
 )
 
 // errRefused is what a receiver that has gone is to its transmission.
@@ -171,7 +172,7 @@ func TestTheTransmissionSizesBatches(t *testing.T) {
 	if n, bytes := out.BatchSize(); n != 0 || bytes != 0 {
 		t.Errorf("before there is one: %d, %d", n, bytes)
 	}
-	tx, err := transmit.Open(t.Context(), transmit.Options{Destination: newCounter(t).at, Mode: transmit.UDP})
+	tx, err := transmit.Open(t.Context(), transmit.Options{Destination: testenv.NewReceiver(t).At, Mode: transmit.UDP})
 	if err != nil {
 		t.Fatal(err)
 	}

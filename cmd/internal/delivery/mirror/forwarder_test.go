@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
 	"net/netip"
 	"strings"
 	"sync"
@@ -22,6 +21,7 @@ import (
 	"github.com/zeekdemo/zeekdemo/forward/selftest"
 	"github.com/zeekdemo/zeekdemo/forward/transmit"
 	"github.com/zeekdemo/zeekdemo/orchestrate"
+	"github.com/zeekdemo/zeekdemo/testdata/testenv"
 )
 
 // listener is an observer that remembers what it is told.
@@ -127,46 +127,6 @@ func (l *live) Counts() ([]afpacket.Counts, error) {
 
 var _ capture = (*live)(nil)
 
-// counter is a receiver on loopback.
-type counter struct {
-	at       netip.AddrPort
-	received atomic.Int64
-}
-
-func newCounter(t *testing.T) *counter {
-	t.Helper()
-	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	_ = c.SetReadBuffer(8 << 20)
-	n := &counter{at: netip.MustParseAddrPort(c.LocalAddr().String())}
-	go func() {
-		for buf := make([]byte, 1<<16); ; n.received.Add(1) {
-			if _, err := c.Read(buf); err != nil {
-				return
-			}
-		}
-	}()
-	return n
-}
-
-// awaits waits until n datagrams have arrived.
-func (c *counter) awaits(t *testing.T, n int64) {
-	t.Helper()
-	deadline := time.After(20 * time.Second)
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for c.received.Load() < n {
-		select {
-		case <-deadline:
-			t.Fatalf("%d datagrams arrived, want %d", c.received.Load(), n)
-		case <-tick.C:
-		}
-	}
-}
-
 // toMonitor is a mirror to a receiver of which nothing is known.
 func toMonitor(to netip.AddrPort) (*mirror, *listener) {
 	heard := &listener{}
@@ -177,12 +137,12 @@ func toMonitor(to netip.AddrPort) (*mirror, *listener) {
 
 // What is captured arrives, and an interrupt is how a mirror ends.
 func TestTheForwarderForwards(t *testing.T) {
-	to := newCounter(t)
-	m, heard := toMonitor(to.at)
+	to := testenv.NewReceiver(t)
+	m, heard := toMonitor(to.At)
 	ctx, interrupt := context.WithCancel(t.Context())
 	defer interrupt()
 	const n = 500
-	go func() { to.awaits(t, n); interrupt() }()
+	go func() { to.Awaits(t, n); interrupt() }()
 	doc, err := (&liveRun{mirror: m}).from(ctx, newLive(t, n, nil))
 	if err != nil || doc.Verdict != delivery.Complete {
 		t.Fatalf("%v: %+v", err, doc)
@@ -197,7 +157,7 @@ func TestTheForwarderForwards(t *testing.T) {
 
 // A duration ends it as well.
 func TestADurationEndsAMirror(t *testing.T) {
-	m, _ := toMonitor(newCounter(t).at)
+	m, _ := toMonitor(testenv.NewReceiver(t).At)
 	m.Duration = 50 * time.Millisecond
 	if doc, err := (&liveRun{mirror: m}).from(t.Context(), newLive(t, 10, nil)); err != nil || doc.Report.DatagramsSent != 10 {
 		t.Errorf("%v: %+v", err, doc)
@@ -217,7 +177,7 @@ func TestWhatWasLostIsSaid(t *testing.T) {
 		"an interface": {gone, afpacket.Counts{}, delivery.Failed, "mirror eth0: read frame: eth0 has gone"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m, _ := toMonitor(newCounter(t).at)
+			m, _ := toMonitor(testenv.NewReceiver(t).At)
 			l := newLive(t, 10, tt.failure)
 			l.counts = tt.counts
 			doc, err := (&liveRun{mirror: m}).from(t.Context(), l)
@@ -267,17 +227,17 @@ func TestTheForwarderFeedsASidecar(t *testing.T) {
 	gone := errors.New("tcpdump has ended")
 	for name, failure := range map[string]error{"interrupted": nil, "failed": gone} {
 		t.Run(name, func(t *testing.T) {
-			to := newCounter(t)
-			m, heard := toMonitor(to.at)
+			to := testenv.NewReceiver(t)
+			m, heard := toMonitor(to.At)
 			// The sidecar's address is that of its namespace's loopback.
-			sensor := orchestrate.Sensor{Service: orchestrate.Service{Name: "zeek", Port: to.at.Port()}}
-			m.target = way.Target{Choice: way.Choice{Kind: way.Sidecar}, Address: to.at, Sensor: sensor}
+			sensor := orchestrate.Sensor{Service: orchestrate.Service{Name: "zeek", Port: to.At.Port()}}
+			m.target = way.Target{Choice: way.Choice{Kind: way.Sidecar}, Address: to.At, Sensor: sensor}
 			m.way = way.Opened{Choice: way.Choice{Kind: way.Sidecar}, Streams: sidecarHere(nil)}
 			ctx, interrupt := context.WithCancel(t.Context())
 			defer interrupt()
 			const n = 300
 			go func() {
-				to.awaits(t, n)
+				to.Awaits(t, n)
 				if failure == nil {
 					interrupt()
 				}

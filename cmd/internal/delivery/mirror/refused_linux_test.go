@@ -8,6 +8,7 @@ import (
 
 	"github.com/zeekdemo/zeekdemo/orchestrate"
 	"github.com/zeekdemo/zeekdemo/orchestrate/tcmirror"
+	"github.com/zeekdemo/zeekdemo/testdata/testenv"
 )
 
 // What is mirrored there already is not mirrored twice: the account that was opened
@@ -48,7 +49,7 @@ func TestAnInterfaceThatIsNotThere(t *testing.T) {
 // A sidecar takes its frames one after the other, however many workers were asked for.
 func TestASidecarTakesOneWorker(t *testing.T) {
 	l := newLab(t)
-	e, m, heard := bySidecar(t, newCounter(t).at)
+	e, m, heard := bySidecar(t, testenv.NewReceiver(t).At)
 	m.interfaces, m.Workers = []string{"c0"}, 4
 	e.info = orchestrate.EngineInfo{}
 	l.onHost(func() error {

@@ -12,20 +12,21 @@ import (
 
 	"github.com/zeekdemo/zeekdemo/forward"
 	"github.com/zeekdemo/zeekdemo/orchestrate"
+	"github.com/zeekdemo/zeekdemo/testdata/testenv"
 )
 
 // A killed sidecar says nothing any more; its exit code and what it said before do.
 func TestAKilledSidecarIsAnErrorWithItsExitCode(t *testing.T) {
-	to := newReceiver(t)
-	inside, client := newContainer(t, nil, to.at)
+	to := testenv.NewReceiver(t)
+	inside, client := newContainer(t, nil, to.At)
 	defer client.Close()
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
 		_ = Server{In: inside.stdin, Out: inside.stdout}.Serve(context.Background()) // it is killed
 	}()
-	go func() { to.awaits(t, 1); inside.end(137, "zeekdemo: running out of memory\n") }()
-	last, err := client.Run(t.Context(), inTime(to.at), synthetic(t, endless))
+	go func() { to.Awaits(t, 1); inside.end(137, "zeekdemo: running out of memory\n") }()
+	last, err := client.Run(t.Context(), inTime(to.At), synthetic(t, endless))
 	if err == nil || !strings.Contains(err.Error(), "ended without a report, exit code 137; it said: running out of memory") {
 		t.Fatalf("got %v", err)
 	}

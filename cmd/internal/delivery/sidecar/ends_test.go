@@ -6,10 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/netip"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,6 +20,7 @@ import (
 	"github.com/zeekdemo/zeekdemo/forward/selftest"
 	"github.com/zeekdemo/zeekdemo/forward/transmit"
 	"github.com/zeekdemo/zeekdemo/orchestrate"
+	"github.com/zeekdemo/zeekdemo/testdata/testenv"
 )
 
 // bound is how long anything may take here.
@@ -36,44 +35,6 @@ func within[T any](t *testing.T, what string, c <-chan T) (v T) {
 		t.Fatalf("waited in vain: %s", what)
 	}
 	return v
-}
-
-// receiver is a socket on loopback whose datagrams are counted.
-type receiver struct {
-	at       netip.AddrPort
-	received atomic.Int64
-}
-
-func newReceiver(t *testing.T) *receiver {
-	t.Helper()
-	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	r := &receiver{at: netip.MustParseAddrPort(c.LocalAddr().String())}
-	go func() {
-		for buf := make([]byte, 1<<16); ; r.received.Add(1) {
-			if _, err := c.Read(buf); err != nil {
-				return
-			}
-		}
-	}()
-	return r
-}
-
-// awaits waits until n datagrams have arrived.
-func (r *receiver) awaits(t *testing.T, n int64) {
-	t.Helper()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for limit := time.After(bound); r.received.Load() < n; {
-		select {
-		case <-limit:
-			t.Fatalf("%d datagrams arrived, want %d", r.received.Load(), n)
-		case <-tick.C:
-		}
-	}
 }
 
 // container is a sidecar without a container: its streams are pipes.
@@ -125,10 +86,10 @@ func (c *container) serve() {
 }
 
 // both are both ends, and where the sidecar sends to.
-func both(t *testing.T) (*Client, *receiver) {
+func both(t *testing.T) (*Client, *testenv.Receiver) {
 	t.Helper()
-	to := newReceiver(t)
-	inside, client := newContainer(t, nil, to.at)
+	to := testenv.NewReceiver(t)
+	inside, client := newContainer(t, nil, to.At)
 	go inside.serve()
 	t.Cleanup(client.Close)
 	return client, to
@@ -165,19 +126,19 @@ func TestEverythingHandedOverIsSent(t *testing.T) {
 	const n = 20_000
 	over := make(chan struct{})
 	client.Started = func() func() {
-		if m, final := client.Newest(); final || m.Transmission.Destination != to.at {
+		if m, final := client.Newest(); final || m.Transmission.Destination != to.At {
 			t.Errorf("when it began it said %+v", m)
 		}
 		return func() { close(over) }
 	}
-	job := asap(to.at)
+	job := asap(to.At)
 	job.Lossless = watch.Auto
 	last, err := client.Run(t.Context(), job, synthetic(t, n))
 	if err != nil {
 		t.Fatal(err)
 	}
 	within(t, "the end is told", over)
-	to.awaits(t, n)
+	to.Awaits(t, n)
 	if last.Report.DatagramsSent != n || last.Kernel.Datagrams != n || last.Taken < 2*relay.Window || !last.Report.Finished || last.Transmission.Mode != transmit.UDP {
 		t.Errorf("%+v", last)
 	}
@@ -197,7 +158,7 @@ func TestTheSidecarKeepsTheLimits(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			client, to := both(t)
-			job := asap(to.at)
+			job := asap(to.At)
 			set(&job)
 			last, err := client.Run(t.Context(), job, synthetic(t, endless))
 			if err != nil || last.Report.DatagramsSent == 0 || job.Limit > 0 && last.Report.DatagramsSent != job.Limit {
@@ -212,7 +173,7 @@ func TestTheJournalComesBack(t *testing.T) {
 	client, to := both(t)
 	var journal bytes.Buffer
 	client.Journal = &journal
-	job := asap(to.at)
+	job := asap(to.At)
 	job.Journal = true
 	const n = 3000
 	if last, err := client.Run(t.Context(), job, synthetic(t, n)); err != nil || last.Journal != nil {
@@ -237,7 +198,7 @@ func (full) Write([]byte) (int, error) { return 0, errors.New("no space left") }
 func TestAJournalThatCannotBeWrittenFailsTheRun(t *testing.T) {
 	client, to := both(t)
 	client.Journal = full{}
-	job := asap(to.at)
+	job := asap(to.At)
 	job.Journal = true
 	if last, err := client.Run(t.Context(), job, synthetic(t, 100)); err == nil || !strings.Contains(err.Error(), "no space left") || last.Report.DatagramsSent != 100 {
 		t.Errorf("%d sent, %v", last.Report.DatagramsSent, err)
@@ -251,11 +212,11 @@ func TestAnInterruptedSidecarReports(t *testing.T) {
 	ctx, interrupt := context.WithCancel(t.Context())
 	woken := make(chan struct{})
 	client.StopSource = func() { close(woken) }
-	go func() { to.awaits(t, 3); interrupt() }()
-	last, err := client.Run(ctx, inTime(to.at), synthetic(t, endless))
+	go func() { to.Awaits(t, 3); interrupt() }()
+	last, err := client.Run(ctx, inTime(to.At), synthetic(t, endless))
 	within(t, "the source is woken", woken)
-	if err != nil || last.Account == nil || int64(last.Report.DatagramsSent) != to.received.Load() || last.Report.DatagramsSent < 3 {
-		t.Errorf("%d arrived, %v: %+v", to.received.Load(), err, last)
+	if err != nil || last.Account == nil || int64(last.Report.DatagramsSent) != to.Received() || last.Report.DatagramsSent < 3 {
+		t.Errorf("%d arrived, %v: %+v", to.Received(), err, last)
 	}
 }
 
@@ -275,7 +236,7 @@ func (b *broken) Next(f *forward.Frame) error {
 // What was read before the damage is sent, and the damage is the run's error.
 func TestADamagedCaptureIsTheRunsError(t *testing.T) {
 	client, to := both(t)
-	last, err := client.Run(t.Context(), asap(to.at), &broken{synthetic(t, endless), 10})
+	last, err := client.Run(t.Context(), asap(to.At), &broken{synthetic(t, endless), 10})
 	if err == nil || !strings.Contains(err.Error(), "packet 11 is cut") || last.Report.DatagramsSent != 10 {
 		t.Errorf("%d sent, %v", last.Report.DatagramsSent, err)
 	}
@@ -322,7 +283,7 @@ func TestASilentClientIsGone(t *testing.T) {
 	go func() {
 		served <- Server{In: in, Out: io.Discard, silence: 50 * time.Millisecond}.Serve(context.Background())
 	}()
-	to := inTime(newReceiver(t).at)
+	to := inTime(testenv.NewReceiver(t).At)
 	to.Protocol = protocol
 	if _, err := relay.NewSender(job, to); err != nil {
 		t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/zeekdemo/zeekdemo/forward/transmit"
 	"github.com/zeekdemo/zeekdemo/orchestrate"
+	"github.com/zeekdemo/zeekdemo/testdata/testenv"
 )
 
 // sidecars is an engine that makes them, as long as it can, and counts.
@@ -49,7 +50,7 @@ var _ orchestrate.CompanionEngine = (*sidecars)(nil)
 // request wants a way by a program that fits the engine.
 func request(t *testing.T, kind Kind) (*sidecars, Request) {
 	t.Helper()
-	return &sidecars{wayEngine: wayEngine{arch: "sparcv9"}}, Request{Kind: kind, Tx: transmit.Auto, Binary: sparc64(t)}
+	return &sidecars{wayEngine: wayEngine{arch: "sparcv9"}}, Request{Kind: kind, Tx: transmit.Auto, Binary: testenv.ForeignProgram(t)}
 }
 
 // A sidecar that does not start is a way that does not work: there may be a worse

@@ -5,13 +5,12 @@ import (
 	"errors"
 	"io"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/zeekdemo/zeekdemo/forward/transmit"
 	"github.com/zeekdemo/zeekdemo/orchestrate"
+	"github.com/zeekdemo/zeekdemo/testdata/testenv"
 )
 
 // wayEngine is an engine whose containers' addresses are not to be reached from
@@ -54,28 +53,13 @@ func (e withSidecars) Companions(context.Context, orchestrate.CompanionKind) ([]
 
 func (e withSidecars) RemoveCompanion(context.Context, string) error { return nil }
 
-// sparc64 writes what looks like a static program for a machine that is
-// certainly not this one.
-func sparc64(t *testing.T) string {
-	t.Helper()
-	b := make([]byte, 64)
-	copy(b, "\x7fELF\x02\x01\x01")
-	b[16], b[18], b[20] = 2, 43, 1 // ET_EXEC, EM_SPARCV9, EV_CURRENT
-	b[52], b[54], b[58] = 64, 56, 64
-	name := filepath.Join(t.TempDir(), "zeekdemo")
-	if err := os.WriteFile(name, b, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return name
-}
-
 // The best way that works, why not a better one, and an error where what was
 // asked for is not to be had.
 func TestOpenedWay(t *testing.T) {
 	var made string
 	plain := wayEngine{arch: "sparcv9"}
 	able := withSidecars{plain, &made}
-	given := sparc64(t)
+	given := testenv.ForeignProgram(t)
 	tests := map[string]struct {
 		engine  orchestrate.Engine
 		via     Request
