@@ -131,7 +131,7 @@ func examine(packet []byte, wire int) (left unfinished) {
 		end = ipLength(packet)
 	}
 	switch {
-	case !ok || end > len(packet):
+	case !ok || end > len(packet) || s.tcp > len(packet) || end > 0 && end < s.tcp:
 		return 0
 	case end == 0 && s.isCutByCard(packet, wire, proto):
 		return noLength

@@ -332,3 +332,39 @@ func TestFieldCapturesAreFinished(t *testing.T) {
 		}
 	}
 }
+
+// Whatever a frame looks like: the source's memory stays as it is, a frame keeps its
+// length unless it is cut, and what is finished once is finished.
+func FuzzUnfinished(f *testing.F) {
+	for _, u := range unfinishedFrames() {
+		f.Add(u.frame, uint16(0))
+	}
+	f.Add(withLength0(tcp4Frame(2000, 1)), uint16(0))
+	f.Add(withLength0(tcp6Frame(200, 1)), uint16(9))
+	f.Add(ether(1, 2, 0x0800, with(ip4(1, 2, 17, 0, make([]byte, 22)), 2, 0, 4, 0, 0, 0, 0, 64, 17, 0, 0)), uint16(84)) // shorter than its header
+	e, err := New(Config{VNI: 1, FixChecksums: true})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, data []byte, cut uint16) {
+		was := slices.Clone(data)
+		frame := forward.Frame{Data: data, Length: len(data) + int(cut), LinkType: forward.LinkEthernet}
+		var b forward.Batch
+		out := e.Encapsulate(&b, &frame)
+		if !bytes.Equal(was, data) {
+			t.Fatal("the frame was changed")
+		}
+		if out.Refusal != 0 || out.Flags&forward.Resegmented != 0 {
+			return
+		}
+		once := slices.Clone(b.Payload(0)[8:])
+		if len(once) != len(data) || out.Flags&forward.ChecksumsOpen != 0 || out.Flags == 0 && !bytes.Equal(once, data) {
+			t.Fatalf("outcome %+v: %x became %x", out, data, once)
+		}
+		again, more := forward.Batch{}, forward.Outcome{}
+		more = e.Encapsulate(&again, &forward.Frame{Data: once, Length: frame.Length, LinkType: forward.LinkEthernet})
+		if more.Flags&(forward.ChecksumsFixed|forward.LengthRepaired) != 0 {
+			t.Fatalf("%x is not finished: %+v after %+v", once, more, out)
+		}
+	})
+}

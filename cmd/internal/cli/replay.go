@@ -245,6 +245,7 @@ func (o *replayOptions) fit(ctx context.Context, app *App, r *delivery.Replay) e
 		return err
 	}
 	defer captures.Close()
+	r.Observer.Say("Measuring how long it takes.")
 	if r.Pace, err = delivery.Fit(ctx, captures, r.Pace, o.limit, loops); err != nil && ctx.Err() == nil {
 		return usageError{err}
 	}
