@@ -361,8 +361,8 @@ func FuzzUnfinished(f *testing.F) {
 		if len(once) != len(data) || out.Flags&forward.ChecksumsOpen != 0 || out.Flags == 0 && !bytes.Equal(once, data) {
 			t.Fatalf("outcome %+v: %x became %x", out, data, once)
 		}
-		again, more := forward.Batch{}, forward.Outcome{}
-		more = e.Encapsulate(&again, &forward.Frame{Data: once, Length: frame.Length, LinkType: forward.LinkEthernet})
+		var again forward.Batch
+		more := e.Encapsulate(&again, &forward.Frame{Data: once, Length: frame.Length, LinkType: forward.LinkEthernet})
 		if more.Flags&(forward.ChecksumsFixed|forward.LengthRepaired) != 0 {
 			t.Fatalf("%x is not finished: %+v after %+v", once, more, out)
 		}

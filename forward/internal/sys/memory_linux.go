@@ -7,5 +7,5 @@ func memory() int64 {
 	if unix.Sysinfo(&info) != nil {
 		return 0
 	}
-	return int64(info.Totalram) * int64(info.Unit) //nolint:unconvert // 32 bits on some platforms
+	return int64(info.Totalram) * int64(info.Unit)
 }
