@@ -6,9 +6,13 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/zeekdemo/zeekdemo/orchestrate/internal/procfs"
 )
 
 // OneShots is what verifying needs of a container engine: containers of their
@@ -30,6 +34,32 @@ type OneShots interface {
 	// RemoveOneShots removes containers, volumes and networks, and returns how
 	// many containers that were. It is no error if there is nothing.
 	RemoveOneShots(ctx context.Context, r Removal) (int, error)
+}
+
+// Sized is an engine that knows how large its machine is.
+type Sized interface {
+	Capacity(ctx context.Context) (Capacity, error)
+}
+
+// Capacity is what an engine's machine has for containers.
+type Capacity struct {
+	CPUs   int
+	Memory int64 // bytes
+}
+
+// Now is the capacity with the memory that is free now, without swapping, where
+// the engine's machine is this one: where it has the same memory, to the byte.
+func (c Capacity) Now() Capacity { return c.now("/proc") }
+
+func (c Capacity) now(proc string) Capacity {
+	text, err := os.ReadFile(filepath.Join(proc, "meminfo"))
+	if err != nil {
+		return c
+	}
+	if m, err := procfs.MemInfo(string(text)); err == nil && m.Total == c.Memory && m.Available >= 0 {
+		c.Memory = m.Available
+	}
+	return c
 }
 
 // Removal says what RemoveOneShots removes.

@@ -2,6 +2,8 @@ package orchestrate
 
 import (
 	"bytes"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -70,5 +72,28 @@ func TestFreshSeedsAreZeeks(t *testing.T) {
 	}
 	if len(lines) != 21 {
 		t.Errorf("%d numbers", len(lines))
+	}
+}
+
+// Memory that is taken counts only where it is known to be that of the engine's
+// machine.
+func TestCapacityNow(t *testing.T) {
+	proc := t.TempDir()
+	was := Capacity{CPUs: 2, Memory: 4 << 30}
+	if got := was.now(proc); got != was {
+		t.Errorf("of a machine that tells nothing: %+v", got)
+	}
+	for text, want := range map[string]int64{
+		"MemTotal: 4194304 kB\nMemAvailable: 1048576 kB\n": 1 << 30,
+		"MemTotal: 4194305 kB\nMemAvailable: 1048576 kB\n": 4 << 30, // another machine
+		"MemTotal: 4194304 kB\n":                           4 << 30,
+		"nothing\n":                                        4 << 30,
+	} {
+		if err := os.WriteFile(filepath.Join(proc, "meminfo"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := was.now(proc); got.CPUs != 2 || got.Memory != want {
+			t.Errorf("%q: %+v, want %d bytes", text, got, want)
+		}
 	}
 }

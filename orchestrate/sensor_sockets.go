@@ -26,8 +26,8 @@ type SocketState struct {
 func SensorSockets(ctx context.Context, e Engine, c Container, port uint16) (SocketState, error) {
 	if c.RunsHere() {
 		list, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(c.PID), "net", "udp"))
-		if s := socketState(string(list), port); err == nil && s.Listening {
-			return s, nil
+		if err == nil {
+			return socketState(string(list), port), nil
 		}
 	}
 	var out, errs strings.Builder

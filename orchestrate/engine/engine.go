@@ -40,6 +40,7 @@ type Engine struct {
 	client   client.APIClient
 	cli      *command.DockerCli
 	networks sync.Mutex // held while a run's network is looked for and made
+	oneShots loaded     // of which one-shots are made
 }
 
 var _ orchestrate.Engine = (*Engine)(nil)

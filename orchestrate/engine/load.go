@@ -3,6 +3,9 @@ package engine
 import (
 	"context"
 	"fmt"
+	"maps"
+	"reflect"
+	"sync"
 
 	"github.com/compose-spec/compose-go/v2/loader"
 	"github.com/compose-spec/compose-go/v2/types"
@@ -45,4 +48,30 @@ func labels(project *types.Project, service string) types.Labels {
 		api.ConfigFilesLabel: "embedded",
 		api.OneoffLabel:      "False",
 	}
+}
+
+// loaded keeps the model of the last project: all containers of a run are made of
+// one, and to load it takes as long as to make a container. The model is shared, so
+// nobody changes it.
+type loaded struct {
+	mu      sync.Mutex
+	of      orchestrate.Project
+	project *types.Project // nil before the first
+}
+
+// load is [load] where the project is another one than before.
+func (l *loaded) load(ctx context.Context, p orchestrate.Project) (*types.Project, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.project != nil && reflect.DeepEqual(l.of, p) {
+		return l.project, nil
+	}
+	of := p
+	p.Env = maps.Clone(p.Env) // loading writes the project's name into it
+	project, err := load(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	l.of, l.project = of, project
+	return project, nil
 }

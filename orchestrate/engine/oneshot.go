@@ -42,7 +42,7 @@ const tailLines = "20"
 // the embedded file sets. Left out on purpose: restart, the health check and
 // the telemetry network; ports are published only if asked for, and elsewhere.
 func (e *Engine) CreateOneShot(ctx context.Context, p orchestrate.Project, o orchestrate.OneShot) (string, error) {
-	project, err := load(ctx, p)
+	project, err := e.oneShots.load(ctx, p)
 	if err != nil {
 		return "", err
 	}
@@ -136,19 +136,26 @@ func (e *Engine) runNetwork(ctx context.Context, project *types.Project, run str
 // volume: the root is read-only.
 func (e *Engine) copyInputs(ctx context.Context, id, folder string, o orchestrate.OneShot) error {
 	readable := tar.Header{Mode: 0o444, ModTime: time.Now(), Format: tar.FormatPAX}
+	var files []entry
 	if o.Seeds != nil {
 		seeds := entry{readable, bytes.NewReader(o.Seeds)}
 		seeds.Name, seeds.Size = seedsName, int64(len(o.Seeds))
-		if err := e.copyIn(ctx, id, folder, seeds); err != nil {
-			return fmt.Errorf("copy the seeds into the container: %w", err)
-		}
+		files = append(files, seeds)
 	}
-	if o.Capture == "" {
+	if o.Capture != "" {
+		readable.Name = captureName
+		capture, err := openEntry(o.Capture, readable)
+		if err != nil {
+			return fmt.Errorf("copy the capture into the container: %w", err)
+		}
+		defer capture.Close()
+		files = append(files, capture.entry)
+	}
+	if len(files) == 0 {
 		return nil
 	}
-	readable.Name = captureName
-	if err := e.copyFile(ctx, id, o.Capture, folder, readable); err != nil {
-		return fmt.Errorf("copy the capture into the container: %w", err)
+	if err := e.copyIn(ctx, id, folder, files...); err != nil {
+		return fmt.Errorf("copy its input into the container: %w", err)
 	}
 	return nil
 }

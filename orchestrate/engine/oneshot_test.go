@@ -132,17 +132,17 @@ func TestOneShotWithAScript(t *testing.T) {
 	}
 }
 
-// No more of a file is read than was there when its header was written.
-func TestTarOfACopiedFile(t *testing.T) {
-	for want, f := range map[string]entry{
-		"seeds 1\n":   {tar.Header{Name: "seeds", Size: 2, Mode: 0o444}, strings.NewReader("1\n")},
-		"capture abc": {tar.Header{Name: "capture", Size: 3, Mode: 0o444}, strings.NewReader("abcdef")},
-	} {
-		var b bytes.Buffer
-		if err := f.writeTar(&b); err != nil {
-			t.Fatal(err)
-		}
-		archive := tar.NewReader(&b)
+// All files are in one archive, and no more of a file is read than was there when
+// its header was written.
+func TestTarOfCopiedFiles(t *testing.T) {
+	var b bytes.Buffer
+	err := writeTar(&b, entry{tar.Header{Name: "seeds", Size: 2, Mode: 0o444}, strings.NewReader("1\n")},
+		entry{tar.Header{Name: "capture", Size: 3, Mode: 0o444}, strings.NewReader("abcdef")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	archive := tar.NewReader(&b)
+	for _, want := range []string{"seeds 1\n", "capture abc"} {
 		header, err := archive.Next()
 		if err != nil {
 			t.Fatal(err)
@@ -151,6 +151,9 @@ func TestTarOfACopiedFile(t *testing.T) {
 		if err != nil || header.Name+" "+string(content) != want || header.Mode != 0o444 {
 			t.Errorf("%s %q, %v, want %q", header.Name, content, err, want)
 		}
+	}
+	if _, err := archive.Next(); err != io.EOF {
+		t.Errorf("more: %v", err)
 	}
 }
 
@@ -184,4 +187,26 @@ func setFields(v reflect.Value) []string {
 		}
 	}
 	return names
+}
+
+// One-shots of one project are made of one model; another project has another.
+func TestAProjectIsLoadedOnce(t *testing.T) {
+	var l loaded
+	p := orchestrate.Project{Name: "x", Compose: assets.Compose(), Env: map[string]string{"ZEEKDEMO_IMAGE_ZEEK": "example/zeek:1"}}
+	first, err := l.load(t.Context(), p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Env = map[string]string{"ZEEKDEMO_IMAGE_ZEEK": "example/zeek:1"}
+	if again, err := l.load(t.Context(), p); err != nil || again != first {
+		t.Errorf("the same project was loaded again, %v", err)
+	}
+	p.Env = map[string]string{"ZEEKDEMO_IMAGE_ZEEK": "example/zeek:2"}
+	other, err := l.load(t.Context(), p)
+	if err != nil || other.Services["zeek"].Image != "example/zeek:2" || first.Services["zeek"].Image != "example/zeek:1" {
+		t.Errorf("%v, images %s and %s", err, other.Services["zeek"].Image, first.Services["zeek"].Image)
+	}
+	if _, err := l.load(t.Context(), orchestrate.Project{Name: "x", Compose: []byte("services: 1")}); err == nil {
+		t.Error("what is no project was loaded")
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -28,7 +29,7 @@ type verifyOptions struct {
 	pace   paceOptions
 	images []string
 	pull   string
-	jobs   int
+	jobs   string
 	all    bool
 	expect string
 	junit  string
@@ -98,7 +99,7 @@ func (o *verifyOptions) flags(cmd *cobra.Command) {
 	o.send.flags(f, watch.DefaultPatience)
 	imageFlag(f, &o.images)
 	f.StringVar(&o.pull, "pull", string(orchestrate.PullMissing), "when to pull the image: missing or never")
-	f.IntVar(&o.jobs, "jobs", 1, "how many captures to verify at a time")
+	f.StringVar(&o.jobs, "jobs", jobsAuto, "how many captures to verify at a time; auto is what the engine's processors and memory bear")
 	f.BoolVar(&o.all, "all", false, "list every line that differs, not one for each log and reason")
 	f.StringVar(&o.expect, "expect", "", "check the live logs against the expectations in this file")
 	f.StringVar(&o.junit, "junit", "", "write the results to this file as JUnit XML")
@@ -107,7 +108,10 @@ func (o *verifyOptions) flags(cmd *cobra.Command) {
 
 // parse looks at the flags alone.
 func (o *verifyOptions) parse(getenv func(string) string) (v verify.Options, err error) {
-	v.Jobs, v.All = o.jobs, o.all
+	v.All = o.all
+	if v.Jobs, err = parseJobs(o.jobs); err != nil {
+		return v, err
+	}
 	if v.Kind, err = encap.ParseKind(o.encap); err != nil {
 		return v, usageError{err}
 	}
@@ -129,12 +133,25 @@ func (o *verifyOptions) parse(getenv func(string) string) (v verify.Options, err
 	return v, o.check()
 }
 
+// jobsAuto is the value of --jobs for as many as the engine's machine bears.
+const jobsAuto = "auto"
+
+// parseJobs reads the value of --jobs; 0 stands for auto.
+func parseJobs(text string) (int, error) {
+	if text == jobsAuto {
+		return 0, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		return 0, usagef("--jobs %s: want at least 1, or %s", text, jobsAuto)
+	}
+	return n, nil
+}
+
 func (o *verifyOptions) check() error {
 	switch {
 	case o.pull == string(orchestrate.PullAlways):
 		return usagef("--pull always: all runs must use one image; pull it before, and use missing or never")
-	case o.jobs < 1:
-		return usagef("--jobs %d: want at least 1", o.jobs)
 	case o.json && o.junit == "-":
 		return usagef("--json and --junit - both want standard output")
 	}

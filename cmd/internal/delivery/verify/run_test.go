@@ -445,7 +445,7 @@ func stop(t *testing.T, e *fakeEngine, at string) context.Context {
 }
 
 // An interrupted capture is none that failed: its row says so, captures after it
-// are not begun, and nothing stays.
+// are not begun, and nothing stays, not even a sensor that was started in advance.
 func TestAnInterruptedRunLeavesNothing(t *testing.T) {
 	temporary(t)
 	for _, step := range []string{"start live", "look live", "start sidecar", "wait sent"} {
@@ -462,8 +462,10 @@ func TestAnInterruptedRunLeavesNothing(t *testing.T) {
 					t.Errorf("%s: %q, hint %q", row.Verdict, row.Error, row.Hint)
 				}
 			}
-			if second := slices.ContainsFunc(fake.all, func(o orchestrate.OneShot) bool { return strings.HasPrefix(o.Name, "2-") }); second {
-				t.Error("the second capture was begun")
+			for _, shot := range fake.all {
+				if ahead := step == "wait sent" && shot.Name == "2-live"; strings.HasPrefix(shot.Name, "2-") && !ahead {
+					t.Errorf("the second capture was begun: %s", shot.Name)
+				}
 			}
 		})
 	}
@@ -516,8 +518,9 @@ func TestSeveralCapturesAtATime(t *testing.T) {
 	for _, shot := range e.all {
 		names[shot.ContainerName()] = true
 	}
-	if len(names) != 9 || len(e.all) != 9 {
-		t.Errorf("%d names of %d containers, want 9", len(names), len(e.all))
+	readers, lives := len(e.all)-len(e.lives()), len(e.lives())
+	if len(names) != len(e.all) || readers != 6 || lives < 3 || lives > 4 { // one may have been started for the capture that cannot be opened
+		t.Errorf("%d names of %d readers and %d sensors, want 6 and 3", len(names), readers, lives)
 	}
 	if want := []string{"Removed 2 containers that an earlier run left behind."}; !slices.Equal(told.lines, want) {
 		t.Errorf("said %q", told.lines)
@@ -533,7 +536,7 @@ func TestTemporaryFilesGoWithTheirCapture(t *testing.T) {
 	e := newFake(t)
 	var there [][]string
 	e.at = func(step string) {
-		if step == "remove captured" || step == "create live" {
+		if step == "wait sent" {
 			files, _ := filepath.Glob(filepath.Join(os.TempDir(), "*", "*")) // the pattern is well-formed
 			for i, name := range files {
 				files[i] = filepath.Base(name)
@@ -546,7 +549,7 @@ func TestTemporaryFilesGoWithTheirCapture(t *testing.T) {
 	if _, err := Run(t.Context(), e, []string{packed, packed}, o); err != nil {
 		t.Fatal(err)
 	}
-	want := [][]string{{"1-plain.pcap"}, {"1-plain.pcap", "1-sent.pcap"}, {"2-plain.pcap"}, {"2-plain.pcap", "2-sent.pcap"}}
+	want := [][]string{{"1-plain.pcap", "1-sent.pcap"}, {"2-plain.pcap", "2-sent.pcap"}}
 	if !reflect.DeepEqual(there, want) {
 		t.Errorf("there were %q, want %q", there, want)
 	}

@@ -38,12 +38,12 @@ type sending struct {
 
 // send replays the capture over the chosen way and records what was sent.
 func (s *subject) send(ctx context.Context, sensor orchestrate.Sensor) error {
-	source, err := s.open(ctx)
+	source, err := s.capture(ctx)
 	if err != nil {
 		return err
 	}
 	defer source.Close()
-	opened, err := s.Way.Open(ctx, s.engine, sensor)
+	opened, err := s.open(ctx, sensor)
 	if err != nil {
 		return err
 	}
@@ -88,8 +88,21 @@ func (x sending) show(source forward.Progress) (stop func()) {
 	return func() { close(ended); wg.Wait() }
 }
 
-// open opens the capture, as often as it is needed: it is a plain file.
-func (s *subject) open(ctx context.Context) (*pcapfile.Files, error) {
+// open starts the way to a sensor. All sensors of a run are in one network: where
+// one was reached directly, the others are.
+func (s *subject) open(ctx context.Context, sensor orchestrate.Sensor) (way.Opened, error) {
+	if s.reached.Load() {
+		return way.Straight(), nil
+	}
+	opened, err := s.Way.Open(ctx, s.engine, sensor)
+	if err == nil && opened.Kind == way.Direct {
+		s.reached.Store(true)
+	}
+	return opened, err
+}
+
+// capture opens the capture, as often as it is needed: it is a plain file.
+func (s *subject) capture(ctx context.Context) (*pcapfile.Files, error) {
 	source, err := pcapfile.OpenAll([]string{s.plain}, pcapfile.Options{Stop: ctx.Done()})
 	if err != nil {
 		return nil, err
@@ -231,7 +244,7 @@ func (x sending) rebuild(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	source, err := x.open(ctx)
+	source, err := x.capture(ctx)
 	if err != nil {
 		return err
 	}

@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery"
-	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/way"
 	"github.com/zeekdemo/zeekdemo/orchestrate"
 	"github.com/zeekdemo/zeekdemo/orchestrate/zeeklog"
 )
@@ -26,19 +25,33 @@ type subject struct {
 	sent   string // what was sent, as a file
 	// journal is what a sidecar told of what it sent, as a file.
 	journal string
+	served  bool           // it has taken a sensor
+	removed errgroup.Group // what removes its containers meanwhile
 }
 
-// one verifies one capture.
-func (r *run) one(ctx context.Context, i int, name string) Row {
-	s := &subject{run: r, name: name, number: strconv.Itoa(i + 1), row: Row{Capture: name}}
+// subject is the capture number i of a run, from 0.
+func (r *run) subject(i int, name string) *subject {
+	return &subject{run: r, name: name, number: strconv.Itoa(i + 1), row: Row{Capture: name}}
+}
+
+// attempt verifies the capture, unless the run was interrupted.
+func (s *subject) attempt(ctx context.Context) error {
 	if ctx.Err() != nil {
-		s.row.interrupt()
-		return s.row
+		return context.Cause(ctx)
 	}
 	start := time.Now()
 	err := s.verify(ctx)
 	s.row.ElapsedSeconds = time.Since(start).Seconds()
-	if err != nil {
+	if !s.served {
+		s.sensors.forgo()
+	}
+	return err
+}
+
+// settle waits until its containers are gone, and returns what the capture came to.
+func (s *subject) settle(ctx context.Context, err error) Row {
+	begun := s.row.ElapsedSeconds > 0
+	if err = errors.Join(err, s.removed.Wait()); err != nil {
 		s.row.fail(err)
 		if ctx.Err() != nil {
 			s.row.interrupt()
@@ -48,12 +61,20 @@ func (r *run) one(ctx context.Context, i int, name string) Row {
 	if s.row.Verdict != Equal {
 		state = delivery.Unsuccessful
 	}
-	s.step(string(s.row.Verdict), state)
+	if begun {
+		s.step(string(s.row.Verdict), state)
+	}
 	return s.row
 }
 
 func (s *subject) step(text string, state delivery.StepState) {
 	s.Observer.Step(delivery.Step{ID: s.name, Text: text, State: state})
+}
+
+// runs are what Zeek wrote of a capture.
+type runs struct {
+	live, asSent, asCaptured zeeklog.Run
+	captureErr               error // why there is no asCaptured
 }
 
 // verify takes the capture over the live path and offline, and compares.
@@ -63,34 +84,42 @@ func (s *subject) verify(ctx context.Context) error {
 	}
 	defer s.discard()
 	s.step("Starting a sensor", delivery.Working)
-	live, err := s.live(ctx)
+	sensor, err := s.live(ctx)
 	if err != nil {
 		return err
 	}
+	s.sensors.advance(ctx)
 	s.step("Reading offline", delivery.Working)
-	var asSent, asCaptured zeeklog.Run
-	var captureErr error
+	read, err := s.read(ctx, sensor)
+	if err != nil {
+		return err
+	}
+	rules := s.rules(read.asSent.Columns)
+	controls, err := s.controls(ctx, rules, read.live.Logs, read.asSent.Logs)
+	if err != nil {
+		return err
+	}
+	s.judge(rules, read.live.Logs, read.asSent.Logs, controls...)
+	if read.captureErr != nil { // such as one of several link types, which can be replayed
+		s.row.PaceNote = "Zeek does not read the capture itself: " + read.captureErr.Error()
+		return nil
+	}
+	s.pace(rules.Pace(read.asSent.Logs, read.asCaptured.Logs, controls...))
+	return nil
+}
+
+// read gets the logs of a sensor that has taken the capture, while the image reads
+// it offline.
+func (s *subject) read(ctx context.Context, l *listener) (r runs, err error) {
 	var g errgroup.Group
-	g.Go(func() (err error) { asSent, err = s.asSent(ctx); return err })
+	g.Go(func() (err error) { r.live, err = s.stop(ctx, l); return err })
+	g.Go(func() (err error) { r.asSent, err = s.asSent(ctx); return err })
 	g.Go(func() error {
-		asCaptured, captureErr = s.offline(ctx, orchestrate.OneShot{Name: "captured", Capture: s.plain, Seeds: s.seeds})
+		r.asCaptured, r.captureErr = s.offline(ctx, orchestrate.OneShot{Name: "captured", Capture: s.plain, Seeds: s.seeds})
 		return nil
 	})
-	if err := g.Wait(); err != nil {
-		return err
-	}
-	rules := s.rules(asSent.Columns)
-	controls, err := s.controls(ctx, rules, live.Logs, asSent.Logs)
-	if err != nil {
-		return err
-	}
-	s.judge(rules, live.Logs, asSent.Logs, controls...)
-	if captureErr != nil { // such as one of several link types, which can be replayed
-		s.row.PaceNote = "Zeek does not read the capture itself: " + captureErr.Error()
-		return nil
-	}
-	s.pace(rules.Pace(asSent.Logs, asCaptured.Logs, controls...))
-	return nil
+	err = g.Wait()
+	return r, err
 }
 
 // rules are how live logs are compared, by the types that Zeek told.
@@ -186,64 +215,67 @@ func (s *subject) container(ctx context.Context, shot orchestrate.OneShot, use f
 	if err == nil {
 		err = use(id)
 	}
+	s.remove(ctx, id)
+	return err
+}
+
+// remove removes a container, if there is one, while the capture or the next one
+// goes on.
+func (s *subject) remove(ctx context.Context, id string) {
 	if id == "" {
-		return err
+		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupLimit)
-	defer cancel()
-	_, removeErr := s.shots.RemoveOneShots(ctx, orchestrate.Removal{ID: id})
-	return errors.Join(err, removeErr)
-}
-
-// live sends the capture to a sensor of its own and returns what that wrote. A
-// port is published only where no other way was asked for, or none works.
-func (s *subject) live(ctx context.Context) (zeeklog.Run, error) {
-	logs, err := s.liveOnce(ctx, s.Way.Kind == way.Published)
-	if errors.Is(err, errUnpublished) && ctx.Err() == nil {
-		s.step("Starting a sensor with a published port", delivery.Working)
-		logs, err = s.liveOnce(ctx, true)
-	}
-	return logs, err
-}
-
-func (s *subject) liveOnce(ctx context.Context, publish bool) (logs zeeklog.Run, err error) {
-	err = s.container(ctx, orchestrate.OneShot{Name: "live", Publish: publish, Seeds: s.seeds}, func(id string) error {
-		c, err := s.shots.StartOneShot(ctx, id)
-		if err != nil {
-			return err
-		}
-		if err := s.fill(ctx, c); err != nil {
-			return err
-		}
-		ended, err := s.shots.StopOneShot(ctx, id, stopGrace)
-		if err == nil {
-			err = ended.Err()
-		}
-		if err != nil {
-			return fmt.Errorf("stop sensor %s: %w", c.Name, err)
-		}
-		logs, err = s.logs(ctx, id)
+	s.removed.Go(func() error {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupLimit)
+		defer cancel()
+		_, err := s.shots.RemoveOneShots(ctx, orchestrate.Removal{ID: id})
 		return err
 	})
-	return logs, err
 }
 
-// fill sends the capture to a sensor that was started, and waits until that has
-// taken it.
-func (s *subject) fill(ctx context.Context, c orchestrate.Container) error {
-	sensor, err := orchestrate.AwaitSensor(ctx, s.engine, s.shots, s.service, c, startLimit)
-	if err != nil {
-		return err
+// live sends the capture to a sensor of its own, which is returned when it has
+// taken all of it. A port is published only where no other way was asked for, or
+// none works.
+func (s *subject) live(ctx context.Context) (*listener, error) {
+	s.served = true
+	l, err := s.fill(ctx, s.sensors.take(ctx))
+	if errors.Is(err, errUnpublished) && ctx.Err() == nil {
+		s.step("Starting a sensor with a published port", delivery.Working)
+		l, err = s.fill(ctx, s.sensors.takePublished(ctx))
 	}
-	if err := s.send(ctx, sensor); err != nil {
-		return err
+	return l, err
+}
+
+// fill sends the capture to a sensor, and waits until that has taken it. Where it
+// does not, the sensor is removed.
+func (s *subject) fill(ctx context.Context, l *listener) (*listener, error) {
+	err := l.err
+	if err == nil {
+		err = s.send(ctx, l.sensor)
 	}
-	state, err := orchestrate.Drain(ctx, s.engine, sensor)
+	var state orchestrate.SocketState
+	if err == nil {
+		state, err = orchestrate.Drain(ctx, s.engine, l.sensor)
+	}
 	if err != nil {
-		return err
+		s.remove(ctx, l.id)
+		return nil, err
 	}
 	s.row.Path.Dropped, s.row.Path.DropsKnown = state.Drops, true
-	return nil
+	return l, nil
+}
+
+// stop ends a sensor and returns what it wrote.
+func (s *subject) stop(ctx context.Context, l *listener) (logs zeeklog.Run, err error) {
+	defer s.remove(ctx, l.id)
+	ended, err := s.shots.StopOneShot(ctx, l.id, stopGrace)
+	if err == nil {
+		err = ended.Err()
+	}
+	if err != nil {
+		return logs, fmt.Errorf("stop sensor %s: %w", l.sensor.Container.Name, err)
+	}
+	return s.logs(ctx, l.id)
 }
 
 // asSent reads what was sent, and asks Zeek for the types of its logs' fields. An

@@ -101,7 +101,7 @@ func damagedCapture(t *testing.T) error {
 		t.Fatal(err)
 	}
 	s := &subject{run: &run{}, name: name, plain: name}
-	source, err := s.open(t.Context())
+	source, err := s.capture(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

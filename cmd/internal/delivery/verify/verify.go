@@ -2,12 +2,14 @@
 // offline.
 //
 // Each capture is a subject (subject.go): it is sent into a fresh sensor of its own
-// (send.go), which writes its logs and goes; the same image reads what was sent as a
-// file, with the times at which it was sent; and the two sets of logs are compared
+// (send.go), started in advance where another one is before it (standby.go), which
+// writes its logs and goes; meanwhile the same image reads what was sent as a file,
+// with the times at which it was sent; and the two sets of logs are compared
 // (orchestrate/zeeklog). Before a difference is called a fault, controls read what
 // was sent once more: what differs there too is Zeek's own. Another offline run
 // reads the capture as it is: what differs then is what the pace or a snap length
 // changed.
+//
 // What a capture came to is a [Row].
 package verify
 
@@ -23,6 +25,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/zeekdemo/zeekdemo/assets"
@@ -48,7 +51,7 @@ type Options struct {
 	Waiting  watch.Waiting        // for a sensor that takes nothing
 	Settings orchestrate.Settings // of the sensors: image, pull policy
 	Expected []zeeklog.Expectation
-	Jobs     int       // captures at a time, at least 1
+	Jobs     int       // captures at a time; 0 for as many as the engine's machine bears
 	All      bool      // keep every line that differs
 	Stdin    io.Reader // for a capture named "-"
 	Observer delivery.Observer
@@ -66,6 +69,8 @@ type run struct {
 	seeds   []byte // from which every Zeek of the run starts
 	id      string // part of the names and labels of all it makes
 	folder  string // for temporary files
+	sensors *standby
+	reached atomic.Bool // a sensor of the run's network was reached directly
 }
 
 // cleanupLimit bounds the removal of what was made, which also happens when the
@@ -76,8 +81,8 @@ const cleanupLimit = time.Minute
 // directly.
 const listenPatience = 2 * time.Second
 
-// Run verifies the captures, several at a time if asked for, and removes everything
-// that it made. It returns one row for each capture, in their order.
+// Run verifies the captures, several at a time, and removes everything that it made.
+// It returns one row for each capture, in their order.
 func Run(ctx context.Context, e orchestrate.Engine, captures []string, o Options) (rows []Row, err error) {
 	r, err := newRun(ctx, e, o)
 	if err != nil {
@@ -94,7 +99,10 @@ func Run(ctx context.Context, e orchestrate.Engine, captures []string, o Options
 		r.Observer.Say(fmt.Sprintf("Removed %d containers that an earlier run left behind.", n))
 	}
 	defer func() { err = errors.Join(err, r.clean(ctx)) }()
-	return r.all(ctx, captures), nil
+	r.sensors = &standby{run: r, publish: o.Way.Kind == way.Published, wanted: len(captures)}
+	working, cancel := context.WithCancel(ctx)
+	defer func() { cancel(); r.sensors.wait() }() // no longer than for what is wanted
+	return r.all(working, captures), nil
 }
 
 func newRun(ctx context.Context, e orchestrate.Engine, o Options) (*run, error) {
@@ -113,7 +121,36 @@ func newRun(ctx context.Context, e orchestrate.Engine, o Options) (*run, error) 
 	if r.shots, ok = e.(orchestrate.OneShots); !ok {
 		return nil, errors.New("verify: this engine makes no containers beside the stack")
 	}
+	if r.Jobs == 0 {
+		r.Jobs = jobs(ctx, e)
+	}
 	return r, nil
+}
+
+// What one capture at a time wants of the engine's machine. A Zeek takes about 160
+// MiB when it has started, and more with what it sees.
+const (
+	processMemory = 512 << 20 // bytes of a Zeek
+	processes     = 4         // its sensor while that ends, two that read offline, and the sensor of a later one
+)
+
+// jobs is how many captures at a time the engine's machine bears; 1 where that is
+// not known.
+func jobs(ctx context.Context, e orchestrate.Engine) int {
+	sized, ok := e.(orchestrate.Sized)
+	if !ok {
+		return 1
+	}
+	c, err := sized.Capacity(ctx)
+	if err != nil {
+		return 1
+	}
+	return bearable(c.Now())
+}
+
+// bearable is a capture for each processor, as far as the memory goes.
+func bearable(c orchestrate.Capacity) int {
+	return max(1, min(c.CPUs, int(c.Memory/(processes*processMemory))))
 }
 
 // clean removes what the run made.
@@ -126,7 +163,8 @@ func (r *run) clean(ctx context.Context) error {
 	return nil
 }
 
-// all returns one row for each capture, in their order.
+// all returns one row for each capture, in their order. While the containers of one
+// are removed, the next is begun.
 func (r *run) all(ctx context.Context, captures []string) []Row {
 	rows := make([]Row, len(captures))
 	var wg sync.WaitGroup
@@ -134,8 +172,10 @@ func (r *run) all(ctx context.Context, captures []string) []Row {
 	for i, name := range captures {
 		slots <- struct{}{}
 		wg.Go(func() {
-			defer func() { <-slots }()
-			rows[i] = r.one(ctx, i, name)
+			s := r.subject(i, name)
+			err := s.attempt(ctx)
+			<-slots
+			rows[i] = s.settle(ctx, err)
 		})
 	}
 	wg.Wait()
