@@ -130,10 +130,13 @@ type OutcomeFlags uint8
 
 // What may have been done to a frame that passed.
 const (
-	Normalised  OutcomeFlags = 1 << iota // its link-layer header was replaced by an Ethernet one
-	Resegmented                          // a TCP super-frame became several segments
-	CutBySnap                            // the capture holds less of it than was on the wire
-	Padded                               // and zeros stand for what was missing
+	Normalised     OutcomeFlags = 1 << iota // its link-layer header was replaced by an Ethernet one
+	Resegmented                             // a TCP super-frame became several segments
+	CutBySnap                               // the capture holds less of it than was on the wire
+	Padded                                  // and zeros stand for what was missing
+	LengthRepaired                          // its IP header had no length: the network card was to cut it
+	ChecksumsOpen                           // the capturing host had left checksums to its network card
+	ChecksumsFixed                          // likewise, and they were computed
 )
 
 // Refusal is the reason why a frame cannot pass. Every reason is counted and

@@ -123,6 +123,8 @@ type Pipeline struct {
 	Pacer        Pacer // nil: as fast as the Sink takes it
 	Gate         Gate  // nil: nothing holds sending back
 
+	Waiting Waiting // whether to wait until datagrams are due
+
 	Limit    uint64        // frames to take from the Source; 0: all
 	Duration time.Duration // send nothing that is due later than this after the start; 0: no end
 
@@ -172,7 +174,7 @@ func (p *Pipeline) newRun() (*run, error) {
 	r := &run{
 		source: p.Source, encap: p.Encapsulator, sink: p.Sink,
 		pacer: p.Pacer, clock: p.Clock, gate: p.Gate, stats: p.Stats,
-		limit: p.Limit, deadline: math.MaxInt64,
+		limit: p.Limit, deadline: math.MaxInt64, waiting: p.Waiting,
 	}
 	r.ready, _ = p.Source.(Readier)
 	r.filter, _ = p.Source.(Filterer)
@@ -221,6 +223,11 @@ type run struct {
 	clock  Clock
 	gate   Gate // nil: no gate
 	stats  *Stats
+
+	waiting   Waiting
+	virtual   int64 // where nothing is waited for: the time of the schedule, since the start
+	stamped   bool  // with NoWaitStamp: stampZero is known
+	stampZero int64 // the capture time that the schedule starts at
 
 	ready        Readier  // nil if the source never waits
 	filter       Filterer // nil if the source filters nothing
@@ -396,7 +403,11 @@ func (r *run) schedule(ctx context.Context, first, inner int) error {
 	overhead := (len(r.batch.Buf) - r.batch.Datagrams[first].Off - inner) / n
 	for i := first; i < len(r.batch.Datagrams); i++ {
 		s, earliest := slot{due: AtOnce, inner: r.batch.Datagrams[i].Len - overhead}, AtOnce
-		if r.pacer != nil {
+		if r.pacer != nil && r.waiting != Wait {
+			if err := r.pass(i, s.inner); err != nil {
+				return err
+			}
+		} else if r.pacer != nil {
 			s.due, earliest = r.pacer.Due(&r.frame, s.inner, r.now)
 		}
 		r.slots = append(r.slots, s)
@@ -453,7 +464,7 @@ func (r *run) lookAround(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return r.interruption(ctx, err)
 	}
-	if r.now >= r.deadline {
+	if r.now >= r.deadline && r.virtual == 0 {
 		return errEnd
 	}
 	return nil

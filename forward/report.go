@@ -30,6 +30,7 @@ func (r *Report) add(o *Report) {
 	}{
 		{&r.FramesRead, o.FramesRead}, {&r.FramesFiltered, o.FramesFiltered}, {&r.FramesNormalised, o.FramesNormalised},
 		{&r.FramesResegmented, o.FramesResegmented}, {&r.Segments, o.Segments}, {&r.FramesCut, o.FramesCut}, {&r.FramesPadded, o.FramesPadded},
+		{&r.FramesLengthRepaired, o.FramesLengthRepaired}, {&r.FramesChecksumsOpen, o.FramesChecksumsOpen}, {&r.FramesChecksumsFixed, o.FramesChecksumsFixed},
 		{&r.FramesRetimed, o.FramesRetimed}, {&r.FramesRefused, o.FramesRefused}, {&r.DatagramsSent, o.DatagramsSent}, {&r.DatagramsUnsent, o.DatagramsUnsent},
 		{&r.DatagramsOver9248, o.DatagramsOver9248}, {&r.InnerBytes, o.InnerBytes}, {&r.PayloadBytes, o.PayloadBytes}, {&r.Stalls, o.Stalls},
 	} {

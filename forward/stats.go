@@ -32,6 +32,7 @@ type Stats struct {
 // frame takes no lock and no atomic operation.
 type tally struct {
 	frames, normalised, resegmented, segments, cut, padded uint64
+	repaired, sumsOpen, sumsFixed                          uint64
 	filtered                                               uint64 // always since the start
 
 	datagrams, oversize, unsent, inner, payload uint64
@@ -94,6 +95,15 @@ func (t *tally) flags(flags OutcomeFlags, datagrams int) {
 	if flags&Padded != 0 {
 		t.padded++
 	}
+	if flags&LengthRepaired != 0 {
+		t.repaired++
+	}
+	if flags&ChecksumsOpen != 0 {
+		t.sumsOpen++
+	}
+	if flags&ChecksumsFixed != 0 {
+		t.sumsFixed++
+	}
 }
 
 func (t *tally) refuse(r refusedFrames) {
@@ -137,6 +147,9 @@ func (t *tally) merge(o *tally) {
 	t.segments += o.segments
 	t.cut += o.cut
 	t.padded += o.padded
+	t.repaired += o.repaired
+	t.sumsOpen += o.sumsOpen
+	t.sumsFixed += o.sumsFixed
 	t.filtered = max(t.filtered, o.filtered)
 	t.datagrams += o.datagrams
 	t.oversize += o.oversize
@@ -205,6 +218,12 @@ type Report struct {
 	Segments          uint64 `json:"segments"`           // datagrams they became
 	FramesCut         uint64 `json:"frames_cut_by_snap_length"`
 	FramesPadded      uint64 `json:"frames_padded"` // of those, filled up with zeros
+	// What a capturing host had left to its network card, so that the capture does
+	// not have it: IP headers without a length, which were given one, and checksums,
+	// which stay open unless they were to be computed.
+	FramesLengthRepaired uint64 `json:"frames_length_repaired,omitempty"`
+	FramesChecksumsOpen  uint64 `json:"frames_checksums_open,omitempty"`
+	FramesChecksumsFixed uint64 `json:"frames_checksums_fixed,omitempty"`
 	// FramesRetimed have no time in the capture, or none that a pcap file can hold
 	// (from 1970 to February 2106): they are paced and written at the time of the
 	// frame before. FirstRetimed is the number of the first of them among all
@@ -260,6 +279,9 @@ func (s *Stats) Snapshot() Report {
 		FramesCut:         t.cut,
 		FramesPadded:      t.padded,
 		FramesRetimed:     t.retimed,
+
+		FramesLengthRepaired: t.repaired, FramesChecksumsOpen: t.sumsOpen, FramesChecksumsFixed: t.sumsFixed,
+
 		FirstRetimed:      int64(t.firstRetimed),
 		DatagramsSent:     t.datagrams,
 		DatagramsUnsent:   t.unsent,

@@ -14,7 +14,7 @@ func TestNoAllocations(t *testing.T) {
 		t.Fatal(err)
 	}
 	raw := gwlb
-	raw.RawIP = true
+	gwlb.RawIP = false
 	var frames []forward.Frame
 	for _, tt := range normaliseCases() {
 		frames = append(frames, forward.Frame{Data: tt.data, Length: len(tt.data) + len(frames)%2, LinkType: tt.lt, Loop: len(frames) % 3})
@@ -22,7 +22,10 @@ func TestNoAllocations(t *testing.T) {
 	for _, data := range [][]byte{tcp4Frame(300, 1), tcp6Frame(300, 1), superFrame4(64000, 0x18), superFrame6(64000, 0x18)} {
 		frames = append(frames, forward.Frame{Data: data, Length: len(data), LinkType: forward.LinkEthernet})
 	}
-	for _, c := range []Config{{VNI: 1, VNIPerLoop: true}, {PadCut: true, ResegmentAll: true}, gwlb, raw} {
+	for _, u := range unfinishedFrames() {
+		frames = append(frames, forward.Frame{Data: u.frame, Length: len(u.frame), LinkType: forward.LinkEthernet})
+	}
+	for _, c := range []Config{{VNI: 1, VNIPerLoop: true}, {FixChecksums: true}, {PadCut: true, ResegmentAll: true}, gwlb, raw} {
 		e, err := New(c)
 		if err != nil {
 			t.Fatal(err)

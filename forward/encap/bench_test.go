@@ -30,12 +30,16 @@ func benchmarkEncapsulate(b *testing.B, c Config, lt forward.LinkType, data []by
 
 func BenchmarkEncapsulate(b *testing.B) {
 	gwlb, _ := Preset("aws-gwlb")
+	gwlb.RawIP = false
 	tcp4 := tcp4Frame(350-54, 1)
 	tcp6 := tcp6Frame(350-74, 1)
 	b.Run("vxlan/ipv4", func(b *testing.B) { benchmarkEncapsulate(b, Config{VNI: 1}, forward.LinkEthernet, tcp4) })
 	b.Run("vxlan/ipv6", func(b *testing.B) { benchmarkEncapsulate(b, Config{VNI: 1}, forward.LinkEthernet, tcp6) })
 	b.Run("vxlan/vlan", func(b *testing.B) {
 		benchmarkEncapsulate(b, Config{VNI: 1}, forward.LinkEthernet, vlanTag(tcp4, 7))
+	})
+	b.Run("vxlan/fixed", func(b *testing.B) {
+		benchmarkEncapsulate(b, Config{VNI: 1, FixChecksums: true}, forward.LinkEthernet, unfinishedFrames()[0].frame)
 	})
 	b.Run("geneve/ipv4", func(b *testing.B) { benchmarkEncapsulate(b, gwlb, forward.LinkEthernet, tcp4) })
 	b.Run("vxlan/raw", func(b *testing.B) { benchmarkEncapsulate(b, Config{VNI: 1}, forward.LinkRaw, tcp4[14:]) })

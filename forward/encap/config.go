@@ -108,6 +108,10 @@ type Config struct {
 	// TSO saw becomes what was on the wire.
 	ResegmentAll bool
 
+	// FixChecksums computes the checksums of IP, TCP, UDP, ICMP and ICMPv6 that the
+	// capturing host had left to its network card. Others that are wrong stay so.
+	FixChecksums bool
+
 	// MaxDatagram is the largest UDP payload that may be sent, tunnel header
 	// included, in bytes; 0 means DefaultMaxDatagram. Lower it to what the
 	// receiver takes.

@@ -181,6 +181,9 @@ func TestPresets(t *testing.T) {
 		if c.HeaderLen() != lengths[name] || c.DestinationPort() != c.Kind.Port() {
 			t.Errorf("%s: header of %d bytes to port %d", name, c.HeaderLen(), c.DestinationPort())
 		}
+		if c.VNI != 0 || c.RawIP != (c.Kind == GENEVE) {
+			t.Errorf("%s: VNI %d, bare IP %v", name, c.VNI, c.RawIP)
+		}
 		if _, err := New(c); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -28,10 +28,11 @@ const baseHeaderLen = 8
 // [forward.Encapsulator] and is not safe for concurrent use.
 type Encapsulator struct {
 	config   Config
-	header   []byte // tunnel header and options, of the current loop
-	loop     int    // the Frame.Loop whose VNI is in header
-	maxInner int    // longest inner frame that MaxDatagram lets through
-	asIs     int    // Ethernet frames up to this length need no second look
+	header   []byte     // tunnel header and options, of the current loop
+	loop     int        // the Frame.Loop whose VNI is in header
+	maxInner int        // longest inner frame that MaxDatagram lets through
+	asIs     int        // Ethernet frames up to this length need no second look
+	repaired unfinished // unless these are found in them
 	portMin  uint16
 	portSpan uint64 // number of source ports
 
@@ -60,6 +61,10 @@ func New(c Config) (*Encapsulator, error) {
 	}
 	if c.RawIP {
 		e.asIs = 0
+	}
+	e.repaired = noLength
+	if c.FixChecksums {
+		e.repaired |= noHeaderSum | noTransportSum
 	}
 	return e, nil
 }
@@ -110,8 +115,10 @@ func (e *Encapsulator) Encapsulate(b *forward.Batch, f *forward.Frame) forward.O
 	}
 	n := len(f.Data)
 	if f.LinkType == forward.LinkEthernet && n >= f.Length && n <= e.asIs && n > 0 {
-		e.append(b, f.Data, nil, 0, f.Time, e.port(flowHash(f.Data)))
-		return forward.Outcome{Inner: n}
+		if left := unfinishedIn(f.Data, n); left&e.repaired == 0 {
+			e.append(b, f.Data, nil, 0, f.Time, e.port(flowHash(f.Data)))
+			return forward.Outcome{Inner: n, Flags: left.told()}
+		}
 	}
 	return e.encapsulateOther(b, f)
 }
@@ -192,9 +199,13 @@ func (e *Encapsulator) put(b *forward.Batch, time int64, out *forward.Outcome) f
 			zeros = in.length - captured
 		}
 	}
-	if n := captured + zeros; n > e.maxInner || e.config.ResegmentAll && n > e.asIs {
+	cutByCard := in.isCutByCard(e.config.RawIP)
+	if n := captured + zeros; n > e.maxInner || cutByCard || e.config.ResegmentAll && n > e.asIs {
 		if e.resegment(b, time, zeros, out) {
 			out.Flags |= forward.Resegmented
+			if cutByCard {
+				out.Flags |= forward.LengthRepaired
+			}
 			return forward.RefusedNot
 		}
 		zeros = max(0, min(zeros, e.maxInner-captured))
@@ -204,7 +215,9 @@ func (e *Encapsulator) put(b *forward.Batch, time int64, out *forward.Outcome) f
 	}
 	e.append(b, in.head[:in.headLen], in.body, zeros, time, 0)
 	d := &b.Datagrams[len(b.Datagrams)-1]
-	d.Port = e.port(e.hash(b.Buf[d.Off+len(e.header):][:captured]))
+	frame := b.Buf[d.Off+len(e.header):][:captured+zeros]
+	d.Port = e.port(e.hash(frame[:captured]))
+	out.Flags |= e.finish(frame, max(in.length, captured+zeros))
 	out.Inner += captured + zeros
 	return forward.RefusedNot
 }

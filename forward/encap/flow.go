@@ -8,6 +8,7 @@ import (
 // EtherTypes and LLC values (https://www.iana.org/assignments/ieee-802-numbers).
 const (
 	etherTypeIPv4     = 0x0800
+	etherTypeARP      = 0x0806
 	etherTypeTEB      = 0x6558 // transparent Ethernet bridging
 	etherTypeVLAN     = 0x8100
 	etherTypeIPv6     = 0x86dd

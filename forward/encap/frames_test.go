@@ -45,6 +45,9 @@ func ip4(src, dst byte, proto byte, frag int, payload []byte) []byte {
 	h := slices.Concat([]byte{0x45, 0}, be16(20+len(payload)), be16(0xfffe), be16(frag),
 		[]byte{64, proto, 0, 0, 10, 0, 0, src, 10, 0, 0, dst})
 	binary.BigEndian.PutUint16(h[10:], checksum16(h))
+	if proto == 6 && frag&0x3fff == 0 {
+		payload = withTCPSum(h[12:20], payload)
+	}
 	return append(h, payload...)
 }
 
@@ -53,11 +56,24 @@ func addr6(host byte) []byte {
 }
 
 func ip6(src, dst byte, next byte, payload []byte) []byte {
+	if next == 6 {
+		payload = withTCPSum(slices.Concat(addr6(src), addr6(dst)), payload)
+	}
 	return slices.Concat([]byte{0x60, 0, 0, 0}, be16(len(payload)), []byte{next, 64}, addr6(src), addr6(dst), payload)
 }
 
+// withTCPSum is a TCP segment with its checksum.
+func withTCPSum(addresses, segment []byte) []byte {
+	if len(segment) < 20 {
+		return segment
+	}
+	segment = slices.Clone(segment)
+	copy(segment[16:], be16(int(checksum16(addresses, be16(6), be32(len(segment)), segment))))
+	return segment
+}
+
 // tcp is a segment with a timestamp-sized block of options if opts is true. Its
-// checksum is left 0, as transmit offloading leaves it undone in captures.
+// checksum is left to the IP packet.
 func tcp(sport, dport int, seq uint32, flags byte, opts bool, payload []byte) []byte {
 	var options []byte
 	if opts {

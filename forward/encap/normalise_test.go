@@ -267,7 +267,7 @@ func FuzzNormalise(f *testing.F) {
 		if (out.Refusal == forward.RefusedLinkType) == Supported(frame.LinkType) {
 			t.Fatalf("%v, but supported: %v", out.Refusal, Supported(frame.LinkType))
 		}
-		if out.Refusal != 0 || out.Flags&(forward.Resegmented|forward.Padded) != 0 {
+		if out.Refusal != 0 || out.Flags&(forward.Resegmented|forward.Padded|forward.LengthRepaired) != 0 {
 			return
 		}
 		for i := 1; i < len(b.Datagrams); i++ {

@@ -30,6 +30,7 @@ type OuterConfig struct {
 	Src, Dst       netip.Addr // both IPv4 or both IPv6; 4-in-6 addresses count as IPv4
 	DstPort        uint16     // 0 means Kind.Port()
 	TTL            uint8      // TTL or hop limit; 0 means 64
+	DSCP           uint8      // differentiated services codepoint (RFC 2474), 0 to MaxDSCP
 
 	// ForceChecksum computes the UDP checksum over IPv4 too where
 	// Kind.ZeroChecksum says that it is not needed.
@@ -37,6 +38,9 @@ type OuterConfig struct {
 	// MayFragment leaves the Don't Fragment bit of IPv4 clear.
 	MayFragment bool
 }
+
+// MaxDSCP is the largest codepoint: it has six bits.
+const MaxDSCP = 63
 
 // Outer writes outer Ethernet, IP and UDP headers. It is not safe for
 // concurrent use.
@@ -87,6 +91,8 @@ func (c OuterConfig) validate() error {
 		return fmt.Errorf("unknown %v", c.Kind)
 	case !c.Src.IsValid() || !c.Dst.IsValid():
 		return errors.New("source or destination address is missing")
+	case c.DSCP > MaxDSCP:
+		return fmt.Errorf("DSCP %d is not within 0 to %d", c.DSCP, MaxDSCP)
 	case c.Src.Is4() != c.Dst.Is4():
 		return fmt.Errorf("source %v and destination %v are of different families", c.Src, c.Dst)
 	}
@@ -97,7 +103,7 @@ func (o *Outer) prepare4(c OuterConfig) {
 	o.length = OuterLen4
 	binary.BigEndian.PutUint16(o.template[12:], etherTypeIPv4)
 	ip := o.template[etherLen : etherLen+ipv4Len]
-	ip[0] = 0x45
+	ip[0], ip[1] = 0x45, c.DSCP<<2
 	if !c.MayFragment {
 		ip[6] = 0x40
 	}
@@ -112,7 +118,7 @@ func (o *Outer) prepare6(c OuterConfig) {
 	o.length = OuterLen6
 	binary.BigEndian.PutUint16(o.template[12:], etherTypeIPv6)
 	ip := o.template[etherLen : etherLen+ipv6Len]
-	ip[0] = 0x60
+	ip[0], ip[1] = 0x60|c.DSCP>>2, c.DSCP<<6
 	ip[6], ip[7] = protoUDP, c.TTL
 	src, dst := c.Src.As16(), c.Dst.As16()
 	copy(ip[8:], src[:])

@@ -25,15 +25,18 @@ func Presets() []string { return []string{"aws-mirror", "aws-gwlb", "gcp-nsi", "
 //     https://docs.aws.amazon.com/vpc/latest/mirroring/traffic-mirroring-packet-formats.html
 //     The service cuts mirrored packets to the target's MTU; this does not.
 //     Whether its hash is symmetric and over which ports is not documented.
-//   - aws-gwlb, Gateway Load Balancer: GENEVE to port 6081, VNI 0, options of
-//     class 0x0108: type 1, 64 bits, the endpoint; type 2, 64 bits, the
+//   - aws-gwlb, Gateway Load Balancer: GENEVE to port 6081, VNI 0, bare IP packets
+//     (protocol type 0x0800 or 0x86dd; Amazon's own handler refuses others), over
+//     IPv4 in any case, options of class 0x0108: type 1, 64 bits, the endpoint; type 2, 64 bits, the
 //     attachment; type 3, 32 bits, a cookie per flow. The headers take 68 bytes
 //     with IPv4 and UDP.
 //     https://aws.amazon.com/blogs/networking-and-content-delivery/integrate-your-custom-logic-or-appliance-with-aws-gateway-load-balancer/,
-//     github.com/aws-samples/aws-gateway-load-balancer-tunnel-handler: GenevePacket.cpp
+//     github.com/aws-samples/aws-gateway-load-balancer-tunnel-handler: GenevePacket.cpp,
+//     https://docs.aws.amazon.com/elasticloadbalancing/latest/gateway/gateway-load-balancers.html
 //     The cookie here is the same for all flows.
 //   - gcp-nsi, Google Cloud Network Security Integration (out-of-band and
-//     in-band): GENEVE to port 6081, VNI 0, options of class 0x0132: type 1, 28
+//     in-band): GENEVE to port 6081, VNI 0 (the service does not fill it in), bare IP
+//     packets (no protocol type but 0x0800 and 0x86dd), options of class 0x0132: type 1, 28
 //     bits of network, 4 of flags (the last is the direction: 0 ingress, 1
 //     egress, seen from the mirrored machine); type 2, 128 bits, the capturing
 //     interface; type 3, 64 bits, the security profile group. The source port is
@@ -52,22 +55,22 @@ func Presets() []string { return []string{"aws-mirror", "aws-gwlb", "gcp-nsi", "
 // the source port we found documented nowhere. Where the range is not known, the
 // default one is used.
 //
-// Both GENEVE services send bare IP packets (protocol type 0x0800 or 0x86dd).
-// Zeek's listener takes Ethernet unless its link type is given with the address
-// (udp::0.0.0.0:6081:geneve:DLT_RAW), so the presets send Ethernet; setting
-// Config.RawIP gives the services' own form.
+// What both GENEVE services send is not what a Zeek takes that listens for Ethernet: its
+// listener ignores the protocol type and has one link type, which is given with the
+// address (udp::0.0.0.0:6081:geneve:DLT_RAW). With Config.RawIP false the tunnel
+// header stays, and the frames in it are Ethernet.
 func Preset(name string) (Config, error) {
 	switch name {
 	case "aws-mirror", "azure-vtap":
 		return Config{Kind: VXLAN, Port: 4789}, nil
 	case "aws-gwlb":
-		return Config{Kind: GENEVE, Port: 6081, Options: []Option{
+		return Config{Kind: GENEVE, Port: 6081, RawIP: true, Options: []Option{
 			{Class: classAWS, Type: 1, Data: make([]byte, 8)},
 			{Class: classAWS, Type: 2, Data: make([]byte, 8)},
 			{Class: classAWS, Type: 3, Data: make([]byte, 4)},
 		}}, nil
 	case "gcp-nsi":
-		return Config{Kind: GENEVE, Port: 6081, PortMin: 1024, PortMax: 65535, Options: []Option{
+		return Config{Kind: GENEVE, Port: 6081, RawIP: true, PortMin: 1024, PortMax: 65535, Options: []Option{
 			{Class: classGoogle, Type: 1, Data: make([]byte, 4)},
 			{Class: classGoogle, Type: 2, Data: make([]byte, 16)},
 			{Class: classGoogle, Type: 3, Data: make([]byte, 8)},

@@ -172,7 +172,11 @@ func checkResegmented(t *testing.T, c Config, frame []byte) {
 	want := frame[bytes.Index(frame, payloadBytes(64)):]
 	var b forward.Batch
 	out := e.Encapsulate(&b, &forward.Frame{Data: frame, Length: len(frame), LinkType: forward.LinkEthernet})
-	if out.Refusal != 0 || out.Flags != forward.Resegmented {
+	flags := forward.Resegmented
+	if super.open || super.ip4 != nil && binary.BigEndian.Uint16(frame[16:]) == 0 {
+		flags |= forward.LengthRepaired
+	}
+	if out.Refusal != 0 || out.Flags != flags {
 		t.Fatalf("outcome %+v", out)
 	}
 	segments := payloads(&b, 8)

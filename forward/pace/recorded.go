@@ -57,6 +57,10 @@ func Recorded(speed float64) (*RecordedPace, error) {
 	return &RecordedPace{speed: speed}, nil
 }
 
+// stretch makes the whole schedule, shortened gaps as well, last by this factor
+// longer, without the limits that a speed has.
+func (p *RecordedPace) stretch(factor float64) { p.speed /= factor }
+
 // Due implements [forward.Pacer].
 func (p *RecordedPace) Due(f *forward.Frame, _ int, _ int64) (due, earliest int64) {
 	if f.Retimed {

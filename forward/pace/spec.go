@@ -23,6 +23,16 @@ type Spec struct {
 	PPS   float64       `json:"pps"`   // packets per second
 	Rate  string        `json:"rate"`  // bits of frames per second, e.g. 500mbit
 	Delay time.Duration `json:"delay"` // between packets
+	// MaxGap bounds the pauses of AsRecorded, as they are at its Speed; 0 keeps
+	// them all.
+	MaxGap time.Duration `json:"max_gap,omitempty"`
+	// Fit is how long AsRecorded is to take in all, its pauses scaled alike; 0 for
+	// what it takes. It comes after Speed and MaxGap, and needs Fitted.
+	Fit time.Duration `json:"fit,omitempty"`
+	// LoopDelay is the pause between one pass over the input and the next.
+	LoopDelay time.Duration `json:"loop_delay,omitempty"`
+	// Stretch is the factor that makes the schedule take Fit, see Fitted; 0 for 1.
+	Stretch float64 `json:"stretch,omitempty"`
 	// Given are the names of those fields, in lower case, that were asked for
 	// and are not only the default. At most one of pace, pps, rate and delay may
 	// be among them.
@@ -34,12 +44,89 @@ func MaxSpec() Spec { return Spec{Pace: AtOnce, Speed: "1x", Given: map[string]b
 
 // Pacer checks that one pace is named, and makes it.
 func (s Spec) Pacer() (forward.Pacer, error) {
-	var chosen []string
+	p, err := s.pacer()
+	if err == nil {
+		err = s.checkTimes(p)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if r, ok := p.(*RecordedPace); ok {
+		s.adjust(r)
+	}
+	return Looped(p, s.LoopDelay), nil
+}
+
+// checkTimes checks what goes beside a pace.
+func (s Spec) checkTimes(p forward.Pacer) error {
+	_, recorded := p.(*RecordedPace)
+	for _, d := range []struct {
+		flag  string
+		value time.Duration
+		any   bool // it goes with any pace
+	}{{"--max-gap", s.MaxGap, false}, {"--fit", s.Fit, false}, {"--loop-delay", s.LoopDelay, true}} {
+		switch {
+		case d.value < 0:
+			return fmt.Errorf("%s %v: want a time above zero", d.flag, d.value)
+		case d.value > 0 && !d.any && !recorded:
+			return fmt.Errorf("%s changes the recorded pace; it does not go with another one", d.flag)
+		}
+	}
+	return nil
+}
+
+// adjust shortens gaps and stretches the whole. Gaps are those of the run, at any
+// speed, so their limit in the time of the capture grows with the speed.
+func (s Spec) adjust(p *RecordedPace) {
+	if s.MaxGap > 0 {
+		p.MaxGap = max(1, time.Duration(min(float64(s.MaxGap)*p.speed, farAway)))
+	}
+	if s.Stretch > 0 {
+		p.stretch(s.Stretch)
+	}
+}
+
+// Fitted returns the spec whose schedule takes s.Fit, where without it so many passes
+// over the input take as long as all. The pauses between passes are not scaled.
+// Where all is 0 there is nothing to scale.
+func (s Spec) Fitted(all time.Duration, passes int) (Spec, error) {
+	pauses := time.Duration(passes-1) * s.LoopDelay
+	switch {
+	case s.Fit <= 0:
+		return s, nil
+	case s.Fit <= pauses:
+		return s, fmt.Errorf("--fit %v: the pauses of --loop-delay alone take %v", s.Fit, pauses)
+	case all > 0:
+		s.Stretch = float64(s.Fit-pauses) / float64(all)
+	}
+	return s, nil
+}
+
+// AsRecorded reports whether the pauses are those of the capture.
+func (s Spec) AsRecorded() bool {
+	p, err := s.pacer()
+	_, recorded := p.(*RecordedPace)
+	return err == nil && recorded
+}
+
+// Named reports whether a pace was asked for, or anything that changes one.
+func (s Spec) Named() bool {
+	return len(chosenOf(s.Given)) > 0 || s.Given["speed"] || s.MaxGap > 0 || s.Fit > 0 || s.LoopDelay > 0
+}
+
+// chosenOf are the flags of those that were asked for and exclude each other.
+func chosenOf(given map[string]bool) (chosen []string) {
 	for _, name := range []string{"pace", "pps", "rate", "delay"} {
-		if s.Given[name] {
+		if given[name] {
 			chosen = append(chosen, "--"+name)
 		}
 	}
+	return chosen
+}
+
+// pacer is the pace alone.
+func (s Spec) pacer() (forward.Pacer, error) {
+	chosen := chosenOf(s.Given)
 	switch {
 	case len(chosen) > 1:
 		return nil, fmt.Errorf("%s: they exclude each other", strings.Join(chosen, " and "))

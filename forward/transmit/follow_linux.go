@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -31,7 +30,7 @@ const (
 // path MTU. It belongs to one goroutine, and looks with that one's thread, whose
 // network namespace must be the one in which it was made.
 type follower struct {
-	dst    netip.Addr
+	question
 	events *sys.RouteEvents // nil where notices cannot be had
 	prober *sys.Prober      // nil where there is no router, or no privilege
 	exit   exit             // as last found
@@ -48,7 +47,7 @@ type follower struct {
 
 // newFollower begins to follow from the exit that was found.
 func newFollower(e exit) *follower {
-	f := &follower{dst: e.dst, own: make(map[int]bool, 2)}
+	f := &follower{question: e.question, own: make(map[int]bool, 2)}
 	f.events, _ = sys.OpenRouteEvents() // without, it looks now and then
 	f.take(e)
 	now := sys.Monotonic()
@@ -104,7 +103,7 @@ func (f *follower) look(now int64) (exit, net.HardwareAddr, error) {
 }
 
 func (f *follower) find(now int64) (exit, net.HardwareAddr, error) {
-	e, err := findExit(f.dst)
+	e, err := findExit(f.question)
 	switch {
 	case err != nil:
 		return e, nil, f.because(err)
@@ -203,7 +202,7 @@ func (f *follower) measure(ctx context.Context) {
 		if err := prober.Probe(f.exit.mtu()); err == nil && !f.awaitAnswer(ctx, &answers, deadline) {
 			return
 		}
-		e, err := findExit(f.dst)
+		e, err := findExit(f.question)
 		if err != nil || e.mtu() == f.exit.mtu() {
 			return
 		}
@@ -236,7 +235,7 @@ func (f *follower) awaitAnswer(ctx context.Context, answers *sys.Poller, deadlin
 // most so long. It is false if the neighbour does not say so; where nobody can be
 // made to say something it is true.
 func (f *follower) settleNeighbour(ctx context.Context, most time.Duration) bool {
-	e, err := findExit(f.dst)
+	e, err := findExit(f.question)
 	if err != nil || !e.hasNeighbour() {
 		return true
 	}

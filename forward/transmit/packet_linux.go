@@ -33,7 +33,7 @@ const (
 //   - Outer headers are written by outer, those of datagrams that are cut by
 //     summed: their UDP checksum is always there, because IP identifications are
 //     few and a receiver could put fragments of two datagrams together.
-//   - Over IPv4 the Don't Fragment bit is clear, so that no link of an unknown
+//   - Over IPv4 the Don't Fragment bit is clear unless it was asked for, so that no link of an unknown
 //     path is a black hole, hence each datagram has an identification.
 //   - The ear hears what hosts and routers say about datagrams. The kernel has no
 //     socket that it could tell.
@@ -81,7 +81,7 @@ var (
 )
 
 func openPacket(ctx context.Context, o Options) (Transmitter, error) {
-	exit, err := findExit(o.Destination.Addr())
+	exit, err := findExit(o.question())
 	if err == nil {
 		err = exit.frames()
 	}
@@ -192,7 +192,7 @@ func (p *packetSocket) use(w way) error {
 	o, addr := p.options, p.options.Destination.Addr()
 	config := encap.OuterConfig{
 		Kind: o.Kind, SrcMAC: w.srcMAC, DstMAC: w.dstMAC, Src: w.src, Dst: addr,
-		DstPort: o.Destination.Port(), ForceChecksum: o.ForceChecksum,
+		DstPort: o.Destination.Port(), ForceChecksum: o.ForceChecksum, TTL: o.Outer.TTL, DSCP: o.Outer.DSCP,
 	}
 	outer, err := encap.NewOuter(config)
 	if err != nil {
@@ -274,7 +274,7 @@ func (p *packetSocket) planMessage(w *writer, b *forward.Batch, i int) int {
 // has datagrams, by counting up. The header checksum is corrected as RFC 1624
 // says.
 func (p *packetSocket) identify(frame []byte, datagrams int) {
-	if p.fragmenter.headerLen != ipv4HeaderLen {
+	if p.fragmenter.headerLen != ipv4HeaderLen || p.options.Outer.DontFragment {
 		return
 	}
 	ip := frame[etherHeaderLen:][:ipv4HeaderLen]

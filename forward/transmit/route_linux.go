@@ -47,16 +47,27 @@ const (
 	linkNoARP    = 1 << 7 // IFF_NOARP: nobody has to be asked for an address
 )
 
+// question is what the kernel's routing is asked.
+type question struct {
+	dst    netip.Addr
+	src    netip.Addr // invalid for any
+	device string     // "" for any
+}
+
+func (o Options) question() question {
+	return question{o.Destination.Addr(), o.Outer.Source, o.Outer.Device}
+}
+
 // exit is where the kernel would send packets for dst.
 type exit struct {
-	dst   netip.Addr
+	question
 	route netlink.Route
 	link  netlink.Link
 }
 
-// findExit looks up the route to dst. It needs no privilege.
-func findExit(dst netip.Addr) (exit, error) {
-	route, err := findRoute(dst)
+// findExit looks up the route. It needs no privilege.
+func findExit(q question) (exit, error) {
+	route, err := findRoute(q)
 	if err != nil {
 		return exit{}, err
 	}
@@ -64,7 +75,7 @@ func findExit(dst netip.Addr) (exit, error) {
 	if err != nil {
 		return exit{}, fmt.Errorf("look up device %d: %w", route.LinkIndex, err)
 	}
-	return exit{dst: dst, route: route, link: link}, nil
+	return exit{question: q, route: route, link: link}, nil
 }
 
 // local reports whether the destination is this machine itself.
@@ -153,6 +164,9 @@ func newWay(e exit, mac net.HardwareAddr) (way, error) {
 	w := way{device: attrs.Name, index: attrs.Index, exit: attrs.Index, mtu: e.mtu()}
 	w.src, _ = netip.AddrFromSlice(e.route.Src)
 	w.src = w.src.Unmap()
+	if e.src.IsValid() {
+		w.src = e.src
+	}
 	copy(w.srcMAC[:], attrs.HardwareAddr)
 	copy(w.dstMAC[:], mac)
 	if port := portBehind(e.link, mac); port != nil {
@@ -170,8 +184,15 @@ func newWay(e exit, mac net.HardwareAddr) (way, error) {
 }
 
 // findRoute returns the route to dst, which has to lead somewhere.
-func findRoute(dst netip.Addr) (netlink.Route, error) {
-	routes, err := netlink.RouteGetWithOptions(dst.AsSlice(), &netlink.RouteGetOptions{Oif: dst.Zone()})
+func findRoute(q question) (netlink.Route, error) {
+	dst, o := q.dst, &netlink.RouteGetOptions{Oif: q.dst.Zone()}
+	if q.device != "" {
+		o.Oif = q.device
+	}
+	if q.src.IsValid() {
+		o.SrcAddr = q.src.AsSlice()
+	}
+	routes, err := netlink.RouteGetWithOptions(dst.AsSlice(), o)
 	switch {
 	case err != nil:
 		return netlink.Route{}, fmt.Errorf("look up route to %v: %w", dst, err)

@@ -120,6 +120,24 @@ type Options struct {
 	// Sockets is the number of UDP sockets; 0 means DefaultSockets. The
 	// range of ports bounds it.
 	Sockets int
+	// Outer changes the outer headers and the way; its zero value leaves both to
+	// the system.
+	Outer Outer
+}
+
+// Outer is what may be asked of the outer IP header, and of the way.
+type Outer struct {
+	TTL  uint8 // TTL or hop limit; 0 for the system's own, 64 by Packet
+	DSCP uint8 // differentiated services codepoint (RFC 2474), 0 to encap.MaxDSCP
+	// DontFragment sets that bit in IPv4 datagrams that the path takes whole, as far
+	// as it is known. Longer ones still leave in fragments.
+	DontFragment bool
+	// Source is the source address, one of this machine's; the zero value leaves it to the
+	// routing.
+	Source netip.Addr
+	// Device is where datagrams leave whatever the routing says of others; "" leaves
+	// it to the routing.
+	Device string
 }
 
 // Transmitter is an open transmission. Send, Settle, Close and Describe belong to
@@ -313,6 +331,7 @@ func (o Options) withDefaults() (Options, error) {
 		o.Destination = netip.AddrPortFrom(o.Destination.Addr(), o.Kind.Port())
 	}
 	o.Destination = netip.AddrPortFrom(o.Destination.Addr().Unmap(), o.Destination.Port())
+	o.Outer.Source = o.Outer.Source.Unmap()
 	if o.PortMin == 0 && o.PortMax == 0 {
 		o.PortMin, o.PortMax = DefaultPortMin, DefaultPortMax
 	}
@@ -332,6 +351,10 @@ func (o Options) validate() error {
 		return fmt.Errorf("open transmission to %v: not a unicast address", addr)
 	case o.PortMin == 0 || o.PortMin > o.PortMax:
 		return fmt.Errorf("open transmission: source ports %d to %d are no range", o.PortMin, o.PortMax)
+	case o.Outer.DSCP > encap.MaxDSCP:
+		return fmt.Errorf("open transmission: DSCP %d is not within 0 to %d", o.Outer.DSCP, encap.MaxDSCP)
+	case o.Outer.Source.IsValid() && o.Outer.Source.Is4() != addr.Is4():
+		return fmt.Errorf("open transmission to %v: the source %v is of another family", addr, o.Outer.Source)
 	case o.Sockets < 0:
 		return fmt.Errorf("open transmission: %d sockets", o.Sockets)
 	}

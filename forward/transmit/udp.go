@@ -88,6 +88,14 @@ func (o Options) spreadPorts(bind func(port uint16) error) error {
 	return nil
 }
 
+// local is the address and port that a socket is bound to.
+func (o Options) local(port uint16) netip.AddrPort {
+	if o.Outer.Source.IsValid() {
+		return netip.AddrPortFrom(o.Outer.Source, port)
+	}
+	return netip.AddrPortFrom(anyAddr(o.Destination.Addr()), port)
+}
+
 // anyAddr is the unspecified address of the same family as a.
 func anyAddr(a netip.Addr) netip.Addr {
 	if a.Is4() {

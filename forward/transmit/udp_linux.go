@@ -46,7 +46,7 @@ func openUDP(ctx context.Context, o Options, reasons []string) (Transmitter, err
 // follow begins to follow the way, as far as that can be seen. What is wrong with
 // it is no reason not to try: the kernel knows better.
 func (p *udpPool) follow(ctx context.Context, o Options) error {
-	e, err := findExit(o.Destination.Addr())
+	e, err := findExit(o.question())
 	if err != nil {
 		return nil // no way: opening the sockets will tell
 	}
@@ -59,7 +59,7 @@ func (p *udpPool) follow(ctx context.Context, o Options) error {
 
 // open adds one socket to the pool.
 func (p *udpPool) open(o Options, port uint16) error {
-	fd, err := sys.OpenUDP(netip.AddrPortFrom(anyAddr(o.Destination.Addr()), port))
+	fd, err := sys.OpenUDP(o.local(port))
 	if err != nil {
 		return err
 	}
@@ -68,7 +68,11 @@ func (p *udpPool) open(o Options, port uint16) error {
 	if _, err := sys.SetSendBuffer(fd, defaultSendBuffer); err != nil {
 		return err
 	}
-	if err := errors.Join(sys.KeepErrors(fd), sys.LetFragment(fd)); err != nil {
+	fragment := sys.LetFragment
+	if o.Outer.DontFragment {
+		fragment = sys.FragmentLast
+	}
+	if err := errors.Join(sys.KeepErrors(fd), fragment(fd), sys.SetOuter(fd, o.Outer.TTL, o.Outer.DSCP, o.Outer.Device)); err != nil {
 		return err
 	}
 	return sys.Connect(fd, o.Destination)

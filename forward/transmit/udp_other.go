@@ -26,6 +26,9 @@ type udpPool struct {
 var _ Transmitter = (*udpPool)(nil)
 
 func openUDP(ctx context.Context, o Options, reasons []string) (Transmitter, error) {
+	if o.Outer.TTL != 0 || o.Outer.DSCP != 0 || o.Outer.DontFragment || o.Outer.Device != "" {
+		return nil, fmt.Errorf("open transmission udp to %v: set the outer header or the device: %w", o.Destination, errors.ErrUnsupported)
+	}
 	p := new(udpPool)
 	p.writer.prepare(ctx, p, runMessages)
 	if err := o.spreadPorts(func(port uint16) error { return p.open(o, port) }); err != nil {
@@ -42,7 +45,7 @@ func openUDP(ctx context.Context, o Options, reasons []string) (Transmitter, err
 
 // open adds one socket to the pool.
 func (p *udpPool) open(o Options, port uint16) error {
-	local := netip.AddrPortFrom(anyAddr(o.Destination.Addr()), port)
+	local := o.local(port)
 	conn, err := net.DialUDP("udp", net.UDPAddrFromAddrPort(local), net.UDPAddrFromAddrPort(o.Destination))
 	if err != nil {
 		return err

@@ -416,7 +416,7 @@ func TestWayChanges(t *testing.T) {
 
 // macOf is the address that this namespace's kernel knows of a neighbour.
 func macOf(o Options) string {
-	e, err := findExit(o.Destination.Addr())
+	e, err := findExit(o.question())
 	if err != nil {
 		return ""
 	}

@@ -3,12 +3,14 @@ package cli
 import (
 	"fmt"
 	"io"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
 
+	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/watch"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/way"
 	"github.com/zeekdemo/zeekdemo/forward/encap"
@@ -161,6 +163,9 @@ type encapOptions struct {
 	mtu         int
 	maxDatagram int
 	padCut      bool
+	resegment   bool
+	fixSums     bool
+	rawIP       bool
 	given       func(flag string) bool // whether a flag was on the command line
 }
 
@@ -172,6 +177,7 @@ func (o *encapOptions) flags(f *pflag.FlagSet) {
 	f.Int64Var(&o.vni, "vni", -1, "VNI of the run, 0 to 16777215 (default a fresh one)")
 	f.Lookup("vni").DefValue = "0" // what help takes for "no default to show"
 	f.Uint16Var(&o.port, "port", 0, "destination port (default 4789 for vxlan, 6081 for geneve)")
+	f.BoolVar(&o.rawIP, "raw-ip", false, "carry IP packets without Ethernet, as some clouds do (geneve only; --raw-ip=false with --as carries Ethernet)")
 	f.IntVar(&o.maxDatagram, "max-datagram", 0, "longest UDP payload that the receiver takes, in bytes (default what UDP allows)")
 }
 
@@ -180,6 +186,8 @@ func (o *encapOptions) frameFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.ports, "source-port-range", "", "MIN-MAX of the source ports, chosen by a symmetric hash of the inner flow (default 49152-65535)")
 	f.StringArrayVar(&o.options, "geneve-option", nil, "add a GENEVE option, as CLASS:TYPE:HEX, e.g. 0108:01:0000000000000001 (repeatable)")
 	f.IntVar(&o.mtu, "mtu", encap.DefaultMTU, "size of the IP packets into which TCP super-frames that cannot pass are re-segmented")
+	f.BoolVar(&o.resegment, "resegment", false, "cut every TCP super-frame to --mtu, not only those that cannot pass")
+	f.BoolVar(&o.fixSums, "fix-checksums", false, "compute checksums that the capturing host had left to its network card")
 	f.BoolVar(&o.padCut, "pad-cut", false, "fill frames that the capture cut with zeros to their recorded length")
 }
 
@@ -187,6 +195,9 @@ func (o *encapOptions) frameFlags(f *pflag.FlagSet) {
 // were given go before the preset.
 func (o encapOptions) config() (encap.Config, error) {
 	c, err := o.base()
+	if o.given("raw-ip") {
+		c.RawIP = o.rawIP
+	}
 	if err == nil {
 		err = o.geneveOptions(&c)
 	}
@@ -200,6 +211,7 @@ func (o encapOptions) config() (encap.Config, error) {
 		c.Port = o.port
 	}
 	c.MTU, c.MaxDatagram, c.PadCut = o.mtu, o.maxDatagram, o.padCut
+	c.ResegmentAll, c.FixChecksums = o.resegment, o.fixSums
 	if _, err := encap.New(c); err != nil {
 		return c, usageError{err}
 	}
@@ -245,6 +257,7 @@ func (o encapOptions) numbers(c *encap.Config) error {
 		return fmt.Errorf("--vni %d: want 0 to %d", o.vni, encap.MaxVNI)
 	case o.given("vni"):
 		c.VNI = uint32(o.vni)
+	case o.preset != "" && c.RawIP: // what the cloud sends has none
 	default:
 		c.VNI = encap.FreshVNI()
 	}
@@ -277,6 +290,13 @@ func (o *paceOptions) flags(f *pflag.FlagSet, initial string) {
 	f.DurationVar(&o.Delay, "delay", 0, "a fixed pause between packets, e.g. 1ms")
 }
 
+// pauseFlags change the pauses of a capture.
+func (o *paceOptions) pauseFlags(f *pflag.FlagSet) {
+	f.DurationVar(&o.MaxGap, "max-gap", 0, "shorten recorded pauses that are longer than this (after --speed)")
+	f.DurationVar(&o.Fit, "fit", 0, "play all of it within this time, every pause scaled alike (reads the captures once before)")
+	f.DurationVar(&o.LoopDelay, "loop-delay", 0, "pause between one loop and the next")
+}
+
 // spec checks that the flags name one pace.
 func (o paceOptions) spec() (pace.Spec, error) {
 	s := o.Spec
@@ -288,6 +308,43 @@ func (o paceOptions) spec() (pace.Spec, error) {
 		return s, usageError{err}
 	}
 	return s, nil
+}
+
+// outerOptions say what the outer header looks like, and where datagrams leave.
+type outerOptions struct {
+	ttl, dscp int
+	df        string
+	source    string
+	device    string
+	given     func(flag string) bool
+}
+
+func (o *outerOptions) flags(f *pflag.FlagSet) {
+	o.given = f.Changed
+	f.IntVar(&o.ttl, "ttl", 0, "TTL or hop limit of the outer header, 1 to 255 (default 64)")
+	f.IntVar(&o.dscp, "dscp", 0, "differentiated services codepoint of the outer header, 0 to 63")
+	f.StringVar(&o.df, "df", "", "don't-fragment bit of the outer IPv4 header, on or off; what is too long for the path leaves in fragments even so (default off, with --write on)")
+	f.StringVar(&o.source, "source", "", "source address of the outer header, one of this machine's")
+	f.StringVar(&o.device, "device", "", "network device by which datagrams leave")
+}
+
+// parse looks at each value.
+func (o outerOptions) parse() (outer delivery.Outer, err error) {
+	switch {
+	case o.given("ttl") && (o.ttl < 1 || o.ttl > 255):
+		return outer, usagef("--ttl %d: want 1 to 255", o.ttl)
+	case o.dscp < 0 || o.dscp > encap.MaxDSCP:
+		return outer, usagef("--dscp %d: want 0 to %d", o.dscp, encap.MaxDSCP)
+	case o.df != "" && o.df != "on" && o.df != "off":
+		return outer, usagef("--df %q: want on or off", o.df)
+	}
+	outer = delivery.Outer{Outer: transmit.Outer{TTL: uint8(o.ttl), DSCP: uint8(o.dscp), DontFragment: o.df == "on", Device: o.device}, MayFragment: o.df == "off"}
+	if o.source != "" {
+		if outer.Source, err = netip.ParseAddr(o.source); err != nil {
+			return outer, usagef("--source %q: want an IP address", o.source)
+		}
+	}
+	return outer, nil
 }
 
 // reachOptions say how the engine's machine is reached, as root or by a container.

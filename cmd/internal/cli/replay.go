@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/watch"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/way"
+	"github.com/zeekdemo/zeekdemo/cmd/internal/ui"
 	"github.com/zeekdemo/zeekdemo/orchestrate"
 )
 
@@ -26,12 +28,15 @@ type replayOptions struct {
 	send  sendOptions
 	encap encapOptions
 	pace  paceOptions
+	outer outerOptions
 
 	filter      string
 	limit       uint64
 	loop        int
 	duration    time.Duration
 	uniqueFlows bool
+	preload     bool
+	stats       time.Duration
 	slice       string
 	json        bool
 }
@@ -81,14 +86,32 @@ func (o *replayOptions) flags(cmd *cobra.Command) {
 	o.send.flags(f, watch.DefaultPatience)
 	o.encap.flags(f)
 	o.encap.frameFlags(f)
+	o.outer.flags(f)
 	o.pace.flags(f, "recorded")
+	o.pace.pauseFlags(f)
 	filterFlag(f, &o.filter, "send only frames")
 	limitFlag(f, &o.limit)
 	f.IntVar(&o.loop, "loop", 1, "replay this many times; 0 for ever")
 	durationFlag(f, &o.duration)
 	f.BoolVar(&o.uniqueFlows, "unique-flows", false, "give each loop its own VNI, so that loops do not merge into the same connections")
+	f.BoolVar(&o.preload, "preload", false, "read all of it into memory before the first packet leaves")
+	f.DurationVar(&o.stats, "stats", 0, "print a line about the run this often; with --json a JSON line, on standard error")
 	f.StringVar(&o.slice, "slice", "", "run in this systemd slice, e.g. system.slice (needs systemd-run)")
 	jsonFlag(f, &o.json, "the report")
+	groupFlags(cmd, replayGroups())
+}
+
+// replayGroups are the flags as help shows them, from where frames come to what is
+// printed.
+func replayGroups() []flagGroup {
+	return []flagGroup{
+		{"Input", []string{"filter", "limit", "loop", "preload"}},
+		{"Pace", []string{"pace", "speed", "pps", "rate", "delay", "max-gap", "fit", "loop-delay", "duration"}},
+		{"Frames", []string{"mtu", "resegment", "fix-checksums", "pad-cut", "max-datagram"}},
+		{"Tunnel", []string{"encap", "as", "vni", "unique-flows", "port", "source-port-range", "geneve-option", "raw-ip", "ttl", "dscp", "df"}},
+		{"Way", []string{"to", "via", "direct", "sidecar-binary", "source", "device", "tx", "lossless", "patience", "cpu", "slice"}},
+		{"Output", []string{"write", "stats", "json"}},
+	}
 }
 
 // replaying is what the flags mean.
@@ -107,6 +130,9 @@ func (o *replayOptions) parse() (r replaying, err error) {
 	if r.Pace, err = o.pace.spec(); err != nil {
 		return r, err
 	}
+	if r.Outer, err = o.outer.parse(); err != nil {
+		return r, err
+	}
 	sending, err := o.send.parse()
 	if err != nil {
 		return r, err
@@ -117,6 +143,9 @@ func (o *replayOptions) parse() (r replaying, err error) {
 	}
 	if r.host, err = host(o.to, r.Config); err != nil {
 		return r, err
+	}
+	if o.uniqueFlows && r.Config.VNI == 0 {
+		return r, usagef("--unique-flows and a VNI of 0 (which --as %s sends) exclude each other; give --vni", o.encap.preset)
 	}
 	r.Limit, r.Duration = o.limit, o.duration
 	return r, o.check(r.Lossless)
@@ -131,10 +160,18 @@ func (o *replayOptions) check(lossless watch.Mode) error {
 		return usagef("--to and --via (or --direct) exclude each other")
 	case o.write != "" && o.via.given():
 		return usagef("--write and --via (or --direct) exclude each other")
+	case o.write != "" && o.outer.device != "":
+		return usagef("--write and --device exclude each other")
 	case o.write == "-" && o.json:
 		return usagef("--write - and --json both want standard output")
 	case o.loop < 0:
 		return usagef("--loop %d: want a number of times, or 0 for ever", o.loop)
+	case o.pace.Fit > 0 && o.loop == 0:
+		return usagef("--fit and --loop 0 exclude each other: what has no end fits no time")
+	case o.pace.Fit > 0 && slices.Contains(o.files, "-"):
+		return usagef("--fit reads the captures once before: standard input can be read only once; save it to a file first")
+	case o.stats < 0:
+		return usagef("--stats %s: want a time above zero", o.stats)
 	case o.duration < 0:
 		return usagef("--duration %s: want a time above zero", o.duration)
 	}
@@ -149,11 +186,19 @@ func runReplay(ctx context.Context, app *App, o replayOptions) error {
 	if o.slice != "" && app.Getenv(inSlice) == "" {
 		return app.reexecInSlice(o.slice)
 	}
-	r.Observer = app.observer()
-	if r.Captures, err = delivery.OpenCaptures(ctx, o.files, o.loop, app.In, o.filter); err != nil {
+	r.Observer = o.observer(app)
+	if err := o.fit(ctx, app, &r.Replay); err != nil {
+		return err
+	}
+	if r.Captures, err = delivery.OpenCaptures(ctx, o.files, o.passes(), app.In, o.filter); err != nil {
 		return err
 	}
 	defer r.Captures.Close()
+	if o.preload {
+		if err := r.Preload(ctx, o.loop); err != nil {
+			return err
+		}
+	}
 	switch {
 	case o.write != "":
 		return o.deliver(ctx, app, &r.Replay, delivery.File{Path: o.write, Stdout: app.Out, To: r.host})
@@ -163,6 +208,48 @@ func runReplay(ctx context.Context, app *App, o replayOptions) error {
 	return app.withEngine(func(e orchestrate.Engine) error {
 		return o.deliver(ctx, app, &r.Replay, delivery.Sensor{Engine: e, Way: r.way})
 	})
+}
+
+// observer shows how the run goes.
+func (o *replayOptions) observer(app *App) delivery.Observer {
+	if o.stats > 0 {
+		return ui.NewStats(app.Err, app.Terminal, o.stats, o.json)
+	}
+	return app.observer()
+}
+
+// passes is how often the captures are read.
+func (o *replayOptions) passes() int {
+	if o.preload {
+		return 1
+	}
+	return o.loop
+}
+
+// fit looks how long the captures take where they are to take a certain time.
+func (o *replayOptions) fit(ctx context.Context, app *App, r *delivery.Replay) error {
+	if r.Pace.Fit == 0 {
+		return nil
+	}
+	for _, name := range o.files {
+		if info, err := os.Stat(name); err == nil && !info.Mode().IsRegular() {
+			return usagef("--fit reads the captures once before: %s can be read only once; save it to a file first", name)
+		}
+	}
+	open, loops := 1, o.loop
+	if o.limit > 0 { // they may end within any loop
+		open, loops = o.loop, 0
+	}
+	captures, err := delivery.OpenCaptures(ctx, o.files, open, app.In, o.filter)
+	if err != nil {
+		return err
+	}
+	defer captures.Close()
+	r.Observer.Say("Measuring how long it takes.")
+	if r.Pace, err = delivery.Fit(ctx, captures, r.Pace, o.limit, loops); err != nil && ctx.Err() == nil {
+		return usageError{err}
+	}
+	return err
 }
 
 // deliver runs the replay and reports.

@@ -72,11 +72,15 @@ func frameRows(rep forward.Report) [][]string {
 	add(rep.FramesFiltered, "filtered", " frames did not match the filter")
 	add(rep.FramesNormalised, "normalised", " frames got an Ethernet header")
 	add(rep.FramesResegmented, "re-segmented", fmt.Sprintf(" TCP super-frames became %s segments", units.Count(rep.Segments)))
+	add(rep.FramesLengthRepaired, "repaired", " frames had no IP length, for the capturing host left it to its network card: they got one, and checksums")
+	add(rep.FramesChecksumsFixed, "checksums", " frames had checksums that their host never completed: they were computed")
+	add(rep.FramesChecksumsOpen, "checksums", " frames have checksums that their host never completed; a monitor that checks them discards them (--fix-checksums computes them)")
 	switch {
 	case rep.FramesPadded > 0:
-		add(rep.FramesCut, "cut", fmt.Sprintf(" frames were cut by the capture's snap length; %s of them were filled with zeros", units.Count(rep.FramesPadded)))
+		add(rep.FramesCut, "cut", fmt.Sprintf(" frames were cut by the capture's snap length; %s of them were filled with zeros, so their checksums are wrong: Zeek analyses them where it ignores checksums, as the stack's does",
+			units.Count(rep.FramesPadded)))
 	default:
-		add(rep.FramesCut, "cut", " frames were cut by the capture's snap length and sent as they are (--pad-cut fills them)")
+		add(rep.FramesCut, "cut", " frames were cut by the capture's snap length and sent as they are: Zeek drops a packet that is shorter than its IP header says (--pad-cut fills them with zeros)")
 	}
 	add(rep.FramesRetimed, "retimed", fmt.Sprintf(" frames have no time that a capture file can hold (the first is number %d): they have that of the frame before", rep.FirstRetimed))
 	for _, refused := range rep.Refused {

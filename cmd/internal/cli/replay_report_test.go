@@ -7,6 +7,7 @@ import (
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/watch"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/way"
+	"github.com/zeekdemo/zeekdemo/forward"
 	"github.com/zeekdemo/zeekdemo/orchestrate/drops"
 )
 
@@ -35,6 +36,34 @@ func TestReportShowsCountersThatConcernTheRun(t *testing.T) {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
 		})
+	}
+}
+
+// rowsOf are the texts of the rows of that name.
+func rowsOf(rows [][]string, name string) (texts []string) {
+	for _, row := range rows {
+		if row[0] == name {
+			texts = append(texts, row[1])
+		}
+	}
+	return texts
+}
+
+// What was done to frames, or would have had to be, is said once each, and what a cut
+// frame is to Zeek.
+func TestReportSaysWhatFramesLacked(t *testing.T) {
+	rows := frameRows(forward.Report{FramesLengthRepaired: 1, FramesChecksumsOpen: 2, FramesCut: 3})
+	for name, want := range map[string]string{
+		"repaired":  "1 frames had no IP length, for the capturing host left it to its network card: they got one, and checksums",
+		"checksums": "2 frames have checksums that their host never completed; a monitor that checks them discards them (--fix-checksums computes them)",
+		"cut":       "3 frames were cut by the capture's snap length and sent as they are: Zeek drops a packet that is shorter than its IP header says (--pad-cut fills them with zeros)",
+	} {
+		if got := rowsOf(rows, name); !slices.Equal(got, []string{want}) {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+	if rows := frameRows(forward.Report{}); len(rows) > 0 {
+		t.Errorf("nothing was lacking: %q", rows)
 	}
 }
 

@@ -54,6 +54,10 @@ func (f File) open(ctx context.Context, r *Replay) (sender, error) {
 			outer.Src = netip.MustParseAddr("2001:db8::1") // RFC 3849
 		}
 	}
+	outer.TTL, outer.DSCP, outer.MayFragment = r.Outer.TTL, r.Outer.DSCP, r.Outer.MayFragment
+	if r.Outer.Source.IsValid() {
+		outer.Src = r.Outer.Source
+	}
 	header, err := encap.NewOuter(outer)
 	if err != nil {
 		return nil, err
@@ -93,6 +97,10 @@ func (m Monitor) open(ctx context.Context, r *Replay) (sender, error) {
 
 // open implements Receiver.
 func (s Sensor) open(ctx context.Context, r *Replay) (sender, error) {
+	if r.Config.RawIP { // its link type is fixed: it would read addresses where there are none
+		return nil, orchestrate.WithHint(way.Usagef("send bare IP packets to the stack's sensor: it takes Ethernet"),
+			"--raw-ip=false carries Ethernet in the same tunnel; --to HOST sends to any monitor what a cloud sends")
+	}
 	opened, target, err := s.find(ctx, r)
 	var has interface{ Hint() string }
 	if err != nil && !errors.As(err, &has) {
@@ -104,11 +112,23 @@ func (s Sensor) open(ctx context.Context, r *Replay) (sender, error) {
 	if opened.Kind != way.Sidecar {
 		return r.transmission(ctx, target)
 	}
+	if err := r.Outer.checkSidecar(); err != nil {
+		return nil, err
+	}
 	client, err := opened.Client(ctx, s.Engine, target.Sensor)
 	if err != nil {
 		return nil, err
 	}
 	return &bySidecar{to: target, client: client}, nil
+}
+
+// checkSidecar refuses what a sidecar has no use for.
+func (o Outer) checkSidecar() error {
+	if o == (Outer{}) {
+		return nil
+	}
+	return orchestrate.WithHint(way.Usagef("send by sidecar: it sends over the loopback of the sensor's namespace, where --ttl, --dscp, --df, --source and --device mean nothing"),
+		"--via direct or --via published send from this machine")
 }
 
 // find finds the sensor and opens the way to it.
@@ -133,7 +153,7 @@ func (s Sensor) find(ctx context.Context, r *Replay) (opened way.Opened, target 
 // transmission opens one from this process.
 func (r *Replay) transmission(ctx context.Context, to way.Target) (sender, error) {
 	FitDatagrams(&r.Config, to.Address.Addr())
-	tx, err := transmit.Open(ctx, transmit.Options{Destination: to.Address, Mode: r.Tx, Kind: r.Config.Kind, PortMin: r.Config.PortMin, PortMax: r.Config.PortMax})
+	tx, err := transmit.Open(ctx, transmit.Options{Destination: to.Address, Mode: r.Tx, Kind: r.Config.Kind, PortMin: r.Config.PortMin, PortMax: r.Config.PortMax, Outer: r.Outer.Outer})
 	if err != nil {
 		return nil, HintPrivilege(err)
 	}

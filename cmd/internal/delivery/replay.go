@@ -11,6 +11,7 @@ import (
 	"github.com/zeekdemo/zeekdemo/forward"
 	"github.com/zeekdemo/zeekdemo/forward/encap"
 	"github.com/zeekdemo/zeekdemo/forward/pace"
+	"github.com/zeekdemo/zeekdemo/forward/preload"
 	"github.com/zeekdemo/zeekdemo/forward/transmit"
 )
 
@@ -21,11 +22,21 @@ type Replay struct {
 	Pace     pace.Spec
 	CPU      transmit.CPU
 	Tx       transmit.Mode
+	Outer    Outer
 	Lossless watch.Mode
 	Waiting  watch.Waiting // for a sensor that takes nothing
 	Limit    uint64        // frames; 0 for all
 	Duration time.Duration // 0 for ever
 	Observer Observer
+
+	preloaded *preload.Source // plays in place of Captures; nil without Preload
+}
+
+// Outer is what may be asked of the outer headers. Its zero value leaves them as they
+// are: a file's have the don't-fragment bit, what is sent has not.
+type Outer struct {
+	transmit.Outer
+	MayFragment bool // no don't-fragment bit in a file either
 }
 
 // Receiver is where a replay goes: a [File], a [Monitor] or a [Sensor].
@@ -118,6 +129,9 @@ func (r *Run) reading(snapshot func() forward.Report) func() Reading {
 		reading := Reading{Packets: rep.DatagramsSent, Bytes: rep.InnerBytes, Mean: rep.DatagramsPerSecond,
 			Elapsed: time.Duration(rep.ElapsedSeconds * float64(time.Second))}
 		reading.Done, reading.Total = r.Captures.Progress()
+		if r.preloaded != nil {
+			reading.Done, reading.Total = r.preloaded.Progress()
+		}
 		return reading
 	}
 }

@@ -141,7 +141,11 @@ func compareInner(t *testing.T, in, out []captured, rep forward.Report) {
 }
 
 func carries(f captured, inner []byte) bool {
+	const etherLen, headers = 14, 14 + 20 + 20
 	if f.link == forward.LinkEthernet {
+		if len(f.data) > headers && len(inner) > headers && f.data[etherLen] == 0x45 && f.data[etherLen+2]|f.data[etherLen+3] == 0 {
+			return bytes.Contains(f.data, inner[headers:]) // its host left the IP length to the card: the headers are put right
+		}
 		return bytes.Equal(f.data, inner) || len(f.data) > encap.DefaultMaxDatagram-vxlanLen
 	}
 	return bytes.Contains(f.data, inner[etherType+2:])

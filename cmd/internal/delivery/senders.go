@@ -10,7 +10,6 @@ import (
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/way"
 	"github.com/zeekdemo/zeekdemo/forward"
 	"github.com/zeekdemo/zeekdemo/forward/encap"
-	"github.com/zeekdemo/zeekdemo/forward/pace"
 	"github.com/zeekdemo/zeekdemo/forward/transmit"
 	"github.com/zeekdemo/zeekdemo/orchestrate"
 )
@@ -24,7 +23,7 @@ var (
 
 // pipeline is what a run does in this process.
 func (r *Replay) pipeline(sink forward.Sink) (p forward.Pipeline, err error) {
-	p = forward.Pipeline{Source: r.Captures.Source, Sink: sink, Clock: pace.NewClock(), Limit: r.Limit, Duration: r.Duration, Stats: &forward.Stats{}}
+	p = forward.Pipeline{Source: r.source(), Sink: sink, Clock: r.clock(), Limit: r.Limit, Duration: r.Duration, Stats: &forward.Stats{}}
 	if p.Encapsulator, err = encap.New(r.Config); err != nil {
 		return p, err
 	}
@@ -32,7 +31,8 @@ func (r *Replay) pipeline(sink forward.Sink) (p forward.Pipeline, err error) {
 	return p, err
 }
 
-// intoFile writes a capture.
+// intoFile writes a capture, at once: its times are the recorded ones, or those of the
+// pace that was asked for.
 type intoFile struct {
 	path   string
 	sink   forward.Sink
@@ -46,6 +46,10 @@ func (f *intoFile) send(ctx context.Context, r *Replay, started started) (Sent, 
 	p, err := r.pipeline(f.sink)
 	if err != nil {
 		return Sent{}, err
+	}
+	p.Waiting = forward.NoWait // a pace is for receivers
+	if r.Pace.Named() {
+		p.Waiting = forward.NoWaitStamp
 	}
 	over := started(f.path, p.Stats.Snapshot)
 	_, err = watch.Forward(ctx, p, r.CPU, r.Lossless, nil, "")
@@ -152,8 +156,12 @@ func (s *bySidecar) send(ctx context.Context, r *Replay, started started) (Sent,
 			return m.Report
 		})
 	}
-	last, err := s.client.Run(ctx, s.job(r), r.Captures.Source)
-	left := r.Captures.filtered()
+	source, err := r.announcing(r.source())
+	if err != nil {
+		return Sent{}, err
+	}
+	last, err := s.client.Run(ctx, s.job(r), source)
+	left := r.filtered()
 	last.Report.FramesFiltered += left
 	last.Report.FramesRead += left
 	return Sent{Report: last.Report, Transmission: &last.Transmission, Kernel: &last.Kernel, Account: last.Account}, err

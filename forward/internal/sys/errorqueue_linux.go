@@ -30,13 +30,48 @@ func KeepErrors(fd int) error {
 // longer than the path's known MTU is fragmented here, and over IPv4 the Don't
 // Fragment bit is clear, so that a router fragments what is too long for a way
 // that nobody knew (IP_PMTUDISC_DONT, see ip(7)).
-func LetFragment(fd int) error {
+func LetFragment(fd int) error { return setDiscovery(fd, unix.IP_PMTUDISC_DONT) }
+
+// FragmentLast sets that bit in datagrams that the path takes whole, as far as the
+// kernel knows it, and has it fragment the others.
+func FragmentLast(fd int) error { return setDiscovery(fd, unix.IP_PMTUDISC_WANT) }
+
+func setDiscovery(fd, mode int) error {
 	level, option, err := familyOption(fd, unix.IP_MTU_DISCOVER, unix.IPV6_MTU_DISCOVER)
 	if err == nil {
-		err = unix.SetsockoptInt(fd, level, option, unix.IP_PMTUDISC_DONT)
+		err = unix.SetsockoptInt(fd, level, option, mode)
 	}
 	if err != nil {
 		return fmt.Errorf("set socket option IP_MTU_DISCOVER: %w", err)
+	}
+	return nil
+}
+
+// SetOuter sets what a socket's IP headers say, and the device by which its datagrams
+// leave. Zero values leave things as they are.
+func SetOuter(fd int, ttl, dscp uint8, device string) error {
+	if ttl != 0 {
+		level, option, err := familyOption(fd, unix.IP_TTL, unix.IPV6_UNICAST_HOPS)
+		if err == nil {
+			err = unix.SetsockoptInt(fd, level, option, int(ttl))
+		}
+		if err != nil {
+			return fmt.Errorf("set socket option IP_TTL: %w", err)
+		}
+	}
+	if dscp != 0 {
+		level, option, err := familyOption(fd, unix.IP_TOS, unix.IPV6_TCLASS)
+		if err == nil {
+			err = unix.SetsockoptInt(fd, level, option, int(dscp)<<2)
+		}
+		if err != nil {
+			return fmt.Errorf("set socket option IP_TOS: %w", err)
+		}
+	}
+	if device != "" {
+		if err := unix.BindToDevice(fd, device); err != nil {
+			return fmt.Errorf("bind socket to device %s: %w", device, err)
+		}
 	}
 	return nil
 }

@@ -66,6 +66,8 @@ func (m *mirror) unfit() error {
 		return errors.New("--workers and --tx are the forwarder's")
 	case m.target.Kind != way.Direct && m.target.Kind != way.To:
 		return fmt.Errorf("a tunnel device needs the sensor's own address, which is reached %s", m.target.Kind.Phrase())
+	case m.Config.RawIP:
+		return errors.New("a tunnel device carries Ethernet, no bare IP packets")
 	case len(m.Config.Options) > 0 || m.Preset:
 		return errors.New("a tunnel device adds no GENEVE options")
 	}
