@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
+
+	"github.com/zeekdemo/zeekdemo/forward"
 )
 
 // DamageError says where a capture could not be read any further. Every frame
@@ -32,6 +35,11 @@ func (e *DamageError) Error() string {
 		cause = ": " + e.Err.Error()
 	}
 	return fmt.Sprintf("read %s: packet %d at byte %d%s: %s%s", e.Name, e.Packet, e.Offset, where, e.What, cause)
+}
+
+// Report is e as reports have it.
+func (e *DamageError) Report() forward.Damage {
+	return forward.Damage{File: e.Name, Packet: e.Packet, Offset: e.Offset, What: strings.TrimPrefix(e.Error(), "read ")}
 }
 
 // Unwrap returns the cause.

@@ -26,6 +26,10 @@ type Options struct {
 	// context.Canceled. It is meant for a context's Done channel, and nil where
 	// nothing is to be stopped. Regular files do not look at it.
 	Stop <-chan struct{}
+	// SkipDamage goes on with the next capture where one is damaged: see
+	// [Files.Damages]. Without it the first damage ends the reading with its
+	// DamageError.
+	SkipDamage bool
 	// Opening bounds, unless it is 0, how long the beginnings of standard input,
 	// pipes and devices are waited for. Where they do not come in time, no capture
 	// yields a frame: it is for runs that are to last so long at most.
@@ -54,6 +58,9 @@ type Files struct {
 	frames bool // whether this pass yielded any
 	err    error
 
+	skipDamage bool
+	damages    []*DamageError
+
 	shift     int64 // of this pass, nanoseconds
 	low, high int64 // earliest and latest recorded time
 	last      int64 // time of the last frame of the inputs before now
@@ -70,6 +77,8 @@ type input struct {
 	size  int64
 	links []forward.LinkType
 	held  *Reader // open since the check, because it cannot be opened twice
+
+	damaged bool // and reported so
 }
 
 // OpenAll opens every capture and checks its headers, so that a file that is
@@ -87,7 +96,7 @@ func OpenAll(names []string, opts Options) (*Files, error) {
 	if slices.Contains(names, "-") && looping(opts.Loop) {
 		return nil, fmt.Errorf("loop over %s: it can be read only once; save it to a file first", stdinName)
 	}
-	s := &Files{loops: opts.Loop, stdin: opts.Stdin, low: math.MaxInt64, high: math.MinInt64}
+	s := &Files{loops: opts.Loop, stdin: opts.Stdin, skipDamage: opts.SkipDamage, low: math.MaxInt64, high: math.MinInt64}
 	halt := make(chan struct{})
 	s.stop, s.halt = waits{opts.Stop, halt}, sync.OnceFunc(func() { close(halt) })
 	if s.loops == 0 {
@@ -179,7 +188,7 @@ func (s *Files) Next(f *forward.Frame) error {
 			}
 			return nil
 		}
-		if !isEOF(err) {
+		if !isEOF(err) && !s.skip(err) {
 			s.err = err
 			break
 		}
@@ -187,6 +196,25 @@ func (s *Files) Next(f *forward.Frame) error {
 	}
 	return s.err
 }
+
+// skip notes the damage that err is, and reports whether the next capture is to be
+// read. A wait that was stopped is no damage.
+func (s *Files) skip(err error) bool {
+	var damage *DamageError
+	if !s.skipDamage || !errors.As(err, &damage) || errors.Is(err, context.Canceled) {
+		return false
+	}
+	if in := &s.inputs[s.index]; !in.damaged {
+		in.damaged = true
+		s.damages = append(s.damages, damage)
+	}
+	return true
+}
+
+// Damages returns where captures could not be read any further, in the order in
+// which that was met, each capture once however often it is played. It is empty
+// without Options.SkipDamage.
+func (s *Files) Damages() []*DamageError { return slices.Clone(s.damages) }
 
 // openNext opens the input whose turn it is, io.EOF if there is none left.
 func (s *Files) openNext() error {

@@ -28,7 +28,8 @@
 // A capture that is cut short or corrupt yields every frame before the damage
 // and then a [DamageError]. Lengths are believed only as far as they are
 // plausible: no frame is longer than 262 144 bytes and a little slack, the
-// largest snap length that libpcap and Wireshark accept.
+// largest snap length that libpcap and Wireshark accept. In a run of captures
+// [Options.SkipDamage] goes on with the next one.
 //
 // # Frame check sequences
 //

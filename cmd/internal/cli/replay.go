@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/watch"
@@ -27,6 +28,7 @@ type replayOptions struct {
 	encap encapOptions
 	pace  paceOptions
 
+	input       inputOptions
 	filter      string
 	limit       uint64
 	loop        int
@@ -75,6 +77,7 @@ Each run has a fresh VNI, by which its connections are found in Zeek's logs.`,
 
 func (o *replayOptions) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
+	o.input.flags(f)
 	toFlag(f, &o.to)
 	o.via.flags(f)
 	f.StringVarP(&o.write, "write", "w", "", "write the encapsulated packets to this pcap file instead of sending them")
@@ -150,7 +153,7 @@ func runReplay(ctx context.Context, app *App, o replayOptions) error {
 		return app.reexecInSlice(o.slice)
 	}
 	r.Observer = app.observer()
-	if r.Captures, err = delivery.OpenCaptures(ctx, o.files, o.loop, app.In, o.filter); err != nil {
+	if r.Captures, err = o.captures(app).Open(ctx, o.files); err != nil {
 		return err
 	}
 	defer r.Captures.Close()
@@ -163,6 +166,20 @@ func runReplay(ctx context.Context, app *App, o replayOptions) error {
 	return app.withEngine(func(e orchestrate.Engine) error {
 		return o.deliver(ctx, app, &r.Replay, delivery.Sensor{Engine: e, Way: r.way})
 	})
+}
+
+// inputOptions say how captures are read.
+type inputOptions struct {
+	stopOnError bool
+}
+
+func (o *inputOptions) flags(f *pflag.FlagSet) {
+	f.BoolVar(&o.stopOnError, "stop-on-error", false, "end at the first damaged capture instead of playing the next one")
+}
+
+// captures say how the captures are opened.
+func (o replayOptions) captures(app *App) delivery.CaptureOptions {
+	return delivery.CaptureOptions{Loop: o.loop, Stdin: app.In, Filter: o.filter, StopOnError: o.input.stopOnError}
 }
 
 // deliver runs the replay and reports.

@@ -29,10 +29,23 @@ type Captures struct {
 	remove func() // the unpacked sample
 }
 
+// CaptureOptions say how captures are read.
+type CaptureOptions struct {
+	Loop        int       // how often they are played; 0 for ever
+	Stdin       io.Reader // what "-" stands for
+	Filter      string    // a pcap-filter expression; empty for all frames
+	StopOnError bool      // a damaged capture ends the run; else the next is played
+}
+
 // OpenCaptures opens the named captures, or the sample if there is none, to be
 // played loop times (0: for ever). Only frames that match expression are
 // yielded, unless it is empty. It fails where nothing of them could pass.
 func OpenCaptures(ctx context.Context, names []string, loop int, stdin io.Reader, expression string) (*Captures, error) {
+	return CaptureOptions{Loop: loop, Stdin: stdin, Filter: expression}.Open(ctx, names)
+}
+
+// Open opens the named captures, as [OpenCaptures] does.
+func (o CaptureOptions) Open(ctx context.Context, names []string) (*Captures, error) {
 	c := &Captures{Names: names, remove: func() {}}
 	if len(names) == 0 {
 		name, err := unpackSample()
@@ -41,12 +54,12 @@ func OpenCaptures(ctx context.Context, names []string, loop int, stdin io.Reader
 		}
 		c.remove, names = func() { os.Remove(name) }, []string{name}
 	}
-	if loop == 0 {
-		loop = -1
+	if o.Loop == 0 {
+		o.Loop = -1
 	}
 	waiting, stop := context.WithCancel(ctx)
 	c.Stop = stop
-	if err := c.open(ctx, names, pcapfile.Options{Loop: loop, Stdin: stdin, Stop: waiting.Done()}, expression); err != nil {
+	if err := c.open(ctx, names, pcapfile.Options{Loop: o.Loop, Stdin: o.Stdin, Stop: waiting.Done(), SkipDamage: !o.StopOnError}, o.Filter); err != nil {
 		stop()
 		c.remove()
 		return nil, err
@@ -73,6 +86,28 @@ func (c *Captures) open(ctx context.Context, names []string, o pcapfile.Options,
 
 // Progress implements forward.Progress.
 func (c *Captures) Progress() (done, total int64) { return c.files.Progress() }
+
+// damages are those met so far, for reports.
+func (c *Captures) damages() (list []forward.Damage) {
+	for _, d := range c.files.Damages() {
+		list = append(list, d.Report())
+	}
+	return list
+}
+
+// withDamage adds to what a run came to that captures are damaged: a failure of the
+// run, and no loss on its way.
+func (c *Captures) withDamage(result error) error {
+	list := c.files.Damages()
+	if len(list) == 0 || errors.Is(result, ErrInterrupted) {
+		return result
+	}
+	errs := []error{result}
+	for _, d := range list {
+		errs = append(errs, d)
+	}
+	return errors.Join(errs...)
+}
 
 // filtered is how many frames the filter has left out so far.
 func (c *Captures) filtered() uint64 {
