@@ -16,6 +16,7 @@ import (
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/watch"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/way"
+	"github.com/zeekdemo/zeekdemo/forward/pcapfile"
 	"github.com/zeekdemo/zeekdemo/orchestrate"
 )
 
@@ -41,14 +42,14 @@ type replayOptions struct {
 func newReplay(app *App) *cobra.Command {
 	var o replayOptions
 	cmd := &cobra.Command{
-		Use:   "replay [FILE...]",
+		Use:   "replay [FILE|FOLDER...]",
 		Short: "Replay captures into Zeek, or into any monitor, through a tunnel",
 		Long: `Replay captures, encapsulated in VXLAN or GENEVE, into the stack's sensor, or
 with --to into any monitor: that needs no engine. Without a file the embedded
 sample is replayed.
 
 FILE is a pcap or pcapng capture, plain or compressed with gzip or zstd; "-" is
-standard input. Every link type that carries network packets is normalised to
+standard input. A folder stands for the captures in it. Every link type that carries network packets is normalised to
 Ethernet. The order of the capture is kept, always.
 
 There are three ways to the stack's sensor. Direct: to its container's own
@@ -121,6 +122,9 @@ func (o *replayOptions) parse() (r replaying, err error) {
 	if r.host, err = host(o.to, r.Config); err != nil {
 		return r, err
 	}
+	if _, err = pcapfile.ParseOrder(o.input.sort); err != nil {
+		return r, usagef("--sort: %w", err)
+	}
 	r.Limit, r.Duration = o.limit, o.duration
 	return r, o.check(r.Lossless)
 }
@@ -170,16 +174,18 @@ func runReplay(ctx context.Context, app *App, o replayOptions) error {
 
 // inputOptions say how captures are read.
 type inputOptions struct {
+	sort        string
 	stopOnError bool
 }
 
 func (o *inputOptions) flags(f *pflag.FlagSet) {
+	f.StringVar(&o.sort, "sort", "", "order of the captures: name, or time of the first packet (default as given, those in folders by name)")
 	f.BoolVar(&o.stopOnError, "stop-on-error", false, "end at the first damaged capture instead of playing the next one")
 }
 
 // captures say how the captures are opened.
 func (o replayOptions) captures(app *App) delivery.CaptureOptions {
-	return delivery.CaptureOptions{Loop: o.loop, Stdin: app.In, Filter: o.filter, StopOnError: o.input.stopOnError}
+	return delivery.CaptureOptions{Loop: o.loop, Stdin: app.In, Filter: o.filter, Sort: pcapfile.Order(o.input.sort), StopOnError: o.input.stopOnError}
 }
 
 // deliver runs the replay and reports.

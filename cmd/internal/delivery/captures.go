@@ -20,7 +20,7 @@ const sampleName = "sample"
 
 // Captures are open captures, with the filter before them.
 type Captures struct {
-	Names []string // as they were given; empty for the embedded sample
+	Names []string // folders replaced by what is in them; empty for the embedded sample
 	// Stop ends a wait for standard input or a pipe.
 	Stop func()
 
@@ -29,12 +29,13 @@ type Captures struct {
 	remove func() // the unpacked sample
 }
 
-// CaptureOptions say how captures are read.
+// CaptureOptions say how captures are read. A folder stands for those in it.
 type CaptureOptions struct {
 	Loop        int       // how often they are played; 0 for ever
 	Stdin       io.Reader // what "-" stands for
-	Filter      string    // a pcap-filter expression; empty for all frames
-	StopOnError bool      // a damaged capture ends the run; else the next is played
+	Sort        pcapfile.Order
+	Filter      string // a pcap-filter expression; empty for all frames
+	StopOnError bool   // a damaged capture ends the run; else the next is played
 }
 
 // OpenCaptures opens the named captures, or the sample if there is none, to be
@@ -46,6 +47,10 @@ func OpenCaptures(ctx context.Context, names []string, loop int, stdin io.Reader
 
 // Open opens the named captures, as [OpenCaptures] does.
 func (o CaptureOptions) Open(ctx context.Context, names []string) (*Captures, error) {
+	names, err := pcapfile.List(names, o.Sort)
+	if err != nil {
+		return nil, err
+	}
 	c := &Captures{Names: names, remove: func() {}}
 	if len(names) == 0 {
 		name, err := unpackSample()
@@ -119,8 +124,12 @@ func (c *Captures) filtered() uint64 {
 
 // Title names the captures for a person.
 func (c *Captures) Title() string {
-	if len(c.Names) == 0 {
+	const most = 5
+	switch n := len(c.Names); {
+	case n == 0:
 		return "the embedded sample"
+	case n > most:
+		return fmt.Sprintf("%s and %d more captures", c.Names[0], n-1)
 	}
 	return strings.Join(c.Names, ", ")
 }
