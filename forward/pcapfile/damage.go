@@ -58,6 +58,9 @@ func corrupt(format string, args ...any) error {
 	return &DamageError{What: fmt.Sprintf(format, args...)}
 }
 
+// errGlued is what a format's next returns where another capture begins.
+var errGlued = errors.New("another capture begins here")
+
 // isEOF reports whether err is the plain end of a stream. A truncated
 // compressed stream ends in io.ErrUnexpectedEOF instead.
 func isEOF(err error) bool { return err == io.EOF } //nolint:errorlint // io.Reader's contract is io.EOF itself

@@ -39,7 +39,8 @@ type Options struct {
 // Files is a run of captures, one after the other, several times over. Only
 // Progress and Stop may be called from another goroutine.
 //
-// Segment grows by one with every file, Loop with every pass. The frames of a
+// Segment grows by one with every file, and within one where another capture was
+// appended to it, Loop with every pass. The frames of a
 // later pass carry later times: those recorded plus as often as passes went
 // before the span of the whole input, from the earliest time in any of its
 // files to the latest. So if the times never go back in the input, they never
@@ -53,6 +54,7 @@ type Files struct {
 	halt   func() // closes the second of them
 
 	now    *Reader // nil before the first frame and between two files
+	parts  int     // captures that were opened so far, glued ones too
 	index  int     // of now, or of the next to be opened
 	loop   int
 	frames bool // whether this pass yielded any
@@ -239,7 +241,7 @@ func (s *Files) openNext() error {
 	}
 	in.held = nil
 	r.base, r.shift, r.last = s.base, s.shift, s.last
-	r.loop, r.segment = s.loop, s.loop*len(s.inputs)+s.index
+	r.loop, r.segment = s.loop, s.parts
 	s.now = r
 	return nil
 }
@@ -247,7 +249,7 @@ func (s *Files) openNext() error {
 // closeNow closes the input that has ended.
 func (s *Files) closeNow() error {
 	err := s.now.Close()
-	s.last = s.now.last
+	s.last, s.parts = s.now.last, s.now.segment+1
 	s.now = nil
 	s.base += s.inputs[s.index].size
 	s.index++

@@ -4,8 +4,9 @@
 // Read are pcap (microseconds and nanoseconds, both byte orders, and the
 // "modified" variant of patched libpcaps) and pcapng (several sections of
 // different byte order, several interfaces with link types, time resolutions
-// and offsets of their own), stored plain or compressed by gzip or zstd. What a
-// file is follows from its first bytes, never from its name.
+// and offsets of their own), stored plain or compressed by gzip, zstd, xz, bzip2
+// or lz4. What a file is follows from its first bytes, never from its name. Captures
+// that were put together as by cat are read one after the other.
 //
 // The nouns, from the outside in:
 //

@@ -146,6 +146,9 @@ func (p *pcapng) header() (kind uint32, length int64, err error) {
 		return 0, 0, endOr(p.win, "block header", err)
 	}
 	kind = p.u32(head)
+	if isPcap(head) && glued(p.win) {
+		return 0, 0, errGlued
+	}
 	if kind == blockSection {
 		if err := p.turn(); err != nil {
 			return 0, 0, err

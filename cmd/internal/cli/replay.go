@@ -48,7 +48,7 @@ func newReplay(app *App) *cobra.Command {
 with --to into any monitor: that needs no engine. Without a file the embedded
 sample is replayed.
 
-FILE is a pcap or pcapng capture, plain or compressed with gzip or zstd; "-" is
+FILE is a pcap or pcapng capture, plain or compressed with gzip, zstd, xz, bzip2 or lz4; "-" is
 standard input. A folder stands for the captures in it. Every link type that carries network packets is normalised to
 Ethernet. The order of the capture is kept, always.
 
