@@ -36,7 +36,7 @@
 //
 // Where a pcap file or an interface of a pcapng file says that frames end in a
 // frame check sequence, it is taken off: no monitor wants it. What single
-// packets say about theirs (epb_flags) is not looked at.
+// packets of a pcapng file say about theirs (epb_flags) goes before that.
 //
 // # Sources
 //
