@@ -42,15 +42,17 @@ type replayOptions struct {
 func newReplay(app *App) *cobra.Command {
 	var o replayOptions
 	cmd := &cobra.Command{
-		Use:   "replay [FILE|FOLDER...]",
+		Use:   "replay [FILE|FOLDER|tcp://HOST:PORT...]",
 		Short: "Replay captures into Zeek, or into any monitor, through a tunnel",
 		Long: `Replay captures, encapsulated in VXLAN or GENEVE, into the stack's sensor, or
 with --to into any monitor: that needs no engine. Without a file the embedded
 sample is replayed.
 
-FILE is a pcap or pcapng capture, plain or compressed with gzip, zstd, xz, bzip2 or lz4; "-" is
-standard input. A folder stands for the captures in it. Every link type that carries network packets is normalised to
-Ethernet. The order of the capture is kept, always.
+FILE is a pcap or pcapng capture, plain or compressed with gzip, zstd, xz, bzip2
+or lz4; "-" is standard input, a folder the captures in it, tcp://HOST:PORT what
+a server there sends (PCAP-over-IP). Link types that hold network packets are
+normalised to Ethernet. The order of the capture is kept, always. What follows a
+damaged capture is played; the exit code is 1 then.
 
 There are three ways to the stack's sensor. Direct: to its container's own
 address, past docker-proxy; whether that arrives is tried, not guessed. By
@@ -66,7 +68,10 @@ Each run has a fresh VNI, by which its connections are found in Zeek's logs.`,
   zeekdemo replay big.pcap --via published         through docker-proxy, as other tools do
   zeekdemo replay a.pcapng.gz --encap geneve --filter 'tcp port 80'
   zeekdemo replay big.pcap --to 192.0.2.7 --pps 10000
-  zeekdemo replay big.pcap -w encapsulated.pcap    into a file instead`,
+  zeekdemo replay big.pcap -w encapsulated.pcap    into a file instead
+  zeekdemo replay tcp://router:57012               what a router or a proxy sends
+  zeekdemo replay --listen 57012                   what others bring to 127.0.0.1
+  zeekdemo replay --follow growing.pcap            as it is written`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.files = args
 			return runReplay(cmd.Context(), app, o)
@@ -157,7 +162,7 @@ func runReplay(ctx context.Context, app *App, o replayOptions) error {
 		return app.reexecInSlice(o.slice)
 	}
 	r.Observer = app.observer()
-	if r.Captures, err = o.captures(app).Open(ctx, o.files); err != nil {
+	if r.Captures, err = o.captures(app, r.Observer.Say).Open(ctx, o.files); err != nil {
 		return err
 	}
 	defer r.Captures.Close()
@@ -175,17 +180,22 @@ func runReplay(ctx context.Context, app *App, o replayOptions) error {
 // inputOptions say how captures are read.
 type inputOptions struct {
 	sort        string
+	follow      bool
+	listen      string
 	stopOnError bool
 }
 
 func (o *inputOptions) flags(f *pflag.FlagSet) {
 	f.StringVar(&o.sort, "sort", "", "order of the captures: name, or time of the first packet (default as given, those in folders by name)")
+	f.BoolVar(&o.follow, "follow", false, "read on as the file grows or is replaced, until stopped")
+	f.StringVar(&o.listen, "listen", "", "replay the captures that connections bring to this [ADDRESS:]PORT (127.0.0.1 without an address)")
 	f.BoolVar(&o.stopOnError, "stop-on-error", false, "end at the first damaged capture instead of playing the next one")
 }
 
 // captures say how the captures are opened.
-func (o replayOptions) captures(app *App) delivery.CaptureOptions {
-	return delivery.CaptureOptions{Loop: o.loop, Stdin: app.In, Filter: o.filter, Sort: pcapfile.Order(o.input.sort), StopOnError: o.input.stopOnError}
+func (o replayOptions) captures(app *App, say func(line string)) delivery.CaptureOptions {
+	return delivery.CaptureOptions{Loop: o.loop, Stdin: app.In, Filter: o.filter, Sort: pcapfile.Order(o.input.sort), StopOnError: o.input.stopOnError,
+		Follow: o.input.follow, Listen: o.input.listen, Say: say}
 }
 
 // deliver runs the replay and reports.

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/zeekdemo/zeekdemo/assets/samples"
+	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/way"
 	"github.com/zeekdemo/zeekdemo/forward"
 	"github.com/zeekdemo/zeekdemo/forward/encap"
 	"github.com/zeekdemo/zeekdemo/forward/filter"
@@ -18,24 +20,42 @@ import (
 // sampleName is what documents call the embedded sample.
 const sampleName = "sample"
 
+// input is where frames come from: files, a file that grows, connections.
+type input interface {
+	forward.Source
+	forward.Progress
+	LinkTypes() []forward.LinkType
+	Damages() []*pcapfile.DamageError
+}
+
+var (
+	_ input = (*pcapfile.Files)(nil)
+	_ input = (*pcapfile.Follower)(nil)
+	_ input = (*pcapfile.Streams)(nil)
+)
+
 // Captures are open captures, with the filter before them.
 type Captures struct {
 	Names []string // folders replaced by what is in them; empty for the embedded sample
-	// Stop ends a wait for standard input or a pipe.
+	// Stop ends a wait for standard input, a pipe, a file that grows or connections.
 	Stop func()
 
 	forward.Source
-	files  *pcapfile.Files
+	input  input
 	remove func() // the unpacked sample
 }
 
-// CaptureOptions say how captures are read. A folder stands for those in it.
+// CaptureOptions say how captures are read. A folder stands for those in it, and
+// tcp://HOST:PORT for what comes from there.
 type CaptureOptions struct {
 	Loop        int       // how often they are played; 0 for ever
 	Stdin       io.Reader // what "-" stands for
 	Sort        pcapfile.Order
-	Filter      string // a pcap-filter expression; empty for all frames
-	StopOnError bool   // a damaged capture ends the run; else the next is played
+	Filter      string            // a pcap-filter expression; empty for all frames
+	StopOnError bool              // a damaged capture ends the run; else the next is played
+	Follow      bool              // the only one grows, and is read on and on
+	Listen      string            // where connections bring captures, [ADDRESS:]PORT
+	Say         func(line string) // is told of connections; nil for nobody
 }
 
 // OpenCaptures opens the named captures, or the sample if there is none, to be
@@ -47,24 +67,30 @@ func OpenCaptures(ctx context.Context, names []string, loop int, stdin io.Reader
 
 // Open opens the named captures, as [OpenCaptures] does.
 func (o CaptureOptions) Open(ctx context.Context, names []string) (*Captures, error) {
+	if err := o.check(names); err != nil {
+		return nil, err
+	}
 	names, err := pcapfile.List(names, o.Sort)
 	if err != nil {
 		return nil, err
 	}
 	c := &Captures{Names: names, remove: func() {}}
-	if len(names) == 0 {
+	if o.Listen != "" {
+		c.Names = append(slices.Clone(names), "connections to "+o.Listen)
+	}
+	if len(c.Names) == 0 {
 		name, err := unpackSample()
 		if err != nil {
 			return nil, err
 		}
 		c.remove, names = func() { os.Remove(name) }, []string{name}
 	}
-	if o.Loop == 0 {
-		o.Loop = -1
-	}
 	waiting, stop := context.WithCancel(ctx)
 	c.Stop = stop
-	if err := c.open(ctx, names, pcapfile.Options{Loop: o.Loop, Stdin: o.Stdin, Stop: waiting.Done(), SkipDamage: !o.StopOnError}, o.Filter); err != nil {
+	if c.input, err = o.open(names, waiting.Done()); err == nil {
+		err = c.filter(ctx, names, o.Filter)
+	}
+	if err != nil {
 		stop()
 		c.remove()
 		return nil, err
@@ -72,29 +98,59 @@ func (o CaptureOptions) Open(ctx context.Context, names []string) (*Captures, er
 	return c, nil
 }
 
-func (c *Captures) open(ctx context.Context, names []string, o pcapfile.Options, expression string) (err error) {
-	if c.files, err = pcapfile.OpenAll(names, o); err != nil {
-		return err
+// check looks at what the options want of each other and of the names.
+func (o CaptureOptions) check(names []string) error {
+	streams := slices.ContainsFunc(names, pcapfile.IsStream)
+	files := slices.ContainsFunc(names, func(name string) bool { return !pcapfile.IsStream(name) })
+	switch live := streams || o.Listen != ""; {
+	case live && files:
+		return way.Usagef("captures that come by TCP do not go with files: replay them in two runs")
+	case (live || o.Follow) && o.Loop != 1:
+		return way.Usagef("--loop goes with files that have an end")
+	case o.Follow && (live || len(names) != 1 || names[0] == "-"):
+		return way.Usagef("--follow wants one file")
+	case live && o.Sort != pcapfile.AsGiven:
+		return way.Usagef("--sort goes with files: what comes by TCP is merged by time")
 	}
-	c.Source = c.files
-	if err := encap.CheckLinkTypes(c.files.LinkTypes()); err != nil {
-		return errors.Join(fmt.Errorf("replay %s: %w", strings.Join(names, ", "), err), c.files.Close())
+	return nil
+}
+
+// open opens what the names stand for.
+func (o CaptureOptions) open(names []string, stop <-chan struct{}) (input, error) {
+	switch {
+	case o.Listen != "" || slices.ContainsFunc(names, pcapfile.IsStream):
+		return pcapfile.OpenStreams(pcapfile.StreamOptions{Connect: names, Listen: o.Listen, Stop: stop, Say: o.Say})
+	case o.Follow:
+		return pcapfile.Follow(names[0], pcapfile.Options{Stop: stop})
+	}
+	loop := o.Loop
+	if loop == 0 {
+		loop = -1
+	}
+	return pcapfile.OpenAll(names, pcapfile.Options{Loop: loop, Stdin: o.Stdin, Stop: stop, SkipDamage: !o.StopOnError})
+}
+
+// filter puts the filter before the input, which it closes where that fails.
+func (c *Captures) filter(ctx context.Context, names []string, expression string) (err error) {
+	c.Source = c.input
+	if err := encap.CheckLinkTypes(c.input.LinkTypes()); err != nil {
+		return errors.Join(fmt.Errorf("replay %s: %w", strings.Join(names, ", "), err), c.input.Close())
 	}
 	if expression == "" {
 		return nil
 	}
-	if c.Source, err = filter.Source(ctx, c.files, expression); err != nil {
-		return errors.Join(err, c.files.Close())
+	if c.Source, err = filter.Source(ctx, c.input, expression); err != nil {
+		return errors.Join(err, c.input.Close())
 	}
 	return nil
 }
 
 // Progress implements forward.Progress.
-func (c *Captures) Progress() (done, total int64) { return c.files.Progress() }
+func (c *Captures) Progress() (done, total int64) { return c.input.Progress() }
 
 // damages are those met so far, for reports.
 func (c *Captures) damages() (list []forward.Damage) {
-	for _, d := range c.files.Damages() {
+	for _, d := range c.input.Damages() {
 		list = append(list, d.Report())
 	}
 	return list
@@ -103,7 +159,7 @@ func (c *Captures) damages() (list []forward.Damage) {
 // withDamage adds to what a run came to that captures are damaged: a failure of the
 // run, and no loss on its way.
 func (c *Captures) withDamage(result error) error {
-	list := c.files.Damages()
+	list := c.input.Damages()
 	if len(list) == 0 || errors.Is(result, ErrInterrupted) {
 		return result
 	}
