@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/zeekdemo/zeekdemo/forward"
 	"github.com/zeekdemo/zeekdemo/testdata/testenv"
 )
 
@@ -91,5 +92,34 @@ func TestSecretsAreReadAsCapinfosDoes(t *testing.T) {
 	said, capErr := exec.Command(capinfos, "-cM", out).CombinedOutput()
 	if err != nil || capErr != nil || !strings.Contains(string(said), fmt.Sprintf("Number of packets:   %d", len(got))) {
 		t.Errorf("%d frames: %v; capinfos: %v, %s", len(got), err, capErr, said)
+	}
+}
+
+// TestEveryCaptureTakesLittleMemory to its end or its damage.
+func TestEveryCaptureTakesLittleMemory(t *testing.T) {
+	names := sharedCaptures(t)
+	field, err := filepath.Glob(filepath.Join(testenv.Shared(t, "field"), "*.pcap*"))
+	if err != nil || len(field) == 0 {
+		t.Fatalf("no captures: %v", err)
+	}
+	for _, name := range append(names, field...) {
+		heap, rss := growth(t, func() { readQuietly(t, name) })
+		if heap > memoryLimit || rss > memoryLimit {
+			t.Errorf("%s: heap grew by %d, resident memory by %d bytes", name, heap, rss)
+		}
+	}
+}
+
+// readQuietly reads a capture and keeps nothing.
+func readQuietly(t *testing.T, name string) {
+	t.Helper()
+	r, err := Open(name, nil)
+	if err != nil {
+		t.Errorf("%v", err)
+		return
+	}
+	defer r.Close()
+	for f := (forward.Frame{}); err == nil; {
+		err = r.Next(&f)
 	}
 }
