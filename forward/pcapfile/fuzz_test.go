@@ -128,7 +128,7 @@ func seedReader(f *testing.F) {
 		n := ng{order}
 		f.Add(bytes.Join([][]byte{
 			n.section(), n.iface(1, 0, n.option(optTSResol, 9), n.option(optFCSLen, 32)), n.block(5, a), n.iface(113, 50),
-			n.enhanced(0, 7, a, 60), n.obsolete(1, 8, b, 99), n.section(), n.iface(101, 10), n.simple(a[:10], 60),
+			n.enhanced(0, 7, a, 60), n.enhanced(1, 7, a, 60, n.option(optFlags, n.u32(4<<5)...), n.option(optEnd)), n.obsolete(1, 8, b, 99), n.section(), n.iface(101, 10), n.simple(a[:10], 60),
 		}, nil))
 	}
 	f.Add(gzipped(newPcapSpec().file(a)))

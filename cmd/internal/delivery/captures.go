@@ -111,6 +111,8 @@ func (o CaptureOptions) check(names []string) error {
 		return way.Usagef("--follow wants one file")
 	case live && o.Sort != pcapfile.AsGiven:
 		return way.Usagef("--sort goes with files: what comes by TCP is merged by time")
+	case live && o.StopOnError:
+		return way.Usagef("--stop-on-error goes with files: a server whose capture is damaged is connected again")
 	}
 	return nil
 }

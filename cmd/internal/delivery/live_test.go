@@ -107,6 +107,7 @@ func TestWhatInputsWantOfEachOther(t *testing.T) {
 		{CaptureOptions{Loop: 1, Follow: true}, []string{"a.pcap", "b.pcap"}},
 		{CaptureOptions{Loop: 1, Follow: true}, nil},
 		{CaptureOptions{Loop: 1, Listen: "0", Sort: pcapfile.ByName}, nil},
+		{CaptureOptions{Loop: 1, Listen: "0", StopOnError: true}, nil},
 	} {
 		var usage *UsageError
 		if _, err := test.options.Open(t.Context(), test.names); !errors.As(err, &usage) {
