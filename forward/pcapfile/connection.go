@@ -2,6 +2,7 @@ package pcapfile
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -59,6 +60,9 @@ func (s *Streams) pause(d time.Duration) error {
 func (s *Streams) dial(f *feed, address string) (frames int, err error) {
 	d := net.Dialer{Timeout: dialTimeout}
 	c, err := d.DialContext(s.ctx, "tcp", address)
+	if op := (*net.OpError)(nil); errors.As(err, &op) {
+		err = op.Err // it is said already with whom
+	}
 	if err != nil {
 		return 0, err
 	}

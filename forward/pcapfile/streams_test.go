@@ -200,7 +200,7 @@ func TestAServerThatIsNotThereIsSaidSo(t *testing.T) {
 	var told said
 	stop := make(chan struct{})
 	s := streams(t, StreamOptions{Connect: []string{name}, Say: told.say, Stop: stop}, mergeDelay)
-	eventually(t, "it is said", func() bool { return told.has(name + ": dial tcp") })
+	eventually(t, "it is said", func() bool { return told.has(name + ": connect: ") })
 	if s.Ready() {
 		t.Error("it is ready")
 	}

@@ -1,15 +1,19 @@
 package delivery
 
 import (
+	"context"
 	"errors"
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/zeekdemo/zeekdemo/assets/samples"
+	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/sidecar"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/watch"
+	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/way"
 	"github.com/zeekdemo/zeekdemo/forward/encap"
 	"github.com/zeekdemo/zeekdemo/forward/pace"
 	"github.com/zeekdemo/zeekdemo/forward/pcapfile"
@@ -60,6 +64,39 @@ func TestWhatComesByTCPIsReplayed(t *testing.T) {
 	doc, n := replayed(t, CaptureOptions{Loop: 1}, []string{name}, 2*sampleFrames, 0)
 	if n != 2*sampleFrames || doc.Verdict != Complete || doc.Files[0] != name {
 		t.Errorf("%d packets of %v: %s", n, doc.Files, doc.Verdict)
+	}
+}
+
+// What connections bring goes by a sidecar as well; an interruption ends the wait.
+func TestWhatConnectionsBringGoesBySidecar(t *testing.T) {
+	to := newSink(t)
+	ctx, interrupt := context.WithCancel(t.Context())
+	address := make(chan string, 1)
+	captures, err := CaptureOptions{Loop: 1, Listen: "0", Say: func(line string) {
+		if at, ok := strings.CutPrefix(line, "Listening for pcap and pcapng at "); ok {
+			address <- at
+		}
+	}}.Open(ctx, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer captures.Close()
+	c, err := net.Dial("tcp", <-address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	go func() {
+		_, _ = c.Write(samples.Sample()) // what is missing then is seen
+		to.awaits(t, sampleFrames)
+		interrupt()
+	}()
+	r := &Replay{Captures: captures, Config: encap.Config{Kind: encap.VXLAN, VNI: 7, MTU: 1500}, Pace: pace.MaxSpec(), CPU: transmit.CPUOff, Lossless: watch.Auto, Observer: nobody{}}
+	run := &Run{Replay: r, sender: &bySidecar{to: way.Target{Choice: way.Choice{Kind: way.Sidecar}, Address: to.at}, client: sidecar.NewClient(nil, to.at, insideStreams(nil))}}
+	defer run.Close()
+	doc, err := run.Send(ctx)
+	if !errors.Is(err, ErrInterrupted) || doc.Report.DatagramsSent != sampleFrames {
+		t.Errorf("%v: %+v", err, doc)
 	}
 }
 
