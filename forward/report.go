@@ -38,6 +38,7 @@ func (r *Report) add(o *Report) {
 	}
 	r.StalledSeconds += o.StalledSeconds
 	r.LateMaxNS, r.LateP99NS, r.LateP50NS = max(r.LateMaxNS, o.LateMaxNS), max(r.LateP99NS, o.LateP99NS), max(r.LateP50NS, o.LateP50NS)
+	r.Damages = append(slices.Clip(r.Damages), o.Damages...)
 	for _, refused := range o.Refused {
 		r.refuse(refused)
 	}

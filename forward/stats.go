@@ -235,6 +235,10 @@ type Report struct {
 	CaptureFirst  time.Time      `json:"capture_first,omitzero"` // earliest capture time of a frame
 	CaptureLast   time.Time      `json:"capture_last,omitzero"`
 
+	// Damages are the places where captures could not be read any further, each
+	// once. What was before them is counted above.
+	Damages []Damage `json:"damages,omitempty"`
+
 	DatagramsSent     uint64 `json:"datagrams_sent"`
 	DatagramsUnsent   uint64 `json:"datagrams_unsent"`          // ready when the run failed or was interrupted
 	DatagramsOver9248 uint64 `json:"datagrams_over_9248_bytes"` // longer than ZeekDefaultDatagram
@@ -261,6 +265,14 @@ type RefusedCount struct {
 	Reason   string `json:"reason"`    // as Refusal.String names it
 	LinkType string `json:"link_type"` // as LinkType.String names it
 	Frames   uint64 `json:"frames"`
+}
+
+// Damage is a place where a capture could not be read any further.
+type Damage struct {
+	File   string `json:"file"`
+	Packet int64  `json:"packet"` // the first that could not be read, from 1
+	Offset int64  `json:"offset"` // of its record in the uncompressed capture, in bytes
+	What   string `json:"what"`   // the whole of it in a sentence: file, packet, place and cause
 }
 
 // Snapshot reports the run as it stands. It lags behind by at most the batch

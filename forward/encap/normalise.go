@@ -95,6 +95,68 @@ func normaliserOf(lt forward.LinkType) normaliser {
 	case forward.LinkNFLOG:
 		return normaliseNFLOG
 	}
+	if normalise := wrappedNormaliserOf(lt); normalise != nil {
+		return normalise
+	}
+	return serialNormaliserOf(lt)
+}
+
+// wrappedNormaliserOf is normaliserOf for headers that stand before what could stand
+// alone.
+func wrappedNormaliserOf(lt forward.LinkType) normaliser {
+	switch lt {
+	case forward.LinkPFLOG:
+		return normalisePFLOG
+	case forward.LinkOldPFLOG:
+		return normaliseOldPFLOG
+	case forward.LinkENC:
+		return normaliseENC
+	case forward.LinkIPNET:
+		return normaliseIPNET
+	case forward.LinkPKTAP:
+		return normalisePKTAP
+	case forward.LinkPPI:
+		return normalisePPI
+	case forward.LinkERF:
+		return normaliseERF
+	case forward.LinkNetAnalyzer:
+		return normaliseNetAnalyzer
+	case forward.LinkPrism, forward.LinkAVS:
+		return normalisePrism
+	}
+	return nil
+}
+
+// serialNormaliserOf is normaliserOf for serial lines and other networks.
+func serialNormaliserOf(lt forward.LinkType) normaliser {
+	switch lt {
+	case forward.LinkSLIP:
+		return normaliseSLIP
+	case forward.LinkPPPD:
+		return normalisePPPD
+	case forward.LinkCHDLC:
+		return normaliseHDLC
+	case forward.LinkPPPEther:
+		return normalisePPPoE
+	case forward.LinkFrameRelay:
+		return normaliseFrameRelay
+	case forward.LinkPPPDirection:
+		return normalisePPPDirection
+	case forward.LinkCHDLCDirection:
+		return normaliseHDLCDirection
+	case forward.LinkFrameRelayDirection:
+		return normaliseFrameRelayDirection
+	case forward.LinkATM:
+		return normaliseLLC
+	case forward.LinkIEEE8025:
+		return normaliseTokenRing
+	case forward.LinkIPOverFC:
+		return normaliseFibreChannel
+	case forward.LinkFireWire:
+		return normaliseFireWire
+	case forward.LinkIPoIB:
+		return normaliseIPoIB
+	}
 	return nil
 }
 
@@ -124,6 +186,8 @@ func normaliseLoopback(n *inner, data []byte, length int) forward.Refusal {
 // ARPHRD_ values (linux/if_arp.h) whose cooked protocol field is no EtherType.
 const (
 	arphrdEther         = 1
+	arphrdFrameRelay    = 770
+	arphrdGRE           = 778
 	arphrdIEEE80211     = 801
 	arphrdIEEE80211Rtap = 803
 	arphrdNetlink       = 824
@@ -176,8 +240,13 @@ func (n *inner) setCooked(c cooked, body []byte, length int) forward.Refusal {
 		return normaliseDot11(n, body, length)
 	case arphrdIEEE80211Rtap:
 		return normaliseRadiotap(n, body, length)
+	case arphrdFrameRelay:
+		return normaliseFrameRelay(n, body, length)
 	case arphrdNetlink:
 		return forward.SkippedNoPacket // the protocol is a netlink family
+	}
+	if c.hardware == arphrdGRE && c.protocol == etherTypeTEB {
+		return n.setEthernet(body, length) // the GRE header's protocol type: bridged
 	}
 	dst, src := syntheticDst(), syntheticSrc()
 	if c.packetType == 1 {

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/net/bpf"
 
 	"github.com/zeekdemo/zeekdemo/forward"
+	"github.com/zeekdemo/zeekdemo/forward/encap"
 )
 
 // defaultSnapLen is tcpdump's own.
@@ -35,7 +36,7 @@ type Error struct {
 
 // Error gives the expression, the link type and tcpdump's message.
 func (e *Error) Error() string {
-	return fmt.Sprintf("compile filter %q for link type %v: %s", e.Expr, e.LinkType, e.Message)
+	return fmt.Sprintf("compile filter %q for %s: %s", e.Expr, encap.LinkTypeName(e.LinkType), e.Message)
 }
 
 // RejectsAll reports whether the expression is right, but no frame of the link

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"github.com/zeekdemo/zeekdemo/forward"
+	"github.com/zeekdemo/zeekdemo/forward/encap"
 )
 
 var (
@@ -23,9 +24,11 @@ type Filter struct {
 	programs map[forward.LinkType]*Program // nil: no frame of it can match
 	link     forward.LinkType              // of the last frame
 	program  *Program                      // for link
-	ready    forward.Readier               // nil if src never waits
-	held     *held                         // taken from src by Ready, not yet returned
-	spare    held                          // memory for held
+	ethernet bool                          // whether it is for the Ethernet form of link's frames
+	form     encap.Form
+	ready    forward.Readier // nil if src never waits
+	held     *held           // taken from src by Ready, not yet returned
+	spare    held            // memory for held
 	filtered atomic.Uint64
 }
 
@@ -45,11 +48,13 @@ type linkTyper interface {
 // for that), so that a wrong one fails here; for others, when the first such
 // frame is met. Where the expression can match nothing on one of several link
 // types, its frames are filtered out; where that is so on all, it is an error.
+// Link types for which tcpdump has no filters are matched by their Ethernet form
+// (see [encap.LinkForm]); a frame that has none is filtered out.
 // Closing the Filter closes src; a failing Source leaves src open.
 func Source(ctx context.Context, src forward.Source, expr string) (*Filter, error) {
 	f := &Filter{src: src, programs: make(map[forward.LinkType]*Program)}
 	f.ready, _ = src.(forward.Readier)
-	f.compile = func(lt forward.LinkType) (*Program, error) { return Compile(ctx, expr, lt, 0) }
+	f.compile = func(lt forward.LinkType) (*Program, error) { return Compile(ctx, expr, compiledAs(lt), 0) }
 	known, ok := src.(linkTyper)
 	if !ok {
 		return f, nil
@@ -116,11 +121,31 @@ func (f *Filter) matches(frame *forward.Frame) (bool, error) {
 			return false, err
 		}
 	}
-	if f.program != nil && f.program.Match(frame.Data, frame.Length) {
+	if f.program != nil && f.match(frame) {
 		return true, nil
 	}
 	f.filtered.Add(1)
 	return false, nil
+}
+
+// match runs the program on the frame or on its Ethernet form.
+func (f *Filter) match(frame *forward.Frame) bool {
+	if !f.ethernet {
+		return f.program.Match(frame.Data, frame.Length)
+	}
+	data, length, ok := f.form.Of(frame)
+	return ok && f.program.Match(data, length)
+}
+
+// compiledAs is the link type for which the filter of lt is compiled: Ethernet, or lt
+// itself where tcpdump can do that, or where it is to say why it cannot.
+func compiledAs(lt forward.LinkType) forward.LinkType {
+	for _, form := range encap.LinkForms() {
+		if form.Link == lt && !form.AsCaptured {
+			return forward.LinkEthernet
+		}
+	}
+	return lt
 }
 
 // turn takes up the program for lt, compiling it if it is the first of that.
@@ -133,7 +158,7 @@ func (f *Filter) turn(lt forward.LinkType) error {
 		}
 		f.programs[lt] = p
 	}
-	f.link, f.program = lt, p
+	f.link, f.program, f.ethernet = lt, p, compiledAs(lt) != lt
 	return nil
 }
 

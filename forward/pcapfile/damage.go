@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
+
+	"github.com/zeekdemo/zeekdemo/forward"
 )
 
 // DamageError says where a capture could not be read any further. Every frame
@@ -34,6 +37,11 @@ func (e *DamageError) Error() string {
 	return fmt.Sprintf("read %s: packet %d at byte %d%s: %s%s", e.Name, e.Packet, e.Offset, where, e.What, cause)
 }
 
+// Report is e as reports have it.
+func (e *DamageError) Report() forward.Damage {
+	return forward.Damage{File: e.Name, Packet: e.Packet, Offset: e.Offset, What: strings.TrimPrefix(e.Error(), "read ")}
+}
+
 // Unwrap returns the cause.
 func (e *DamageError) Unwrap() error { return e.Err }
 
@@ -49,6 +57,9 @@ func cut(what string, err error) error {
 func corrupt(format string, args ...any) error {
 	return &DamageError{What: fmt.Sprintf(format, args...)}
 }
+
+// errGlued is what a format's next returns where another capture begins.
+var errGlued = errors.New("another capture begins here")
 
 // isEOF reports whether err is the plain end of a stream. A truncated
 // compressed stream ends in io.ErrUnexpectedEOF instead.

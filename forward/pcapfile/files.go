@@ -26,6 +26,10 @@ type Options struct {
 	// context.Canceled. It is meant for a context's Done channel, and nil where
 	// nothing is to be stopped. Regular files do not look at it.
 	Stop <-chan struct{}
+	// SkipDamage goes on with the next capture where one is damaged: see
+	// [Files.Damages]. Without it the first damage ends the reading with its
+	// DamageError.
+	SkipDamage bool
 	// Opening bounds, unless it is 0, how long the beginnings of standard input,
 	// pipes and devices are waited for. Where they do not come in time, no capture
 	// yields a frame: it is for runs that are to last so long at most.
@@ -35,7 +39,8 @@ type Options struct {
 // Files is a run of captures, one after the other, several times over. Only
 // Progress and Stop may be called from another goroutine.
 //
-// Segment grows by one with every file, Loop with every pass. The frames of a
+// Segment grows by one with every file, and within one where another capture was
+// appended to it, Loop with every pass. The frames of a
 // later pass carry later times: those recorded plus as often as passes went
 // before the span of the whole input, from the earliest time in any of its
 // files to the latest. So if the times never go back in the input, they never
@@ -49,10 +54,14 @@ type Files struct {
 	halt   func() // closes the second of them
 
 	now    *Reader // nil before the first frame and between two files
+	parts  int     // captures that were opened so far, glued ones too
 	index  int     // of now, or of the next to be opened
 	loop   int
 	frames bool // whether this pass yielded any
 	err    error
+
+	skipDamage bool
+	damages    []*DamageError
 
 	shift     int64 // of this pass, nanoseconds
 	low, high int64 // earliest and latest recorded time
@@ -70,6 +79,8 @@ type input struct {
 	size  int64
 	links []forward.LinkType
 	held  *Reader // open since the check, because it cannot be opened twice
+
+	damaged bool // and reported so
 }
 
 // OpenAll opens every capture and checks its headers, so that a file that is
@@ -87,7 +98,7 @@ func OpenAll(names []string, opts Options) (*Files, error) {
 	if slices.Contains(names, "-") && looping(opts.Loop) {
 		return nil, fmt.Errorf("loop over %s: it can be read only once; save it to a file first", stdinName)
 	}
-	s := &Files{loops: opts.Loop, stdin: opts.Stdin, low: math.MaxInt64, high: math.MinInt64}
+	s := &Files{loops: opts.Loop, stdin: opts.Stdin, skipDamage: opts.SkipDamage, low: math.MaxInt64, high: math.MinInt64}
 	halt := make(chan struct{})
 	s.stop, s.halt = waits{opts.Stop, halt}, sync.OnceFunc(func() { close(halt) })
 	if s.loops == 0 {
@@ -179,7 +190,7 @@ func (s *Files) Next(f *forward.Frame) error {
 			}
 			return nil
 		}
-		if !isEOF(err) {
+		if !isEOF(err) && !s.skip(err) {
 			s.err = err
 			break
 		}
@@ -187,6 +198,25 @@ func (s *Files) Next(f *forward.Frame) error {
 	}
 	return s.err
 }
+
+// skip notes the damage that err is, and reports whether the next capture is to be
+// read. A wait that was stopped is no damage.
+func (s *Files) skip(err error) bool {
+	var damage *DamageError
+	if !s.skipDamage || !errors.As(err, &damage) || errors.Is(err, context.Canceled) {
+		return false
+	}
+	if in := &s.inputs[s.index]; !in.damaged {
+		in.damaged = true
+		s.damages = append(s.damages, damage)
+	}
+	return true
+}
+
+// Damages returns where captures could not be read any further, in the order in
+// which that was met, each capture once however often it is played. It is empty
+// without Options.SkipDamage.
+func (s *Files) Damages() []*DamageError { return slices.Clone(s.damages) }
 
 // openNext opens the input whose turn it is, io.EOF if there is none left.
 func (s *Files) openNext() error {
@@ -211,7 +241,7 @@ func (s *Files) openNext() error {
 	}
 	in.held = nil
 	r.base, r.shift, r.last = s.base, s.shift, s.last
-	r.loop, r.segment = s.loop, s.loop*len(s.inputs)+s.index
+	r.loop, r.segment = s.loop, s.parts
 	s.now = r
 	return nil
 }
@@ -219,7 +249,7 @@ func (s *Files) openNext() error {
 // closeNow closes the input that has ended.
 func (s *Files) closeNow() error {
 	err := s.now.Close()
-	s.last = s.now.last
+	s.last, s.parts = s.now.last, s.now.segment+1
 	s.now = nil
 	s.base += s.inputs[s.index].size
 	s.index++

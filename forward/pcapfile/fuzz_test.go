@@ -3,6 +3,7 @@ package pcapfile
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"io"
 	"os"
@@ -51,6 +52,38 @@ func FuzzReader(f *testing.F) {
 	})
 }
 
+// FuzzUncompress decompresses anything: it ends, never panics, and what is not compressed
+// stays as it is.
+func FuzzUncompress(f *testing.F) {
+	const most = 1 << 20 // of what a bomb makes
+	plain := newPcapSpec().file(packet(60, 1))
+	for _, b := range [][]byte{plain, gzipped(plain), append(gzipped(plain), make([]byte, 9)...), zstded(f, plain), append(skippable(7, "abc"), zstded(f, plain)...)} {
+		f.Add(b)
+	}
+	for _, text := range []string{ // "a capture" by xz, bzip2 and lz4
+		"fd377a585a000004e6d6b4460200210116000000742fe5a301000861206361707475726500000000018bfc4a57684318000121096c18c5d51fb6f37d010000000004595a",
+		"425a6839314159265359ad323ab6000000918040002a0056002000221a7a8610c084076bf705dc914e14242b4c8ead80",
+		"04224d186440a709000080612063617074757265000000009af00310",
+	} {
+		b, err := hex.DecodeString(text)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, was, err := Uncompress(bytes.NewReader(b))
+		if err != nil {
+			return
+		}
+		defer r.Close()
+		got, err := io.ReadAll(io.LimitReader(r, most))
+		if !was && (err != nil || !bytes.Equal(got, b)) {
+			t.Fatalf("%x became %x: %v", b, got, err)
+		}
+	})
+}
+
 // checkFrame checks what holds for every frame.
 func checkFrame(t *testing.T, f *forward.Frame, size int) {
 	t.Helper()
@@ -95,11 +128,12 @@ func seedReader(f *testing.F) {
 		n := ng{order}
 		f.Add(bytes.Join([][]byte{
 			n.section(), n.iface(1, 0, n.option(optTSResol, 9), n.option(optFCSLen, 32)), n.block(5, a), n.iface(113, 50),
-			n.enhanced(0, 7, a, 60), n.obsolete(1, 8, b, 99), n.section(), n.iface(101, 10), n.simple(a[:10], 60),
+			n.enhanced(0, 7, a, 60), n.enhanced(1, 7, a, 60, n.option(optFlags, n.u32(4<<5)...), n.option(optEnd)), n.obsolete(1, 8, b, 99), n.section(), n.iface(101, 10), n.simple(a[:10], 60),
 		}, nil))
 	}
 	f.Add(gzipped(newPcapSpec().file(a)))
 	f.Add(zstded(f, newPcapSpec().file(a)))
+	f.Add(append(newPcapSpec().file(a), newPcapSpec().file(b)...))
 	for _, b := range realSeeds() {
 		f.Add(b)
 	}

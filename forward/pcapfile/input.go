@@ -1,24 +1,15 @@
 package pcapfile
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-
-	"github.com/klauspost/compress/gzip"
-	"github.com/klauspost/compress/zstd"
 )
 
 // stdinName is how messages call the file "-".
 const stdinName = "standard input"
-
-// maxZstdWindow is the largest zstd window that is accepted, in bytes: what the
-// zstd program itself accepts without being told to take more. Memory follows
-// the window that the file was made with, usually 8 MiB or less.
-const maxZstdWindow = 128 << 20
 
 // file is an opened input before it is known what it holds.
 type file struct {
@@ -98,71 +89,15 @@ func uncompress(f *file) (s stream, head []byte, stop func(), err error) {
 	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return nil, nil, nil, fmt.Errorf("read %s: %w", f.name, err)
 	}
-	newDecoder := decoderOf(head)
-	if newDecoder == nil {
+	if !compressed(head) {
 		return raw, head, func() {}, nil
 	}
 	// The bytes in head are counted before they are decoded; at eight bytes
 	// nobody sees that.
-	decoder, err := newDecoder(bufio.NewReaderSize(io.MultiReader(bytes.NewReader(head), raw), 64<<10))
+	decoder, err := newMembers(io.MultiReader(bytes.NewReader(head), raw))
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("decompress %s: %w", f.name, err)
 	}
 	ahead := startReadAhead(decoder, raw, waits{})
 	return ahead, nil, ahead.stop, nil
-}
-
-// decoderOf returns the constructor of the decoder for a stream that starts
-// with head, nil if it is not compressed: RFC 1952 section 2.3.1, RFC 8878
-// section 3.1.1.
-func decoderOf(head []byte) func(io.Reader) (io.ReadCloser, error) {
-	switch {
-	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
-		return func(r io.Reader) (io.ReadCloser, error) { return gzip.NewReader(r) }
-	case bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}):
-		return func(r io.Reader) (io.ReadCloser, error) {
-			d, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1),
-				zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxZstdWindow))
-			if err != nil {
-				return nil, err
-			}
-			return d.IOReadCloser(), nil
-		}
-	}
-	return nil
-}
-
-// looksLike names what is no capture, if its first bytes give it away.
-func looksLike(head []byte) string {
-	known := []struct{ magic, name string }{
-		{"\xfd7zXZ\x00", "xz-compressed data: decompress it first"},
-		{"BZh", "bzip2-compressed data: decompress it first"},
-		{"\x04\x22\x4d\x18", "lz4-compressed data: decompress it first"},
-		{"PK\x03\x04", "a ZIP archive: unpack it first"},
-		{"7z\xbc\xaf\x27\x1c", "a 7z archive: unpack it first"},
-		{"\x7fELF", "an ELF program"},
-		{"snoop\x00\x00\x00", "a snoop capture: convert it with editcap -F pcapng"},
-		{"GMBU", "a Network Monitor capture: convert it with editcap -F pcapng"},
-		{"RTSS", "a Network Monitor capture: convert it with editcap -F pcapng"},
-		{"TRSNIFF", "a Sniffer capture: convert it with editcap -F pcapng"},
-	}
-	for _, k := range known {
-		if bytes.HasPrefix(head, []byte(k.magic)) {
-			return k.name
-		}
-	}
-	if isText(head) {
-		return "text"
-	}
-	return ""
-}
-
-// isText reports whether head is printable ASCII.
-func isText(head []byte) bool {
-	for _, c := range head {
-		if (c < ' ' || c > '~') && c != '\n' && c != '\r' && c != '\t' {
-			return false
-		}
-	}
-	return len(head) > 0
 }

@@ -34,6 +34,28 @@ func isPcapMagic(m uint32) bool {
 	return m == magicMicros || m == magicNanos || m == magicModified
 }
 
+// glued reports whether a file header is next, where a record or block would be: two
+// captures were put together as by cat. As a record the header of a pcap file would be
+// empty, and from the year 2055, that of a pcapng file absurdly long.
+func glued(w *window) bool {
+	const enough = 16
+	head, err := w.peek(enough)
+	if err != nil {
+		return false
+	}
+	if isPcapng(head) {
+		magic := head[8:]
+		return binary.LittleEndian.Uint32(magic) == byteOrderMagic || binary.BigEndian.Uint32(magic) == byteOrderMagic
+	}
+	var order binary.ByteOrder = binary.LittleEndian
+	if isPcapMagic(binary.BigEndian.Uint32(head)) {
+		order = binary.BigEndian
+	}
+	const day = 24 * 60 * 60
+	zone, accuracy := int32(order.Uint32(head[8:])), order.Uint32(head[12:])
+	return isPcap(head) && order.Uint16(head[4:]) == 2 && order.Uint16(head[6:]) <= 4 && zone > -day && zone < day && accuracy == 0
+}
+
 // pcap is the classic format.
 type pcap struct {
 	win       *window
@@ -111,9 +133,15 @@ func (p *pcap) next(f *forward.Frame) error {
 	if err != nil {
 		return endOr(p.win, "record header", err)
 	}
+	if (isPcap(head) || isPcapng(head)) && glued(p.win) {
+		return errGlued
+	}
 	seconds, fraction := int64(p.u32(head)), int64(p.u32(head[4:]))
 	captured, length := p.lengths(p.u32(head[8:]), p.u32(head[12:]))
 	if captured > maxFrame {
+		if compressed(head) {
+			return corrupt("compressed data instead of a packet: was it appended to the capture?")
+		}
 		return corrupt("captured length %d is implausible", captured)
 	}
 	total := p.headerLen + int(captured)

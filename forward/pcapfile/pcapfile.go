@@ -4,8 +4,9 @@
 // Read are pcap (microseconds and nanoseconds, both byte orders, and the
 // "modified" variant of patched libpcaps) and pcapng (several sections of
 // different byte order, several interfaces with link types, time resolutions
-// and offsets of their own), stored plain or compressed by gzip or zstd. What a
-// file is follows from its first bytes, never from its name.
+// and offsets of their own), stored plain or compressed by gzip, zstd, xz, bzip2
+// or lz4. What a file is follows from its first bytes, never from its name. Captures
+// that were put together as by cat are read one after the other.
 //
 // The nouns, from the outside in:
 //
@@ -28,13 +29,14 @@
 // A capture that is cut short or corrupt yields every frame before the damage
 // and then a [DamageError]. Lengths are believed only as far as they are
 // plausible: no frame is longer than 262 144 bytes and a little slack, the
-// largest snap length that libpcap and Wireshark accept.
+// largest snap length that libpcap and Wireshark accept. In a run of captures
+// [Options.SkipDamage] goes on with the next one.
 //
 // # Frame check sequences
 //
 // Where a pcap file or an interface of a pcapng file says that frames end in a
 // frame check sequence, it is taken off: no monitor wants it. What single
-// packets say about theirs (epb_flags) is not looked at.
+// packets of a pcapng file say about theirs (epb_flags) goes before that.
 //
 // # Sources
 //

@@ -30,6 +30,10 @@ const (
 	// maxBlock is the longest block of a kind that is read whole: a frame and
 	// more options than anybody writes. Blocks that are skipped may be longer.
 	maxBlock = maxFrame + 1<<20
+
+	// maxInterfaces is how many interfaces a section may have. Each takes some
+	// memory for as long as the section lasts, and almost none in a compressed file.
+	maxInterfaces = 1 << 16
 )
 
 // byteOrderMagic tells a section's byte order.
@@ -146,6 +150,9 @@ func (p *pcapng) header() (kind uint32, length int64, err error) {
 		return 0, 0, endOr(p.win, "block header", err)
 	}
 	kind = p.u32(head)
+	if isPcap(head) && glued(p.win) {
+		return 0, 0, errGlued
+	}
 	if kind == blockSection {
 		if err := p.turn(); err != nil {
 			return 0, 0, err
@@ -252,6 +259,9 @@ func (p *pcapng) describe(length int64) error {
 	if err != nil {
 		return err
 	}
+	if len(p.interfaces) == maxInterfaces {
+		return corrupt("more than %d interfaces in a section", maxInterfaces)
+	}
 	i := iface{link: forward.LinkType(p.u16(b[8:])), snap: p.u32(b[12:]), clock: microseconds}
 	if err := p.interfaceOptions(&i, b[16:]); err != nil {
 		return err
@@ -263,9 +273,11 @@ func (p *pcapng) describe(length int64) error {
 	return nil
 }
 
-// Options of an interface description block, section 4.2.
+// Options of an interface description block, section 4.2, and of packet blocks, section
+// 4.3 and appendix A.
 const (
 	optEnd      = 0
+	optFlags    = 2 // epb_flags, pack_flags
 	optTSResol  = 9
 	optFCSLen   = 13
 	optTSOffset = 14
@@ -286,13 +298,41 @@ func (p *pcapng) interfaceOptions(i *iface, opts []byte) error {
 		case code == optTSResol && n >= 1:
 			i.clock = i.resolution(value[0])
 		case code == optFCSLen && n >= 1:
-			i.fcs = int(value[0]) / 8 // it is in bits
+			i.fcs = fcsBytes(value[0])
 		case code == optTSOffset && n >= 8:
 			i.offset = int64(p.u64(value))
 		}
 		opts = opts[min(4+(n+3)&^3, len(opts)):]
 	}
 	return nil
+}
+
+// fcsBytes is the length that an if_fcslen option gives: in bits by the drafts of many
+// years, whose example is a 4 nevertheless, and so written by some.
+func fcsBytes(option byte) int {
+	if option < 8 {
+		return int(option)
+	}
+	return int(option) / 8
+}
+
+// packetFCS is the length of the frame check sequence that a packet's own options give
+// in bytes, or else that of its interface. Options that are broken give none: the packet
+// is sound.
+func (p *pcapng) packetFCS(i *iface, opts []byte) int {
+	for len(opts) >= 8 {
+		code, n := p.u16(opts), int(p.u16(opts[2:]))
+		if code == optEnd || n > len(opts)-4 {
+			break
+		}
+		if code == optFlags && n == 4 {
+			if own := int(p.u32(opts[4:]) >> 5 & 0xf); own != 0 {
+				return own
+			}
+		}
+		opts = opts[min(4+(n+3)&^3, len(opts)):]
+	}
+	return i.fcs
 }
 
 // u64 reads a number in the section's byte order.
@@ -325,7 +365,7 @@ func (p *pcapng) packet(f *forward.Frame, kind uint32, length int64) error {
 	end := packetHeadLen + int(captured)
 	f.Time = i.nanoseconds(uint64(p.u32(b[12:]))<<32 | uint64(p.u32(b[16:])))
 	f.LinkType = i.link
-	setData(f, b[packetHeadLen:end:end], int(p.u32(b[24:])), i.fcs)
+	setData(f, b[packetHeadLen:end:end], int(p.u32(b[24:])), p.packetFCS(i, b[min((end+3)&^3, len(b)):]))
 	if f.Time >= 0 && f.Time <= lastTime {
 		p.last = f.Time
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -22,8 +23,9 @@ type Reader struct {
 	close      func() error // closes the file
 
 	format  format
-	packets int64 // returned so far
-	err     error // sticky, io.EOF included
+	known   []forward.LinkType // of captures before, in the same file
+	packets int64              // returned so far
+	err     error              // sticky, io.EOF included
 
 	segment, loop int
 	shift         int64 // added to every time, nanoseconds
@@ -36,8 +38,8 @@ type Reader struct {
 
 // format is one of the two file formats, reading records from a window.
 type format interface {
-	// next fills Data, Length, Time and LinkType. Errors are io.EOF and those
-	// of cut and corrupt.
+	// next fills Data, Length, Time and LinkType. Errors are io.EOF, those of cut
+	// and corrupt, and errGlued.
 	next(f *forward.Frame) error
 	// at is where the record that next failed on begins.
 	at() int64
@@ -108,11 +110,14 @@ func (r *Reader) notACapture(err error) error {
 	if err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("read %s: %w", r.name, err)
 	}
+	if r.regular {
+		_, _ = r.win.peek(foreignLen) // a shorter file is as good
+	}
 	rest := r.win.inMemory()
 	if len(rest) == 0 {
 		return fmt.Errorf("read %s: empty, not a pcap or pcapng capture", r.name)
 	}
-	if like := looksLike(rest[:min(len(rest), magicLen)]); like != "" {
+	if like := looksLike(rest[:min(len(rest), foreignLen)]); like != "" {
 		return fmt.Errorf("read %s: not a pcap or pcapng capture; it looks like %s", r.name, like)
 	}
 	return fmt.Errorf("read %s: not a pcap or pcapng capture", r.name)
@@ -133,7 +138,13 @@ func (r *Reader) Next(f *forward.Frame) error {
 	if r.err != nil {
 		return r.err
 	}
-	if err := r.format.next(f); err != nil {
+	err := r.format.next(f)
+	for err == errGlued { //nolint:errorlint // made by this package, never wrapped
+		if err = r.turn(); err == nil {
+			err = r.format.next(f)
+		}
+	}
+	if err != nil {
 		return r.fail(err)
 	}
 	r.packets++
@@ -143,6 +154,26 @@ func (r *Reader) Next(f *forward.Frame) error {
 		r.publish(f.Time)
 	}
 	return nil
+}
+
+// turn begins with another capture in the same file.
+func (r *Reader) turn() error {
+	r.known = r.LinkTypes()
+	magic, err := r.win.peek(4)
+	if err != nil {
+		return cut("file header", err)
+	}
+	var next format
+	if isPcap(magic) {
+		next, err = newPcap(&r.win)
+	} else {
+		next, err = newPcapng(&r.win)
+	}
+	if err == nil {
+		r.format = next
+		r.segment++
+	}
+	return err
 }
 
 // noTime is what a format gives a frame for which the capture has no time.
@@ -193,7 +224,11 @@ func (r *Reader) fail(err error) error {
 // LinkTypes returns the link types known so far, each once: the only one of a
 // pcap file, and those of the interfaces that a pcapng file describes before
 // the packets read so far.
-func (r *Reader) LinkTypes() []forward.LinkType { return r.format.links(nil) }
+func (r *Reader) LinkTypes() []forward.LinkType {
+	all := r.format.links(slices.Clone(r.known))
+	slices.Sort(all)
+	return slices.Compact(all)
+}
 
 // Progress returns the bytes of the file that are consumed and its size, 0 for
 // what is not a regular file.

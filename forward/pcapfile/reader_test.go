@@ -150,6 +150,23 @@ func ngCases() []ngCase {
 		{"an interface described between packets", func(n ng) [][]byte {
 			return [][]byte{n.section(), n.iface(1, 0), n.enhanced(0, stamp, a, 61), n.iface(101, 0), n.enhanced(1, stamp, a, 61)}
 		}, []forward.Frame{frame(a, 61, at, 1), frame(a, 61, at, 101)}},
+		{"frame check sequences by interface and by packet", func(n ng) [][]byte {
+			flags := func(fcs uint32) []byte { return n.option(optFlags, n.u32(fcs<<5|1)...) }
+			comment, cutShort := n.option(1, []byte("hello")...), n.u32(0xffff0002)
+			return [][]byte{
+				n.section(), n.iface(1, 0), n.iface(1, 0, n.option(optFCSLen, 4)), n.iface(1, 0, n.option(optFCSLen, 16)),
+				n.enhanced(0, stamp, a, 61, comment, flags(4), n.option(0)), n.enhanced(0, stamp, a, 61, flags(0)), n.enhanced(1, stamp, a, 61),
+				n.enhanced(1, stamp, a, 61, flags(2)), n.enhanced(2, stamp, a, 61, flags(0)), n.enhanced(1, stamp, a, 61, cutShort),
+				n.enhanced(2, stamp, a, 61, n.option(0), flags(4)), n.enhanced(0, stamp, a[:60], 61, flags(4)),
+			}
+		}, []forward.Frame{
+			frame(a[:57], 57, at, 1), frame(a, 61, at, 1), frame(a[:57], 57, at, 1), frame(a[:59], 59, at, 1),
+			frame(a[:59], 59, at, 1), frame(a[:57], 57, at, 1), frame(a[:59], 59, at, 1), frame(a[:57], 57, at, 1),
+		}},
+		{"what is no packet is passed over", func(n ng) [][]byte {
+			names, journal, secrets, custom, fixed := n.block(4, b), n.block(9, b), n.block(10, b), n.block(0xbad, b), n.block(0x40000bad, b)
+			return [][]byte{n.section(), secrets, n.iface(1, 0), names, journal, n.enhanced(0, stamp, a, 61), custom, fixed, n.enhanced(0, stamp, a, 61), secrets}
+		}, []forward.Frame{frame(a, 61, at, 1), frame(a, 61, at, 1)}},
 		{"sections of both byte orders", func(n ng) [][]byte {
 			other := ng{binary.BigEndian}
 			if n.order.String() == binary.BigEndian.String() {
@@ -406,7 +423,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"empty", write(""), "empty, not a pcap or pcapng capture", nil},
 		{"three bytes", write("\xd4\xc3\xb2"), "not a pcap or pcapng capture", nil},
 		{"text", write("hello world, what is this"), "it looks like text", nil},
-		{"xz", write("\xfd7zXZ\x00and so on"), "it looks like xz-compressed data", nil},
+		{"xz", write("\xfd7zXZ\x00and so on"), "decompress", nil},
 		{"binary", write("\x00\x01\x02\x03\x04\x05\x06\x07\x08"), "not a pcap or pcapng capture", nil},
 		{"header cut", write(header[:20]), "file header cut short", io.ErrUnexpectedEOF},
 		{"version", write(string(old.header())), "pcap version 1.2, only 2.x is known", nil},

@@ -12,11 +12,13 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/watch"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/way"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/ui"
+	"github.com/zeekdemo/zeekdemo/forward/pcapfile"
 	"github.com/zeekdemo/zeekdemo/orchestrate"
 )
 
@@ -30,6 +32,7 @@ type replayOptions struct {
 	pace  paceOptions
 	outer outerOptions
 
+	input       inputOptions
 	filter      string
 	limit       uint64
 	loop        int
@@ -44,15 +47,17 @@ type replayOptions struct {
 func newReplay(app *App) *cobra.Command {
 	var o replayOptions
 	cmd := &cobra.Command{
-		Use:   "replay [FILE...]",
+		Use:   "replay [FILE|FOLDER|tcp://HOST:PORT...]",
 		Short: "Replay captures into Zeek, or into any monitor, through a tunnel",
 		Long: `Replay captures, encapsulated in VXLAN or GENEVE, into the stack's sensor, or
 with --to into any monitor: that needs no engine. Without a file the embedded
 sample is replayed.
 
-FILE is a pcap or pcapng capture, plain or compressed with gzip or zstd; "-" is
-standard input. Every link type that carries network packets is normalised to
-Ethernet. The order of the capture is kept, always.
+FILE is a pcap or pcapng capture, plain or compressed with gzip, zstd, xz, bzip2
+or lz4; "-" is standard input, a folder the captures in it, tcp://HOST:PORT what
+a server there sends (PCAP-over-IP). Link types that hold network packets are
+normalised to Ethernet. The order of the capture is kept, always. What follows a
+damaged capture is played; the exit code is 1 then.
 
 There are three ways to the stack's sensor. Direct: to its container's own
 address, past docker-proxy; whether that arrives is tried, not guessed. By
@@ -68,7 +73,10 @@ Each run has a fresh VNI, by which its connections are found in Zeek's logs.`,
   zeekdemo replay big.pcap --via published         through docker-proxy, as other tools do
   zeekdemo replay a.pcapng.gz --encap geneve --filter 'tcp port 80'
   zeekdemo replay big.pcap --to 192.0.2.7 --pps 10000
-  zeekdemo replay big.pcap -w encapsulated.pcap    into a file instead`,
+  zeekdemo replay big.pcap -w encapsulated.pcap    into a file instead
+  zeekdemo replay tcp://router:57012               what a router or a proxy sends
+  zeekdemo replay --listen 57012                   what others bring to 127.0.0.1
+  zeekdemo replay --follow growing.pcap            as it is written`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.files = args
 			return runReplay(cmd.Context(), app, o)
@@ -80,6 +88,7 @@ Each run has a fresh VNI, by which its connections are found in Zeek's logs.`,
 
 func (o *replayOptions) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
+	o.input.flags(f)
 	toFlag(f, &o.to)
 	o.via.flags(f)
 	f.StringVarP(&o.write, "write", "w", "", "write the encapsulated packets to this pcap file instead of sending them")
@@ -105,7 +114,7 @@ func (o *replayOptions) flags(cmd *cobra.Command) {
 // printed.
 func replayGroups() []flagGroup {
 	return []flagGroup{
-		{"Input", []string{"filter", "limit", "loop", "preload"}},
+		{"Input", []string{"sort", "filter", "limit", "loop", "preload", "follow", "listen", "stop-on-error"}},
 		{"Pace", []string{"pace", "speed", "pps", "rate", "delay", "max-gap", "fit", "loop-delay", "duration"}},
 		{"Frames", []string{"mtu", "resegment", "fix-checksums", "pad-cut", "max-datagram"}},
 		{"Tunnel", []string{"encap", "as", "vni", "unique-flows", "port", "source-port-range", "geneve-option", "raw-ip", "ttl", "dscp", "df"}},
@@ -146,6 +155,9 @@ func (o *replayOptions) parse() (r replaying, err error) {
 	}
 	if o.uniqueFlows && r.Config.VNI == 0 {
 		return r, usagef("--unique-flows and a VNI of 0 (which --as %s sends) exclude each other; give --vni", o.encap.preset)
+	}
+	if _, err = pcapfile.ParseOrder(o.input.sort); err != nil {
+		return r, usagef("--sort: %w", err)
 	}
 	r.Limit, r.Duration = o.limit, o.duration
 	return r, o.check(r.Lossless)
@@ -190,7 +202,7 @@ func runReplay(ctx context.Context, app *App, o replayOptions) error {
 	if err := o.fit(ctx, app, &r.Replay); err != nil {
 		return err
 	}
-	if r.Captures, err = delivery.OpenCaptures(ctx, o.files, o.passes(), app.In, o.filter); err != nil {
+	if r.Captures, err = o.captures(app, o.passes(), r.Observer.Say).Open(ctx, o.files); err != nil {
 		return err
 	}
 	defer r.Captures.Close()
@@ -240,7 +252,7 @@ func (o *replayOptions) fit(ctx context.Context, app *App, r *delivery.Replay) e
 	if o.limit > 0 { // they may end within any loop
 		open, loops = o.loop, 0
 	}
-	captures, err := delivery.OpenCaptures(ctx, o.files, open, app.In, o.filter)
+	captures, err := o.captures(app, open, r.Observer.Say).Open(ctx, o.files)
 	if err != nil {
 		return err
 	}
@@ -250,6 +262,27 @@ func (o *replayOptions) fit(ctx context.Context, app *App, r *delivery.Replay) e
 		return usageError{err}
 	}
 	return err
+}
+
+// inputOptions say how captures are read.
+type inputOptions struct {
+	sort        string
+	follow      bool
+	listen      string
+	stopOnError bool
+}
+
+func (o *inputOptions) flags(f *pflag.FlagSet) {
+	f.StringVar(&o.sort, "sort", "", "order of the captures: name, or time of the first packet (default as given, those in folders by name)")
+	f.BoolVar(&o.follow, "follow", false, "read on as the file grows or is replaced, until stopped")
+	f.StringVar(&o.listen, "listen", "", "replay the captures that connections bring to this [ADDRESS:]PORT (127.0.0.1 without an address)")
+	f.BoolVar(&o.stopOnError, "stop-on-error", false, "end at the first damaged capture instead of playing the next one")
+}
+
+// captures say how the captures are opened, to be read loop times.
+func (o *replayOptions) captures(app *App, loop int, say func(line string)) delivery.CaptureOptions {
+	return delivery.CaptureOptions{Loop: loop, Opening: o.duration, Stdin: app.In, Filter: o.filter, Sort: pcapfile.Order(o.input.sort), StopOnError: o.input.stopOnError,
+		Follow: o.input.follow, Listen: o.input.listen, Say: say}
 }
 
 // deliver runs the replay and reports.

@@ -86,6 +86,9 @@ func frameRows(rep forward.Report) [][]string {
 	for _, refused := range rep.Refused {
 		add(refused.Frames, "refused", fmt.Sprintf(" frames: %s (%s)", refused.Reason, refused.LinkType))
 	}
+	for _, d := range rep.Damages {
+		rows = append(rows, []string{"damaged", d.What})
+	}
 	add(rep.DatagramsUnsent, "unsent", " packets were ready when the run ended")
 	return rows
 }

@@ -3,12 +3,10 @@ package cli
 import (
 	"context"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,6 +15,7 @@ import (
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/watch"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/ui"
 	"github.com/zeekdemo/zeekdemo/forward/encap"
+	"github.com/zeekdemo/zeekdemo/forward/pcapfile"
 	"github.com/zeekdemo/zeekdemo/orchestrate"
 	"github.com/zeekdemo/zeekdemo/orchestrate/zeeklog"
 )
@@ -164,7 +163,7 @@ func runVerify(ctx context.Context, app *App, o verifyOptions) error {
 	if err != nil {
 		return err
 	}
-	captures, err := listCaptures(o.files)
+	captures, err := pcapfile.List(o.files, pcapfile.AsGiven)
 	if err != nil {
 		return err
 	}
@@ -184,48 +183,6 @@ func runVerify(ctx context.Context, app *App, o verifyOptions) error {
 		return err
 	}
 	return o.report(ctx, app, v, rows)
-}
-
-// captureEndings are the names that are taken from a folder.
-var captureEndings = []string{".pcap", ".pcapng", ".cap"}
-
-// listCaptures replaces folders by the captures in them, by name.
-func listCaptures(names []string) ([]string, error) {
-	var list []string
-	for _, name := range names {
-		info, err := os.Stat(name)
-		if name == "-" || err == nil && !info.IsDir() {
-			list = append(list, name)
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("open capture: %w", err)
-		}
-		in, err := capturesIn(name)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, in...)
-	}
-	return list, nil
-}
-
-func capturesIn(folder string) ([]string, error) {
-	entries, err := os.ReadDir(folder)
-	if err != nil {
-		return nil, fmt.Errorf("list captures: %w", err)
-	}
-	var list []string
-	for _, entry := range entries {
-		plain := strings.TrimSuffix(strings.TrimSuffix(entry.Name(), ".gz"), ".zst")
-		if !entry.IsDir() && slices.Contains(captureEndings, strings.ToLower(filepath.Ext(plain))) {
-			list = append(list, filepath.Join(folder, entry.Name()))
-		}
-	}
-	if len(list) == 0 {
-		return nil, fmt.Errorf("list captures in %s: none is named *%s: %w", folder, strings.Join(captureEndings, ", *"), fs.ErrNotExist)
-	}
-	return list, nil
 }
 
 // readExpectations reads the file, if there is one. An expectation for a

@@ -13,6 +13,7 @@ import (
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/verify"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/way"
+	"github.com/zeekdemo/zeekdemo/forward/pcapfile"
 	"github.com/zeekdemo/zeekdemo/orchestrate/zeeklog"
 )
 
@@ -96,7 +97,7 @@ func TestFoldersStandForTheirCaptures(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "empty.pcap"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	list, err := listCaptures([]string{dir, "-", filepath.Join(dir, "notes.txt")})
+	list, err := pcapfile.List([]string{dir, "-", filepath.Join(dir, "notes.txt")}, pcapfile.AsGiven)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +105,7 @@ func TestFoldersStandForTheirCaptures(t *testing.T) {
 	if !slices.Equal(list, want) {
 		t.Errorf("got %q, want %q", list, want)
 	}
-	if _, err := listCaptures([]string{filepath.Join(dir, "empty.pcap")}); err == nil {
+	if _, err := pcapfile.List([]string{filepath.Join(dir, "empty.pcap")}, pcapfile.AsGiven); err == nil {
 		t.Error("a folder without captures was taken")
 	}
 }

@@ -103,8 +103,9 @@ func (r *Run) Send(ctx context.Context) (*Document, error) {
 	if !begun && err != nil && sent.Transmission == nil {
 		return nil, err
 	}
+	sent.Report.Damages = r.Captures.damages()
 	target := r.sender.target()
-	result := judge(ctx, target.Address, sent, err)
+	result := r.Captures.withDamage(judge(ctx, target.Address, sent, err))
 	doc := r.document(target, sent, result)
 	return &doc, result
 }

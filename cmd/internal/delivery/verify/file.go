@@ -1,15 +1,12 @@
 package verify
 
 import (
-	"bytes"
-	"compress/gzip"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 
-	"github.com/klauspost/compress/zstd"
+	"github.com/zeekdemo/zeekdemo/forward/pcapfile"
 )
 
 // unpack makes the capture a plain file, which Zeek and libpcap can read: they
@@ -26,15 +23,11 @@ func (s *subject) unpack() error {
 		defer f.Close()
 		in = f
 	}
-	var magic [4]byte
-	n, err := io.ReadFull(in, magic[:])
-	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
-		return fmt.Errorf("read capture %s: %w", s.name, err)
-	}
-	plain, compressed, err := decompress(io.MultiReader(bytes.NewReader(magic[:n]), in), magic)
+	plain, compressed, err := pcapfile.Uncompress(in)
 	if err != nil {
 		return fmt.Errorf("read capture %s: %w", s.name, err)
 	}
+	defer plain.Close()
 	if info, err := os.Stat(s.name); !compressed && err == nil && info.Mode().IsRegular() {
 		s.plain = s.name
 		return nil
@@ -46,26 +39,7 @@ func (s *subject) unpack() error {
 	return nil
 }
 
-// decompress tells gzip (RFC 1952) and zstd (RFC 8878) by their first bytes.
-func decompress(in io.Reader, magic [4]byte) (plain io.Reader, compressed bool, err error) {
-	switch {
-	case magic[0] == 0x1f && magic[1] == 0x8b:
-		plain, err = gzip.NewReader(in)
-		return plain, true, err
-	case magic == [4]byte{0x28, 0xb5, 0x2f, 0xfd}:
-		d, err := zstd.NewReader(in)
-		if err != nil {
-			return nil, true, err
-		}
-		return d.IOReadCloser(), true, nil
-	}
-	return in, false, nil
-}
-
 func spool(name string, in io.Reader) error {
-	if closer, ok := in.(io.Closer); ok {
-		defer closer.Close()
-	}
 	f, err := os.Create(name)
 	if err != nil {
 		return err
