@@ -25,17 +25,18 @@ func (r *Replay) clock() forward.Clock {
 	if !r.Pace.AsRecorded() || r.Observer == nil {
 		return c
 	}
-	return announcingClock{Clock: c, say: r.Observer.Say}
+	return announcingClock{Clock: c, say: r.Observer.Say, asked: r.Pace.LoopDelay}
 }
 
 type announcingClock struct {
 	forward.Clock
-	say func(string)
+	say   func(string)
+	asked time.Duration // a pause that was asked for is no news
 }
 
 // SleepUntil implements [forward.Clock].
 func (c announcingClock) SleepUntil(ctx context.Context, t int64) error {
-	if pause := time.Duration(t - c.Now()); pause > longPause {
+	if pause := time.Duration(t - c.Now()); pause > max(longPause, c.asked) {
 		c.say(pauseNews(pause, "the next packet"))
 	}
 	return c.Clock.SleepUntil(ctx, t)
@@ -47,7 +48,9 @@ func (r *Replay) announcing(source forward.Source) (forward.Source, error) {
 	if !r.Pace.AsRecorded() || r.Observer == nil {
 		return source, nil
 	}
-	pacer, err := r.Pace.Pacer()
+	spec := r.Pace
+	spec.LoopDelay = 0 // a pause that was asked for is no news
+	pacer, err := spec.Pacer()
 	return &announcingSource{Source: source, pacer: pacer, say: r.Observer.Say}, err
 }
 

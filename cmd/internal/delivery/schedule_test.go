@@ -142,6 +142,17 @@ func TestLongPausesAreAnnounced(t *testing.T) {
 	}
 }
 
+// A pause between loops was asked for.
+func TestLoopDelayIsNoNews(t *testing.T) {
+	told := sayer{&strings.Builder{}}
+	r := &Replay{Observer: told, Pace: pace.Spec{Pace: pace.AsRecorded, Speed: "1x", LoopDelay: time.Hour}}
+	c := r.clock().(announcingClock)
+	c.Clock = &stillClock{}
+	if err := c.SleepUntil(t.Context(), int64(time.Hour)); err != nil || told.said.Len() > 0 {
+		t.Errorf("told %q, error %v", told.said, err)
+	}
+}
+
 // A sidecar waits elsewhere, so the pause is told of where it is read.
 func TestLongPausesAreAnnouncedForASidecar(t *testing.T) {
 	told := sayer{&strings.Builder{}}
