@@ -80,7 +80,7 @@ func frameRows(rep forward.Report) [][]string {
 		add(rep.FramesCut, "cut", fmt.Sprintf(" frames were cut by the capture's snap length; %s of them were filled with zeros, so their checksums are wrong: Zeek analyses them where it ignores checksums, as the stack's does",
 			units.Count(rep.FramesPadded)))
 	default:
-		add(rep.FramesCut, "cut", " frames were cut by the capture's snap length and sent as they are: Zeek drops a packet that is shorter than its IP header says (--pad-cut fills them with zeros)")
+		add(rep.FramesCut, "cut", " frames were cut by the capture's snap length and sent as they are: Zeek leaves out a packet that is shorter than its IP header says, or stops at it unless it ignores checksums (--pad-cut fills them with zeros)")
 	}
 	add(rep.FramesRetimed, "retimed", fmt.Sprintf(" frames have no time that a capture file can hold (the first is number %d): they have that of the frame before", rep.FirstRetimed))
 	for _, refused := range rep.Refused {

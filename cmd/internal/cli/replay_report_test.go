@@ -56,7 +56,7 @@ func TestReportSaysWhatFramesLacked(t *testing.T) {
 	for name, want := range map[string]string{
 		"repaired":  "1 frames had no IP length, for the capturing host left it to its network card: they got one, and checksums",
 		"checksums": "2 frames have checksums that their host never completed; a monitor that checks them discards them (--fix-checksums computes them)",
-		"cut":       "3 frames were cut by the capture's snap length and sent as they are: Zeek drops a packet that is shorter than its IP header says (--pad-cut fills them with zeros)",
+		"cut":       "3 frames were cut by the capture's snap length and sent as they are: Zeek leaves out a packet that is shorter than its IP header says, or stops at it unless it ignores checksums (--pad-cut fills them with zeros)",
 	} {
 		if got := rowsOf(rows, name); !slices.Equal(got, []string{want}) {
 			t.Errorf("%s: %q, want %q", name, got, want)
