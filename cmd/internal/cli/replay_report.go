@@ -111,10 +111,19 @@ func sendRows(doc delivery.Document) [][]string {
 			rows = append(rows, []string{"fragmented", fragmentsLine(n, *doc.Transmission)})
 		}
 		for _, t := range doc.Kernel.Troubles {
-			rows = append(rows, []string{"trouble", t.String()})
+			rows = append(rows, []string{"trouble", troubleLine(t, doc.Verdict)})
 		}
 	}
 	return rows
+}
+
+// troubleLine says what was met on the way, and of what did not end the run that
+// it was overcome.
+func troubleLine(t transmit.Trouble, v delivery.Verdict) string {
+	if !t.Lost() && (v == delivery.Complete || v == delivery.Incomplete) {
+		return t.String() + ", and overcome"
+	}
+	return t.String()
 }
 
 // fragmentsLine says how many packets left in fragments, and what helps.

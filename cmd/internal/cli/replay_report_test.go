@@ -2,11 +2,13 @@ package cli
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/watch"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/way"
+	"github.com/zeekdemo/zeekdemo/forward/transmit"
 	"github.com/zeekdemo/zeekdemo/orchestrate/drops"
 )
 
@@ -52,5 +54,21 @@ func TestVerdictSaysWhatIsKnown(t *testing.T) {
 		if got := verdictLine(doc); got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
+	}
+}
+
+// What was met on the way is called overcome only where the run went on to its end.
+func TestTroubleIsOvercomeOrNot(t *testing.T) {
+	met := transmit.Trouble{Kind: transmit.Filtered, Count: 1}
+	for verdict, overcome := range map[delivery.Verdict]bool{
+		delivery.Complete: true, delivery.Incomplete: true, delivery.Failed: false, delivery.Interrupted: false,
+	} {
+		if got := troubleLine(met, verdict); strings.Contains(got, "overcome") != overcome {
+			t.Errorf("%s: %s", verdict, got)
+		}
+	}
+	lost := transmit.Trouble{Kind: transmit.PortUnreachable, Count: 2}
+	if got := troubleLine(lost, delivery.Incomplete); got != lost.String() {
+		t.Errorf("what was lost: %s", got)
 	}
 }

@@ -41,7 +41,7 @@ func TestJudgement(t *testing.T) {
 		"some could not pass":   {t.Context(), Sent{Report: refused, Kernel: deaf}, nil, Incomplete, "2 of 12 frames could not pass"},
 		"ready and never sent":  {t.Context(), Sent{Report: forward.Report{FramesRead: 12, DatagramsUnsent: 1}}, nil, Incomplete, "1 of 12 frames could not pass"},
 		"frames with no packet": {t.Context(), Sent{Report: forward.Report{Refused: refused.Refused[1:]}}, nil, Complete, ""},
-		"nobody listens":        {t.Context(), Sent{Kernel: deaf, Account: &Account{}}, nil, Incomplete, "packets to 192.0.2.1:4789 did not arrive: nobody listens at the port (said once)"},
+		"nobody listens":        {t.Context(), Sent{Kernel: deaf, Account: &Account{}}, nil, Incomplete, "packets to 192.0.2.1:4789 did not arrive: nobody listens at the port, or a firewall rejects the datagrams (said once)"},
 		"what was overcome":     {t.Context(), Sent{Kernel: &transmit.Stats{Troubles: deaf.Troubles[1:]}}, nil, Complete, ""},
 		"its counters say more": {t.Context(), Sent{Kernel: deaf, Account: lost}, nil, Incomplete, "4 of 12 packets lost"},
 		"its counters say all":  {t.Context(), Sent{Kernel: deaf, Account: &Account{Ledger: &drops.Ledger{Sent: 12, Taken: 12}}}, nil, Complete, ""},
