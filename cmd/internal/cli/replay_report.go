@@ -183,6 +183,9 @@ func verdictLine(doc delivery.Document) string {
 		}
 		return "every frame that holds a packet was sent" + taken(doc)
 	case delivery.Interrupted:
+		if doc.Delivery == watch.SomeLost {
+			return doc.Error + "; some of them did not arrive"
+		}
 		return doc.Error + taken(doc)
 	}
 	return string(doc.Verdict) + ": " + doc.Error

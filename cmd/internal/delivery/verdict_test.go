@@ -97,20 +97,25 @@ func TestLinks(t *testing.T) {
 // packets were sent.
 func TestWhatIsKnownOfPackets(t *testing.T) {
 	taken, lost := &Account{Ledger: &drops.Ledger{Sent: 3, Taken: 3}}, &Account{Ledger: &drops.Ledger{Sent: 3, Taken: 2, Lost: 1}}
+	deaf := &transmit.Stats{Troubles: []transmit.Trouble{{Kind: transmit.PortUnreachable, Count: 1}}}
 	for name, tt := range map[string]struct {
 		result  error
+		kernel  *transmit.Stats
 		account *Account
 		want    Delivered
 	}{
-		"taken":              {nil, taken, watch.AllTaken},
-		"no counters":        {nil, &Account{Reason: "a foreign monitor"}, watch.OnlySent},
-		"nothing at all":     {nil, nil, watch.OnlySent},
-		"lost":               {lost.Result(), lost, watch.SomeLost},
-		"could not pass":     {watch.Lossf("1 of 4 frames could not pass"), taken, watch.SomeLost},
-		"interrupted, taken": {ErrInterrupted, taken, watch.AllTaken},
-		"interrupted, lost":  {ErrInterrupted, lost, watch.SomeLost},
+		"taken":              {nil, nil, taken, watch.AllTaken},
+		"no counters":        {nil, nil, &Account{Reason: "a foreign monitor"}, watch.OnlySent},
+		"nothing at all":     {nil, nil, nil, watch.OnlySent},
+		"lost":               {lost.Result(), nil, lost, watch.SomeLost},
+		"could not pass":     {watch.Lossf("1 of 4 frames could not pass"), nil, taken, watch.SomeLost},
+		"interrupted, deaf":  {ErrInterrupted, deaf, nil, watch.SomeLost},
+		"taken all the same": {nil, deaf, taken, watch.AllTaken},
+		"overcome":           {nil, &transmit.Stats{Troubles: []transmit.Trouble{{Kind: transmit.LinkDown, Count: 1}}}, nil, watch.OnlySent},
+		"interrupted, taken": {ErrInterrupted, nil, taken, watch.AllTaken},
+		"interrupted, lost":  {ErrInterrupted, nil, lost, watch.SomeLost},
 	} {
-		if got := Known(tt.result, tt.account); got != tt.want {
+		if got := Known(tt.result, tt.kernel, tt.account); got != tt.want {
 			t.Errorf("%s: %s, want %s", name, got, tt.want)
 		}
 	}
