@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/safchain/ethtool"
@@ -183,6 +184,21 @@ func newWay(e exit, mac net.HardwareAddr) (way, error) {
 	return w, nil
 }
 
+// explainRoute says what the kernel means by the errno with which it refuses a
+// route (net/ipv4/fib_semantics.c, fib_props). Such an errno is not wrapped: it
+// must pass neither for a missing privilege nor for a packet that is unfit.
+func explainRoute(dst netip.Addr, err error) error {
+	switch {
+	case errors.Is(err, syscall.EACCES):
+		return fmt.Errorf("its route is of type prohibit (ip route get %v)", dst.WithZone(""))
+	case !errors.Is(err, syscall.EINVAL):
+		return err
+	case dst.Is6() && dst.IsLinkLocalUnicast() && dst.Zone() == "":
+		return fmt.Errorf("a link-local address needs its device, as %v%%eth0", dst)
+	}
+	return fmt.Errorf("its route is of type blackhole (ip route get %v)", dst.WithZone(""))
+}
+
 // findRoute returns the route to dst, which has to lead somewhere.
 func findRoute(q question) (netlink.Route, error) {
 	dst, o := q.dst, &netlink.RouteGetOptions{Oif: q.dst.Zone()}
@@ -195,7 +211,7 @@ func findRoute(q question) (netlink.Route, error) {
 	routes, err := netlink.RouteGetWithOptions(dst.AsSlice(), o)
 	switch {
 	case err != nil:
-		return netlink.Route{}, fmt.Errorf("look up route to %v: %w", dst, err)
+		return netlink.Route{}, fmt.Errorf("look up route to %v: %w", dst, explainRoute(dst, err))
 	case len(routes) == 0:
 		return netlink.Route{}, fmt.Errorf("no route to %v", dst)
 	}

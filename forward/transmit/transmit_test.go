@@ -94,6 +94,7 @@ func TestSpreadPorts(t *testing.T) {
 		{"as many as there are", Options{PortMin: 65534, PortMax: 65535, Sockets: 2}, busy(), []uint16{65534, 65535}, nil},
 		{"fewer than wanted", Options{PortMin: 65534, PortMax: 65535, Sockets: 2}, busy(65534), []uint16{65535}, nil},
 		{"none", Options{PortMin: 7, PortMax: 7, Sockets: 1}, busy(7), nil, syscall.EADDRINUSE},
+		{"not allowed", Options{PortMin: 7, PortMax: 9, Sockets: 1}, func(uint16) error { return syscall.EACCES }, nil, syscall.EACCES},
 		{"other error", o, func(uint16) error { return syscall.EMFILE }, nil, syscall.EMFILE},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -15,7 +15,7 @@ type TroubleKind string
 // Kinds of trouble that contradict that everything arrived: somebody says that a
 // datagram did not.
 const (
-	PortUnreachable    TroubleKind = "port-unreachable"    // nobody listens at the destination
+	PortUnreachable    TroubleKind = "port-unreachable"    // nobody listens at the destination; a firewall's REJECT says the same
 	HostUnreachable    TroubleKind = "host-unreachable"    // a router, or this machine, finds no such host
 	NetworkUnreachable TroubleKind = "network-unreachable" // a router knows no way
 	Prohibited         TroubleKind = "prohibited"          // a firewall on the way said no
@@ -56,7 +56,7 @@ func (t Trouble) Lost() bool {
 func (k TroubleKind) meaning() string {
 	switch k {
 	case PortUnreachable:
-		return "nobody listens at the port"
+		return "nobody listens at the port, or a firewall rejects the datagrams"
 	case HostUnreachable:
 		return "the host was not reached"
 	case NetworkUnreachable:
@@ -81,20 +81,20 @@ func (k TroubleKind) meaning() string {
 	return string(k)
 }
 
-// String says it in words, as "nobody listens at the port (said 3 times by
-// 192.0.2.1)".
+// String says it in words, as "datagrams were too long for a link of the way
+// (said 3 times by 192.0.2.1)".
 func (t Trouble) String() string {
-	said := fmt.Sprintf("said %d times", t.Count)
+	times := fmt.Sprintf("%d times", t.Count)
 	if t.Count == 1 {
-		said = "said once"
+		times = "once"
 	}
 	if !t.Lost() {
-		return fmt.Sprintf("%s (met %d times, and overcome)", t.Kind.meaning(), t.Count)
+		return t.Kind.meaning() + " (met " + times + ")"
 	}
 	if t.From.IsValid() {
-		said += " by " + t.From.String()
+		times += " by " + t.From.String()
 	}
-	return t.Kind.meaning() + " (" + said + ")"
+	return t.Kind.meaning() + " (said " + times + ")"
 }
 
 // Lost lists the troubles that contradict that everything arrived. Where it is

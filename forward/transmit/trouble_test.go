@@ -67,9 +67,10 @@ func TestTroubleInWords(t *testing.T) {
 		trouble Trouble
 		want    string
 	}{
-		{Trouble{PortUnreachable, 3, netip.MustParseAddr("192.0.2.1")}, "nobody listens at the port (said 3 times by 192.0.2.1)"},
+		{Trouble{PortUnreachable, 3, netip.MustParseAddr("192.0.2.1")}, "nobody listens at the port, or a firewall rejects the datagrams (said 3 times by 192.0.2.1)"},
 		{Trouble{NeighbourSilent, 1, netip.Addr{}}, "the neighbour does not answer (said once)"},
-		{Trouble{Filtered, 2, netip.Addr{}}, "a packet filter of this machine refused for a while (met 2 times, and overcome)"},
+		{Trouble{Filtered, 2, netip.Addr{}}, "a packet filter of this machine refused for a while (met 2 times)"},
+		{Trouble{WayLost, 1, netip.Addr{}}, "the way was lost for a while (met once)"},
 	} {
 		if got := test.trouble.String(); got != test.want {
 			t.Errorf("%q, want %q", got, test.want)

@@ -66,10 +66,11 @@ func isSuper(m *sys.Message) bool { return m.Segment != 0 }
 
 // spreadPorts calls bind with o.Sockets distinct ports, spread evenly over o's
 // range, the next one where one is in use. Where too few are free it is content
-// with fewer; none is an error.
+// with fewer; none is an error: that of the last.
 func (o Options) spreadPorts(bind func(port uint16) error) error {
 	step := (int(o.PortMax) - int(o.PortMin) + 1) / o.Sockets
 	port, bound := int(o.PortMin), 0
+	var last error
 	for bound < o.Sockets && port <= int(o.PortMax) {
 		err := bind(uint16(port))
 		switch {
@@ -77,13 +78,13 @@ func (o Options) spreadPorts(bind func(port uint16) error) error {
 			bound++
 			port = max(port+1, int(o.PortMin)+bound*step)
 		case errors.Is(err, syscall.EADDRINUSE), errors.Is(err, syscall.EACCES):
-			port++
+			port, last = port+1, err
 		default:
 			return err
 		}
 	}
 	if bound == 0 {
-		return fmt.Errorf("bind udp socket to a port of %d to %d: %w", o.PortMin, o.PortMax, syscall.EADDRINUSE)
+		return fmt.Errorf("bind udp socket to a port of %d to %d: %w", o.PortMin, o.PortMax, last)
 	}
 	return nil
 }

@@ -75,7 +75,7 @@ func (p *udpPool) open(o Options, port uint16) error {
 	if err := errors.Join(sys.KeepErrors(fd), fragment(fd), sys.SetOuter(fd, o.Outer.TTL, o.Outer.DSCP, o.Outer.Device)); err != nil {
 		return err
 	}
-	return sys.Connect(fd, o.Destination)
+	return explainRoute(o.Destination.Addr(), sys.Connect(fd, o.Destination))
 }
 
 // ready decides what depends on the connected sockets.

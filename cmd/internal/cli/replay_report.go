@@ -118,10 +118,19 @@ func sendRows(doc delivery.Document) [][]string {
 			rows = append(rows, []string{"fragmented", fragmentsLine(n, *doc.Transmission)})
 		}
 		for _, t := range doc.Kernel.Troubles {
-			rows = append(rows, []string{"trouble", t.String()})
+			rows = append(rows, []string{"trouble", troubleLine(t, doc.Verdict)})
 		}
 	}
 	return rows
+}
+
+// troubleLine says what was met on the way, and of what did not end the run that
+// it was overcome.
+func troubleLine(t transmit.Trouble, v delivery.Verdict) string {
+	if !t.Lost() && (v == delivery.Complete || v == delivery.Incomplete) {
+		return t.String() + ", and overcome"
+	}
+	return t.String()
 }
 
 // fragmentsLine says how many packets left in fragments, and what helps.
@@ -181,6 +190,9 @@ func verdictLine(doc delivery.Document) string {
 		}
 		return "every frame that holds a packet was sent" + taken(doc)
 	case delivery.Interrupted:
+		if doc.Delivery == watch.SomeLost {
+			return doc.Error + "; some of them did not arrive"
+		}
 		return doc.Error + taken(doc)
 	}
 	return string(doc.Verdict) + ": " + doc.Error

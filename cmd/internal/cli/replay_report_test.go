@@ -2,12 +2,14 @@ package cli
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/watch"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/way"
 	"github.com/zeekdemo/zeekdemo/forward"
+	"github.com/zeekdemo/zeekdemo/forward/transmit"
 	"github.com/zeekdemo/zeekdemo/orchestrate/drops"
 )
 
@@ -76,10 +78,27 @@ func TestVerdictSaysWhatIsKnown(t *testing.T) {
 		"every frame that holds a packet was sent; nobody here can see whether it was taken":                      {Verdict: delivery.Complete, Via: way.To, Delivery: watch.OnlySent, Lossless: &delivery.Account{}},
 		"every frame that holds a packet was sent; whether all of it was taken the sensor's counters cannot tell": {Verdict: delivery.Complete, Via: way.Direct, Delivery: watch.OnlySent, Lossless: known},
 		"interrupted after 3 packets, and all that was sent was taken by the sensor":                              {Verdict: delivery.Interrupted, Error: "interrupted after 3 packets", Delivery: watch.AllTaken},
+		"interrupted after 3 packets; some of them did not arrive":                                                {Verdict: delivery.Interrupted, Error: "interrupted after 3 packets", Delivery: watch.SomeLost},
 		"incomplete: 5 of 9 packets lost":                                                                         {Verdict: delivery.Incomplete, Error: "5 of 9 packets lost", Delivery: watch.SomeLost},
 	} {
 		if got := verdictLine(doc); got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
+	}
+}
+
+// What was met on the way is called overcome only where the run went on to its end.
+func TestTroubleIsOvercomeOrNot(t *testing.T) {
+	met := transmit.Trouble{Kind: transmit.Filtered, Count: 1}
+	for verdict, overcome := range map[delivery.Verdict]bool{
+		delivery.Complete: true, delivery.Incomplete: true, delivery.Failed: false, delivery.Interrupted: false,
+	} {
+		if got := troubleLine(met, verdict); strings.Contains(got, "overcome") != overcome {
+			t.Errorf("%s: %s", verdict, got)
+		}
+	}
+	lost := transmit.Trouble{Kind: transmit.PortUnreachable, Count: 2}
+	if got := troubleLine(lost, delivery.Incomplete); got != lost.String() {
+		t.Errorf("what was lost: %s", got)
 	}
 }

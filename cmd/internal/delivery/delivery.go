@@ -65,11 +65,13 @@ func VerdictOf(result error) Verdict {
 }
 
 // Known is what is known of a run's packets: that they were taken, that some were
-// lost, or no more than that they were sent. The account may be nil.
-func Known(result error, account *Account) Delivered {
+// lost, or no more than that they were sent. Counters of the receiver's know better
+// than what was said on the way. The account and what the kernel did may be nil.
+func Known(result error, kernel *transmit.Stats, account *Account) Delivered {
 	var loss *LossError
+	counted := account != nil && account.Ledger != nil
 	switch {
-	case errors.As(result, &loss):
+	case errors.As(result, &loss), !counted && kernel != nil && len(kernel.Lost()) > 0:
 		return watch.SomeLost
 	case account == nil:
 		return watch.OnlySent

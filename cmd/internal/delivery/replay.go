@@ -149,7 +149,7 @@ func (r *Run) document(t way.Target, s Sent, result error) Document {
 		doc.Error = result.Error()
 	}
 	if t.Kind != way.File {
-		doc.Delivery = Known(result, s.Account)
+		doc.Delivery = Known(result, s.Kernel, s.Account)
 	}
 	doc.GrafanaURL = Link(t.Grafana, r.Config, s.Report)
 	return doc

@@ -41,7 +41,7 @@ func TestJudgement(t *testing.T) {
 		"some could not pass":   {t.Context(), Sent{Report: refused, Kernel: deaf}, nil, Incomplete, "2 of 12 frames could not pass"},
 		"ready and never sent":  {t.Context(), Sent{Report: forward.Report{FramesRead: 12, DatagramsUnsent: 1}}, nil, Incomplete, "1 of 12 frames could not pass"},
 		"frames with no packet": {t.Context(), Sent{Report: forward.Report{Refused: refused.Refused[1:]}}, nil, Complete, ""},
-		"nobody listens":        {t.Context(), Sent{Kernel: deaf, Account: &Account{}}, nil, Incomplete, "packets to 192.0.2.1:4789 did not arrive: nobody listens at the port (said once)"},
+		"nobody listens":        {t.Context(), Sent{Kernel: deaf, Account: &Account{}}, nil, Incomplete, "packets to 192.0.2.1:4789 did not arrive: nobody listens at the port, or a firewall rejects the datagrams (said once)"},
 		"what was overcome":     {t.Context(), Sent{Kernel: &transmit.Stats{Troubles: deaf.Troubles[1:]}}, nil, Complete, ""},
 		"its counters say more": {t.Context(), Sent{Kernel: deaf, Account: lost}, nil, Incomplete, "4 of 12 packets lost"},
 		"its counters say all":  {t.Context(), Sent{Kernel: deaf, Account: &Account{Ledger: &drops.Ledger{Sent: 12, Taken: 12}}}, nil, Complete, ""},
@@ -97,20 +97,25 @@ func TestLinks(t *testing.T) {
 // packets were sent.
 func TestWhatIsKnownOfPackets(t *testing.T) {
 	taken, lost := &Account{Ledger: &drops.Ledger{Sent: 3, Taken: 3}}, &Account{Ledger: &drops.Ledger{Sent: 3, Taken: 2, Lost: 1}}
+	deaf := &transmit.Stats{Troubles: []transmit.Trouble{{Kind: transmit.PortUnreachable, Count: 1}}}
 	for name, tt := range map[string]struct {
 		result  error
+		kernel  *transmit.Stats
 		account *Account
 		want    Delivered
 	}{
-		"taken":              {nil, taken, watch.AllTaken},
-		"no counters":        {nil, &Account{Reason: "a foreign monitor"}, watch.OnlySent},
-		"nothing at all":     {nil, nil, watch.OnlySent},
-		"lost":               {lost.Result(), lost, watch.SomeLost},
-		"could not pass":     {watch.Lossf("1 of 4 frames could not pass"), taken, watch.SomeLost},
-		"interrupted, taken": {ErrInterrupted, taken, watch.AllTaken},
-		"interrupted, lost":  {ErrInterrupted, lost, watch.SomeLost},
+		"taken":              {nil, nil, taken, watch.AllTaken},
+		"no counters":        {nil, nil, &Account{Reason: "a foreign monitor"}, watch.OnlySent},
+		"nothing at all":     {nil, nil, nil, watch.OnlySent},
+		"lost":               {lost.Result(), nil, lost, watch.SomeLost},
+		"could not pass":     {watch.Lossf("1 of 4 frames could not pass"), nil, taken, watch.SomeLost},
+		"interrupted, deaf":  {ErrInterrupted, deaf, nil, watch.SomeLost},
+		"taken all the same": {nil, deaf, taken, watch.AllTaken},
+		"overcome":           {nil, &transmit.Stats{Troubles: []transmit.Trouble{{Kind: transmit.LinkDown, Count: 1}}}, nil, watch.OnlySent},
+		"interrupted, taken": {ErrInterrupted, nil, taken, watch.AllTaken},
+		"interrupted, lost":  {ErrInterrupted, nil, lost, watch.SomeLost},
 	} {
-		if got := Known(tt.result, tt.account); got != tt.want {
+		if got := Known(tt.result, tt.kernel, tt.account); got != tt.want {
 			t.Errorf("%s: %s, want %s", name, got, tt.want)
 		}
 	}

@@ -40,7 +40,7 @@ func (m *mirror) document(rep forward.Report) *Document {
 func (d *Document) conclude(result error) (*Document, error) {
 	d.Verdict = delivery.VerdictOf(result)
 	if d.Report.Finished || result != nil { // else it goes on without this program
-		d.Delivery = delivery.Known(result, d.Lossless)
+		d.Delivery = delivery.Known(result, d.Kernel, d.Lossless)
 	}
 	if result != nil {
 		d.Error = result.Error()
