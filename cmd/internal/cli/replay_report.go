@@ -205,6 +205,8 @@ func taken(doc delivery.Document) string {
 		return ", and all that was sent was taken by the sensor"
 	case doc.Delivery != watch.OnlySent:
 		return ""
+	case doc.Lossless != nil && doc.Lossless.Ledger != nil && doc.Lossless.Ledger.QueuedBytes > 0:
+		return "; some of it still waits to be taken by the sensor"
 	case doc.Lossless != nil && doc.Lossless.Ledger != nil:
 		return "; whether all of it was taken the sensor's counters cannot tell"
 	}

@@ -78,8 +78,10 @@ func TestVerdictSaysWhatIsKnown(t *testing.T) {
 		"every frame that holds a packet was sent; nobody here can see whether it was taken":                      {Verdict: delivery.Complete, Via: way.To, Delivery: watch.OnlySent, Lossless: &delivery.Account{}},
 		"every frame that holds a packet was sent; whether all of it was taken the sensor's counters cannot tell": {Verdict: delivery.Complete, Via: way.Direct, Delivery: watch.OnlySent, Lossless: known},
 		"interrupted after 3 packets, and all that was sent was taken by the sensor":                              {Verdict: delivery.Interrupted, Error: "interrupted after 3 packets", Delivery: watch.AllTaken},
-		"interrupted after 3 packets; some of them did not arrive":                                                {Verdict: delivery.Interrupted, Error: "interrupted after 3 packets", Delivery: watch.SomeLost},
-		"incomplete: 5 of 9 packets lost":                                                                         {Verdict: delivery.Incomplete, Error: "5 of 9 packets lost", Delivery: watch.SomeLost},
+		"interrupted after 3 packets; some of it still waits to be taken by the sensor": {Verdict: delivery.Interrupted, Error: "interrupted after 3 packets", Delivery: watch.OnlySent,
+			Lossless: &delivery.Account{Ledger: &drops.Ledger{Sent: 3, QueuedBytes: 900}}},
+		"interrupted after 3 packets; some of them did not arrive": {Verdict: delivery.Interrupted, Error: "interrupted after 3 packets", Delivery: watch.SomeLost},
+		"incomplete: 5 of 9 packets lost":                          {Verdict: delivery.Incomplete, Error: "5 of 9 packets lost", Delivery: watch.SomeLost},
 	} {
 		if got := verdictLine(doc); got != want {
 			t.Errorf("got %q, want %q", got, want)
