@@ -12,3 +12,8 @@ import (
 func openAsWriter(name string) (*os.File, error) {
 	return os.OpenFile(name, os.O_WRONLY|syscall.O_NONBLOCK, 0)
 }
+
+// openAsReader does the same for whoever opens it to write.
+func openAsReader(name string) (*os.File, error) {
+	return os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+}

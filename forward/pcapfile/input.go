@@ -59,6 +59,25 @@ func (f *file) interruptible(w waits) {
 	f.close = func() error { ahead.stop(); return closeFile() }
 }
 
+// OpenStored opens a file to be read as it is stored, or takes opts.Stdin for the name
+// "-". A wait for a pipe ends with opts.Stop: reads then fail with context.Canceled.
+// Other options mean nothing here.
+func OpenStored(name string, opts Options) (io.ReadCloser, error) {
+	w := waits{opts.Stop}
+	f, err := openFile(name, opts.Stdin, w)
+	if err != nil {
+		return nil, err
+	}
+	f.interruptible(w)
+	return stored{f}, nil
+}
+
+// stored is a file as it is stored.
+type stored struct{ *file }
+
+func (s stored) Read(p []byte) (int, error) { return s.r.Read(p) }
+func (s stored) Close() error               { return s.close() }
+
 // counted counts what is read from a file.
 type counted struct {
 	r io.Reader

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/zeekdemo/zeekdemo/forward"
 )
@@ -48,18 +47,22 @@ type Writer struct {
 // Create makes the capture file name, replacing one that exists. The name "-"
 // stands for stdout, which is not closed. Close must be called, and its error
 // looked at: only then has everything been written.
-func Create(name string, stdout io.Writer, h Header) (*Writer, error) {
+//
+// When stop is closed, a wait for whoever reads a pipe ends within a second: opening
+// it, writing to it and closing it then fail with an error that unwraps to
+// context.Canceled. Nil ends no wait.
+func Create(name string, stdout io.Writer, h Header, stop <-chan struct{}) (*Writer, error) {
 	if name == "-" {
 		if stdout == nil {
 			return nil, errors.New("write standard output: none is connected")
 		}
-		return newWriter(stdout, "standard output", h, func() error { return nil })
+		return newWriter(untilStopped(stdout, stop), "standard output", h, func() error { return nil })
 	}
-	f, err := os.Create(name)
+	f, err := createStoppable(name, waits{stop})
 	if err != nil {
 		return nil, fmt.Errorf("create capture: %w", err)
 	}
-	return newWriter(f, name, h, f.Close)
+	return newWriter(untilStopped(f, stop), name, h, f.Close)
 }
 
 // NewWriter writes a capture to w, which messages call name and which is not

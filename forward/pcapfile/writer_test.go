@@ -56,7 +56,7 @@ func TestWriter(t *testing.T) {
 	for _, addresses := range [][2]string{{"192.0.2.1", "192.0.2.2"}, {"2001:db8::1", "2001:db8::2"}} {
 		t.Run(addresses[0], func(t *testing.T) {
 			name := filepath.Join(t.TempDir(), "out.pcap")
-			w, err := Create(name, nil, outer(t, addresses[0], addresses[1]))
+			w, err := Create(name, nil, outer(t, addresses[0], addresses[1]), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -114,7 +114,7 @@ func checkWritten(t *testing.T, name string, payloads [][]byte, addresses [2]str
 // TestWriterStdout writes to the injected output and does not close it.
 func TestWriterStdout(t *testing.T) {
 	var out bytes.Buffer
-	w, err := Create("-", &out, outer(t, "192.0.2.1", "192.0.2.2"))
+	w, err := Create("-", &out, outer(t, "192.0.2.1", "192.0.2.2"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +128,7 @@ func TestWriterStdout(t *testing.T) {
 	if err != nil || len(got) != 1 || len(got[0].Data) != encap.OuterLen4+60 || got[0].Time != start {
 		t.Errorf("%d frames, %v", len(got), err)
 	}
-	if _, err := Create("-", nil, outer(t, "192.0.2.1", "192.0.2.2")); err == nil {
+	if _, err := Create("-", nil, outer(t, "192.0.2.1", "192.0.2.2"), nil); err == nil {
 		t.Error("wrote to no output")
 	}
 }
@@ -212,7 +212,7 @@ func TestWriterErrors(t *testing.T) {
 	if err := w.Close(); !errors.Is(err, errFull) || !strings.Contains(err.Error(), "write out.pcap: the file is incomplete") {
 		t.Errorf("Close reports %v", err)
 	}
-	if _, err := Create(filepath.Join(t.TempDir(), "no", "such.pcap"), nil, header); !errors.Is(err, os.ErrNotExist) {
+	if _, err := Create(filepath.Join(t.TempDir(), "no", "such.pcap"), nil, header, nil); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("Create in a missing folder: %v", err)
 	}
 }
@@ -277,7 +277,7 @@ func TestWriterTshark(t *testing.T) {
 	tshark := testenv.NeedTool(t, "tshark")
 	for _, addresses := range [][2]string{{"192.0.2.1", "192.0.2.2"}, {"2001:db8::1", "2001:db8::2"}} {
 		name := filepath.Join(t.TempDir(), "out.pcap")
-		w, err := Create(name, nil, outer(t, addresses[0], addresses[1]))
+		w, err := Create(name, nil, outer(t, addresses[0], addresses[1]), nil)
 		if err != nil {
 			t.Fatal(err)
 		}

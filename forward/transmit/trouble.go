@@ -22,7 +22,12 @@ const (
 	TimeExceeded       TroubleKind = "time-exceeded"       // a routing loop, or fragments that got lost
 	TooBig             TroubleKind = "too-big"             // a router dropped a datagram that was longer than its next link takes
 	NeighbourSilent    TroubleKind = "neighbour-silent"    // the host that frames go to does not answer any more
+	OwnQueue           TroubleKind = "own-queue"           // the queueing discipline of this machine's device dropped some
 )
+
+// SharedQueue says that the queueing discipline of this machine's device dropped
+// packets meanwhile, which may have been ours or others'.
+const SharedQueue TroubleKind = "shared-queue"
 
 // Kinds of trouble that this machine met while it sent and that were overcome:
 // the datagram concerned was offered again until it was taken.
@@ -41,15 +46,21 @@ type Trouble struct {
 	// destination hear each other's.
 	Count uint64     `json:"count"`
 	From  netip.Addr `json:"from,omitzero"` // who said so; invalid if this machine
+	// Device is whose queue dropped Count packets: of OwnQueue at least.
+	Device string `json:"device,omitempty"`
 }
 
 // Lost reports whether the trouble says that something did not arrive.
-func (t Trouble) Lost() bool {
+func (t Trouble) Lost() bool { return t.Kind != SharedQueue && !t.Overcome() }
+
+// Overcome reports whether the trouble was met and overcome: what it concerned left in
+// the end.
+func (t Trouble) Overcome() bool {
 	switch t.Kind {
 	case Filtered, NoRoute, LinkDown, WayLost:
-		return false
+		return true
 	}
-	return true
+	return false
 }
 
 // meaning is what a kind means, in words.
@@ -84,6 +95,12 @@ func (k TroubleKind) meaning() string {
 // String says it in words, as "datagrams were too long for a link of the way
 // (said 3 times by 192.0.2.1)".
 func (t Trouble) String() string {
+	switch t.Kind {
+	case OwnQueue:
+		return fmt.Sprintf("the queue of %s dropped at least %d packets", t.Device, t.Count)
+	case SharedQueue:
+		return fmt.Sprintf("the queue of %s dropped %d packets meanwhile, ours or others'", t.Device, t.Count)
+	}
 	times := fmt.Sprintf("%d times", t.Count)
 	if t.Count == 1 {
 		times = "once"
@@ -112,7 +129,7 @@ func (s Stats) Lost() []Trouble {
 
 func addTrouble(list []Trouble, t Trouble) []Trouble {
 	for i := range list {
-		if list[i].Kind == t.Kind && list[i].From == t.From {
+		if list[i].Kind == t.Kind && list[i].From == t.From && list[i].Device == t.Device {
 			list[i].Count += t.Count
 			return list
 		}
@@ -141,6 +158,13 @@ func (t *troubles) note(kind TroubleKind, from netip.Addr) {
 		one.From = netip.Addr{}
 	}
 	t.list = addTrouble(t.list, one)
+}
+
+// queue adds what a queue of this machine's did.
+func (t *troubles) queue(found Trouble) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.list = addTrouble(t.list, found)
 }
 
 // snapshot copies the list.

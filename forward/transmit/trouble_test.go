@@ -38,7 +38,7 @@ func TestTroublesAddUp(t *testing.T) {
 	list.note(LinkDown, netip.Addr{})
 	s := Stats{Datagrams: 3, Troubles: list.snapshot(), Fallbacks: []Fallback{{Path: "x"}}}
 	sum := s.Add(s)
-	if sum.Datagrams != 6 || len(sum.Troubles) != 3 || sum.Troubles[0] != (Trouble{PortUnreachable, 4, a}) || len(sum.Fallbacks) != 1 {
+	if sum.Datagrams != 6 || len(sum.Troubles) != 3 || sum.Troubles[0] != (Trouble{Kind: PortUnreachable, Count: 4, From: a}) || len(sum.Fallbacks) != 1 {
 		t.Errorf("twice %+v is %+v", s, sum)
 	}
 	if s.Troubles[0].Count != 2 {
@@ -67,10 +67,12 @@ func TestTroubleInWords(t *testing.T) {
 		trouble Trouble
 		want    string
 	}{
-		{Trouble{PortUnreachable, 3, netip.MustParseAddr("192.0.2.1")}, "nobody listens at the port, or a firewall rejects the datagrams (said 3 times by 192.0.2.1)"},
-		{Trouble{NeighbourSilent, 1, netip.Addr{}}, "the neighbour does not answer (said once)"},
-		{Trouble{Filtered, 2, netip.Addr{}}, "a packet filter of this machine refused for a while (met 2 times)"},
-		{Trouble{WayLost, 1, netip.Addr{}}, "the way was lost for a while (met once)"},
+		{Trouble{Kind: PortUnreachable, Count: 3, From: netip.MustParseAddr("192.0.2.1")}, "nobody listens at the port, or a firewall rejects the datagrams (said 3 times by 192.0.2.1)"},
+		{Trouble{Kind: NeighbourSilent, Count: 1}, "the neighbour does not answer (said once)"},
+		{Trouble{Kind: Filtered, Count: 2}, "a packet filter of this machine refused for a while (met 2 times)"},
+		{Trouble{Kind: WayLost, Count: 1}, "the way was lost for a while (met once)"},
+		{Trouble{Kind: OwnQueue, Count: 7, Device: "eth0"}, "the queue of eth0 dropped at least 7 packets"},
+		{Trouble{Kind: SharedQueue, Count: 7, Device: "eth0"}, "the queue of eth0 dropped 7 packets meanwhile, ours or others'"},
 	} {
 		if got := test.trouble.String(); got != test.want {
 			t.Errorf("%q, want %q", got, test.want)

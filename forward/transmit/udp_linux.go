@@ -22,6 +22,8 @@ type udpPool struct {
 	headers     int       // of outer IP and UDP, bytes
 	poller      sys.Poller
 	errors      sys.Errors
+	queue       *ownQueue // nil where the device's cannot be seen
+	seen        Stats     // when it was looked at last
 }
 
 var _ Transmitter = (*udpPool)(nil)
@@ -53,6 +55,7 @@ func (p *udpPool) follow(ctx context.Context, o Options) error {
 	err = e.awaitNeighbour(ctx)
 	p.follower = newFollower(e)
 	p.follower.known = err == nil
+	p.queue = watchQueue(e.link)
 	p.follower.measure(ctx)
 	return err
 }
@@ -165,6 +168,9 @@ func (p *udpPool) listen(wait time.Duration, look bool) error {
 		return nil
 	}
 	e, _, err := f.look(now)
+	if err == nil && p.queue != nil && e.link.Attrs().Index != p.queue.link.Attrs().Index {
+		p.queue = nil
+	}
 	if f.silent {
 		f.silent = false
 		p.troubles.note(NeighbourSilent, netip.Addr{})
@@ -199,7 +205,22 @@ func (p *udpPool) check() error {
 // Settle implements Transmitter.
 func (p *udpPool) Settle(ctx context.Context) Stats {
 	p.settle(ctx, p.follower)
+	p.askQueue()
 	return p.Stats()
+}
+
+// askQueue notes what the device's queue dropped since it was asked last. Once the way
+// led by another device it is not asked: what it was given is not known.
+func (p *udpPool) askQueue() {
+	if p.queue == nil {
+		return
+	}
+	s := p.Stats()
+	given := s.Datagrams + s.Fragmented - p.seen.Datagrams - p.seen.Fragmented // a datagram in fragments is two packets at least
+	if t := p.queue.trouble(given, s.Retries-p.seen.Retries, p.gso); t != nil {
+		p.troubles.queue(*t)
+	}
+	p.queue, p.seen = watchQueue(p.queue.link), s
 }
 
 // BatchSize implements forward.BatchSizer.

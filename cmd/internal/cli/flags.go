@@ -56,16 +56,27 @@ func cpuFlag(f *pflag.FlagSet, to *string) {
 	f.StringVar(to, "cpu", "auto", "pin the sender to this CPU: a number, auto or off")
 }
 
-func toFlag(f *pflag.FlagSet, to *string) {
-	f.StringVar(to, "to", "", "send to HOST[:PORT] instead of the stack; needs no engine")
+// toOption is --to.
+type toOption struct {
+	text  string
+	given func(flag string) bool
 }
 
-// host reads --to; nil if it was not given.
-func host(to string, c encap.Config) (*way.Host, error) {
-	if to == "" {
+func (o *toOption) flags(f *pflag.FlagSet) {
+	o.given = f.Changed
+	f.StringVar(&o.text, "to", "", "send to HOST[:PORT] instead of the stack; needs no engine")
+}
+
+// host is nil if the flag was not given. An empty value, as that of a variable of a
+// shell's that is not set, names no host, and does not stand for the stack.
+func (o toOption) host(c encap.Config) (*way.Host, error) {
+	switch {
+	case !o.given("to"):
 		return nil, nil
+	case o.text == "":
+		return nil, usagef("--to %q: want HOST or HOST:PORT", o.text)
 	}
-	h, err := way.ParseTo(to, c.DestinationPort())
+	h, err := way.ParseTo(o.text, c.DestinationPort())
 	if err != nil {
 		return nil, usageError{err}
 	}

@@ -20,7 +20,7 @@ const maxWorkers = 64
 type mirrorOptions struct {
 	interfaces []string
 	containers []string
-	to         string
+	to         toOption
 	via        viaOptions
 	send       sendOptions
 	encap      encapOptions
@@ -76,7 +76,7 @@ func (o *mirrorOptions) flags(cmd *cobra.Command) {
 	f.StringArrayVar(&o.containers, "container", nil, "mirror this container's traffic (repeatable)")
 	filterFlag(f, &o.filter, "mirror only packets")
 	f.StringVar(&o.how, "how", string(mirror.Auto), "kernel, forwarder or auto")
-	toFlag(f, &o.to)
+	o.to.flags(f)
 	o.via.flags(f)
 	o.send.flags(f, 0) // a mirror outlives its sensor
 	o.encap.flags(f)
@@ -112,7 +112,7 @@ func (o *mirrorOptions) parse() (m mirror.Options, err error) {
 	if m.How, err = mirror.ParseHow(o.how); err != nil {
 		return m, usageError{err}
 	}
-	if m.To, err = host(o.to, m.Config); err != nil {
+	if m.To, err = o.to.host(m.Config); err != nil {
 		return m, err
 	}
 	if err := o.checkValues(); err != nil {
@@ -147,14 +147,14 @@ func (o *mirrorOptions) checkTogether(m mirror.Options) error {
 		wrong bool
 		text  string
 	}{
-		{o.to != "" && o.via.given(), "--to and --via (or --direct) exclude each other"},
+		{o.to.text != "" && o.via.given(), "--to and --via (or --direct) exclude each other"},
 		{kernel && forwarder, "--how kernel has no --workers and no --tx: no packet crosses user space"},
 		{kernel && (m.Way.Kind == way.Published || m.Way.Kind == way.Sidecar),
 			"--how kernel and --via " + o.via.via + " exclude each other: a tunnel device needs the sensor's own address"},
 		{o.detach && forwarder, "--detach needs --how kernel: the forwarder is this program"},
 		{o.detach && o.duration > 0, "--detach and --duration exclude each other"},
 		{o.stop && (o.detach || o.duration > 0 || len(o.containers) > 0), "--stop takes interfaces only"},
-		{m.Config.RawIP && o.to == "" && !o.stop, "the stack's sensor takes Ethernet, no bare IP packets: give --raw-ip=false, or --to"},
+		{m.Config.RawIP && m.To == nil && !o.stop, "the stack's sensor takes Ethernet, no bare IP packets: give --raw-ip=false, or --to"},
 		{kernel && m.Config.RawIP, "--how kernel and --raw-ip exclude each other: a tunnel device carries Ethernet"},
 		{!o.stop && len(o.interfaces)+len(o.containers) == 0, "name an interface, or a container with --container"},
 	} {

@@ -24,7 +24,7 @@ import (
 
 type replayOptions struct {
 	files []string
-	to    string
+	to    toOption
 	write string
 	via   viaOptions
 	send  sendOptions
@@ -89,7 +89,7 @@ Each run has a fresh VNI, by which its connections are found in Zeek's logs.`,
 func (o *replayOptions) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	o.input.flags(f)
-	toFlag(f, &o.to)
+	o.to.flags(f)
 	o.via.flags(f)
 	f.StringVarP(&o.write, "write", "w", "", "write the encapsulated packets to this pcap file instead of sending them")
 	o.send.flags(f, watch.DefaultPatience)
@@ -150,7 +150,7 @@ func (o *replayOptions) parse() (r replaying, err error) {
 	if r.way, err = o.via.request(r.Tx); err != nil {
 		return r, err
 	}
-	if r.host, err = host(o.to, r.Config); err != nil {
+	if r.host, err = o.to.host(r.Config); err != nil {
 		return r, err
 	}
 	if o.uniqueFlows && r.Config.VNI == 0 {
@@ -168,7 +168,7 @@ func (o *replayOptions) check(lossless watch.Mode) error {
 	switch {
 	case o.write != "" && lossless == watch.Require:
 		return usagef("--write and --lossless require exclude each other")
-	case o.to != "" && o.via.given():
+	case o.to.text != "" && o.via.given():
 		return usagef("--to and --via (or --direct) exclude each other")
 	case o.write != "" && o.via.given():
 		return usagef("--write and --via (or --direct) exclude each other")

@@ -127,7 +127,7 @@ func sendRows(doc delivery.Document) [][]string {
 // troubleLine says what was met on the way, and of what did not end the run that
 // it was overcome.
 func troubleLine(t transmit.Trouble, v delivery.Verdict) string {
-	if !t.Lost() && (v == delivery.Complete || v == delivery.Incomplete) {
+	if t.Overcome() && (v == delivery.Complete || v == delivery.Incomplete) {
 		return t.String() + ", and overcome"
 	}
 	return t.String()

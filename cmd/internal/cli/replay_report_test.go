@@ -103,4 +103,8 @@ func TestTroubleIsOvercomeOrNot(t *testing.T) {
 	if got := troubleLine(lost, delivery.Incomplete); got != lost.String() {
 		t.Errorf("what was lost: %s", got)
 	}
+	doubtful := transmit.Trouble{Kind: transmit.SharedQueue, Count: 2, Device: "eth0"}
+	if got := troubleLine(doubtful, delivery.Complete); got != "the queue of eth0 dropped 2 packets meanwhile, ours or others'" {
+		t.Errorf("what may be lost: %s", got)
+	}
 }

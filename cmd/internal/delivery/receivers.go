@@ -65,7 +65,7 @@ func (f File) open(ctx context.Context, r *Replay) (sender, error) {
 	if err := refuseOverwrite(f.Path, r.Captures.Names); err != nil {
 		return nil, err
 	}
-	sink, err := pcapfile.Create(f.Path, f.Stdout, header)
+	sink, err := pcapfile.Create(f.Path, f.Stdout, header, ctx.Done())
 	if err != nil {
 		return nil, err
 	}

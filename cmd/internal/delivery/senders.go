@@ -55,8 +55,23 @@ func (f *intoFile) send(ctx context.Context, r *Replay, started started) (Sent, 
 	_, err = watch.Forward(ctx, p, r.CPU, r.Lossless, nil, "")
 	over()
 	f.closed = true
-	err = errors.Join(err, f.sink.Close())
-	return Sent{Report: p.Stats.Snapshot()}, err
+	closed := f.sink.Close()
+	rep := p.Stats.Snapshot()
+	if closed != nil {
+		rep = f.held(rep)
+	}
+	return Sent{Report: rep}, errors.Join(err, closed)
+}
+
+// held counts as sent no more packets than the file holds.
+func (f *intoFile) held(rep forward.Report) forward.Report {
+	w, ok := f.sink.(interface{ Packets() uint64 })
+	if !ok || w.Packets() >= rep.DatagramsSent {
+		return rep
+	}
+	rep.DatagramsUnsent += rep.DatagramsSent - w.Packets()
+	rep.DatagramsSent = w.Packets()
+	return rep
 }
 
 func (f *intoFile) close() {

@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -12,17 +13,13 @@ import (
 // unpack makes the capture a plain file, which Zeek and libpcap can read: they
 // know no compression, and standard input can be read only once. A file that is
 // plain already is used where it lies.
-func (s *subject) unpack() error {
+func (s *subject) unpack(ctx context.Context) error {
 	s.sent, s.journal = filepath.Join(s.folder, s.number+"-sent.pcap"), filepath.Join(s.folder, s.number+"-journal")
-	in := s.Stdin
-	if s.name != "-" {
-		f, err := os.Open(s.name)
-		if err != nil {
-			return fmt.Errorf("open capture: %w", err)
-		}
-		defer f.Close()
-		in = f
+	in, err := pcapfile.OpenStored(s.name, pcapfile.Options{Stdin: s.Stdin, Stop: ctx.Done()})
+	if err != nil {
+		return fmt.Errorf("open capture: %w", err)
 	}
+	defer in.Close()
 	plain, compressed, err := pcapfile.Uncompress(in)
 	if err != nil {
 		return fmt.Errorf("read capture %s: %w", s.name, err)

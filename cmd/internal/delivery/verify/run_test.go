@@ -389,7 +389,7 @@ func TestWhatCannotBeSentSaysWhy(t *testing.T) {
 		hint    string
 	}{
 		"not there":           {filepath.Join(t.TempDir(), "no.pcap"), nil, "open capture: ", ""},
-		"a folder":            {t.TempDir(), nil, "read capture ", ""},
+		"a folder":            {t.TempDir(), nil, "is a directory", ""},
 		"not a capture":       {written(t, "text", []byte("hello, this is no capture at all")), nil, "text", ""},
 		"no gzip after all":   {written(t, "x.gz", []byte{0x1f, 0x8b, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10}), nil, "read capture ", ""},
 		"gzip that is cut":    {written(t, "x.gz", gzipped(t, samples.Sample())[:500]), nil, "unpack capture ", ""},

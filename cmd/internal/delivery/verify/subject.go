@@ -79,7 +79,7 @@ type runs struct {
 
 // verify takes the capture over the live path and offline, and compares.
 func (s *subject) verify(ctx context.Context) error {
-	if err := s.unpack(); err != nil {
+	if err := s.unpack(ctx); err != nil {
 		return err
 	}
 	defer s.discard()
