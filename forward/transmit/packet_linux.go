@@ -23,6 +23,8 @@ const (
 	// headerRoom is where a message's virtio-net, Ethernet, IPv6, fragment
 	// and UDP headers fit, in bytes: whole cache lines.
 	headerRoom = 128
+	// earBuffer is room for an ICMP error with what it quotes, in bytes.
+	earBuffer = 2048
 )
 
 // packetSocket is the packet transmission. Its parts:
@@ -174,7 +176,7 @@ func newPacketPath(ctx context.Context, o Options, w way) (*packetSocket, error)
 		partial:    o.ForceChecksum || !o.Kind.ZeroChecksum(addr.Is6()),
 		maxPayload: MaxPayload(addr),
 		headers:    make([]byte, headerRoom*packetMessages),
-		heardBuf:   make([]byte, 2048),
+		heardBuf:   make([]byte, earBuffer),
 	}
 	p.prepare(ctx, p, packetMessages)
 	var slot int
@@ -396,28 +398,33 @@ func (p *packetSocket) turn(to way) error {
 // hear counts what is said about this transmission's datagrams, and reports
 // whether some of it is about the path's MTU.
 func (p *packetSocket) hear() (news bool) {
-	for {
-		n, ok := sys.Hear(p.ear, p.heardBuf)
-		if !ok {
-			return news
-		}
-		c, quote, ok := sys.ParseComplaint(p.heardBuf[:n])
-		if !ok || !p.mine(quote) {
-			continue
-		}
+	hear(p.ear, p.heardBuf, p.way.src, p.options.Destination, func(c sys.Complaint) {
 		p.troubles.note(kindOf(c), c.From)
 		if c.MTU > 0 {
 			p.learn(c)
 			news = true
+		}
+	})
+	return news
+}
+
+// hear passes on what an ear has heard about datagrams from src to a receiver.
+func hear(ear int, buf []byte, src netip.Addr, to netip.AddrPort, note func(sys.Complaint)) {
+	for {
+		n, ok := sys.Hear(ear, buf)
+		if !ok {
+			return
+		}
+		if c, quote, ok := sys.ParseComplaint(buf[:n]); ok && mine(quote, src, to) {
+			note(c)
 		}
 	}
 }
 
 // mine recognises a datagram of this transmission, or of another one to the same
 // destination, which is as good.
-func (p *packetSocket) mine(q sys.Quote) bool {
-	to := p.options.Destination
-	return q.Protocol == protocolUDP && q.Src == p.way.src && q.Dst == to.Addr().WithZone("") && (!q.Ports || q.DstPort == to.Port())
+func mine(q sys.Quote, src netip.Addr, to netip.AddrPort) bool {
+	return q.Protocol == protocolUDP && q.Src == src && q.Dst == to.Addr().WithZone("") && (!q.Ports || q.DstPort == to.Port())
 }
 
 // learn notes what a router said of the path's MTU.

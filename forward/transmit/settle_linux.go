@@ -19,18 +19,32 @@ func (w *writer) settle(ctx context.Context, f *follower) {
 	if w.counts.datagrams.Load() == 0 {
 		return
 	}
-	deadline := w.lastSent + int64(settleTime(f))
+	s := settlement{troubles: &w.troubles, follower: f, now: w.now, listen: func(most time.Duration) { _ = w.path.listen(most, false) }}
+	s.await(ctx, w.lastSent)
+}
+
+// settlement is the wait for what may still be said.
+type settlement struct {
+	troubles *troubles
+	follower *follower // nil where the way is not followed
+	now      func() int64
+	listen   func(most time.Duration) // takes in what is said, and waits at most so long for it
+}
+
+// await waits; the last datagram left at lastSent.
+func (s settlement) await(ctx context.Context, lastSent int64) {
+	deadline := lastSent + int64(settleTime(s.follower))
 	for {
-		now := w.now()
-		if w.troubles.lost() || ctx.Err() != nil || now >= deadline {
+		now := s.now()
+		if s.troubles.lost() || ctx.Err() != nil || now >= deadline {
 			break
 		}
-		_ = w.path.listen(min(settlePiece, time.Duration(deadline-now)), false)
+		s.listen(min(settlePiece, time.Duration(deadline-now)))
 	}
-	if f != nil && !w.troubles.lost() && ctx.Err() == nil && !f.settleNeighbour(ctx, neighbourLast) {
-		w.troubles.note(NeighbourSilent, netip.Addr{})
+	if f := s.follower; f != nil && !s.troubles.lost() && ctx.Err() == nil && !f.settleNeighbour(ctx, neighbourLast) {
+		s.troubles.note(NeighbourSilent, netip.Addr{})
 	}
-	_ = w.path.listen(0, false) // it may be read together with what told of it
+	s.listen(0) // it may be read together with what told of it
 }
 
 // settleTime is how long after the last datagram an answer may come.

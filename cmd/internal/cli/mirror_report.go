@@ -39,6 +39,9 @@ func (o mirrorOptions) rows(doc mirror.Document) [][]string {
 		rows = append(rows, frameRows(doc.Report)...)
 		rows = append(rows, sendRows(doc.Document)...)
 	}
+	for _, t := range doc.Troubles {
+		rows = append(rows, []string{"trouble", troubleLine(t, doc.Verdict)})
+	}
 	rows = append(rows, losslessRows(doc.Document)...)
 	if doc.GrafanaURL != "" {
 		rows = append(rows, []string{"grafana", doc.GrafanaURL})

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery"
-	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/watch"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/way"
 	"github.com/zeekdemo/zeekdemo/orchestrate"
 	"github.com/zeekdemo/zeekdemo/orchestrate/tcmirror"
@@ -32,13 +31,13 @@ func (m *mirror) runKernel(ctx context.Context) (*Document, error) {
 	defer end()
 	m.announceKernel(run)
 	if m.Detach {
-		return m.kernelOutcome(run.mirrors, begun, nil, nil)
+		return m.kernelOutcome(run.mirrors, begun, books, nil)
 	}
 	runErr := m.attend(capturing, run, books)
 	last, err := run.finish()
 	err = errors.Join(runErr, err)
 	err = errors.Join(err, books.close(capturing, last, err))
-	return m.kernelOutcome(last, begun, books.accounts, err)
+	return m.kernelOutcome(last, begun, books, err)
 }
 
 func (m *mirror) announceKernel(run *kernelRun) {
@@ -54,21 +53,21 @@ func (m *mirror) announceKernel(run *kernelRun) {
 	m.say(fmt.Sprintf("Run %d: %s to %s %s in the kernel; %s", m.Config.VNI, strings.Join(m.interfaces, ", "), m.Config.Kind, m.target.Address, how))
 }
 
+// lookEvery is how often the mirrors are looked at, and what is said about their
+// packets is taken in, whether or not somebody is shown it.
+const lookEvery = time.Second
+
 // attend shows what the mirrors do, and lets them follow the sensor, until ctx
-// ends or one of them is stopped by somebody else.
+// ends or one of them is gone, of which the end of the run tells.
 func (m *mirror) attend(ctx context.Context, run *kernelRun, books *kernelBooks) error {
-	gone := make(chan error, 1)
 	var mu sync.Mutex // of run
-	defer m.Observer.Flows(func() []delivery.Flow {
+	look := func() ([]tcmirror.Mirror, error) {
 		mu.Lock()
 		defer mu.Unlock()
-		now, err := run.look()
-		if err != nil {
-			select {
-			case gone <- err:
-			default:
-			}
-		}
+		return run.look()
+	}
+	defer m.Observer.Flows(func() []delivery.Flow {
+		now, _ := look() // the tick finds what is wrong
 		return kernelFlows(now)
 	})()
 	moved := make(chan orchestrate.Sensor)
@@ -77,12 +76,21 @@ func (m *mirror) attend(ctx context.Context, run *kernelRun, books *kernelBooks)
 	if m.target.Kind != way.To {
 		go m.tellMoves(watching, moved)
 	}
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case err := <-gone:
-			return err
+		case <-tick.C:
+			now, err := look()
+			if errors.Is(err, tcmirror.ErrGone) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			books.hear(now)
 		case next := <-moved:
 			mu.Lock()
 			m.follow(ctx, run, books, next)
@@ -126,50 +134,4 @@ func (m *mirror) tellMoves(ctx context.Context, moved chan<- orchestrate.Sensor)
 			return
 		}
 	}
-}
-
-// kernelBooks are the accounts of a run in the kernel, one for each life of the
-// sensor. The kernel waits for nobody, but what the sensor took can be seen.
-type kernelBooks struct {
-	m        *mirror
-	now      *stretch
-	before   uint64 // packets that had left the tunnels when the stretch began
-	accounts []watch.Account
-}
-
-// packets left the tunnels so far.
-func packets(mirrors []tcmirror.Mirror) (n uint64) {
-	for _, m := range mirrors {
-		n += m.Stats.Tunnel.Packets
-	}
-	return n
-}
-
-// open begins the account of the sensor, before anything is sent to it.
-func (b *kernelBooks) open(mirrors []tcmirror.Mirror) {
-	b.before = packets(mirrors)
-	b.now = &stretch{to: b.m.target, lossless: watch.Off}
-	w, err := delivery.Feedback(b.m.target)
-	if err != nil {
-		b.now.reason = err.Error()
-	}
-	b.now.watch = w
-}
-
-// drop gives up an account.
-func (b *kernelBooks) drop() {
-	if b.now != nil && b.now.watch != nil {
-		b.m.warn(b.now.watch.Close())
-	}
-}
-
-// close ends it, as soon as the sensor has taken what waits for it.
-func (b *kernelBooks) close(ctx context.Context, mirrors []tcmirror.Mirror, runErr error) error {
-	b.now.sent.Store(packets(mirrors) - b.before)
-	account, err := b.now.settle(ctx, runErr)
-	if b.now.watch != nil {
-		account.Reason = "the kernel waits for nobody"
-	}
-	b.accounts = append(b.accounts, account)
-	return err
 }

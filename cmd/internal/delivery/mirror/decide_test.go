@@ -116,7 +116,7 @@ func TestWhatTheKernelsCountersComeTo(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m, _ := toMonitor(netip.MustParseAddrPort(here))
 			m.how = Kernel
-			doc, err := m.kernelOutcome(tt.mirrors, time.Now(), tt.accounts, tt.failure)
+			doc, err := m.kernelOutcome(tt.mirrors, time.Now(), &kernelBooks{accounts: tt.accounts}, tt.failure)
 			if doc.Verdict != tt.verdict || (err != nil) != (tt.said != "") || doc.Error != tt.said || tt.failure != nil && !errors.Is(err, tt.failure) {
 				t.Errorf("%v: %+v", err, doc)
 			}

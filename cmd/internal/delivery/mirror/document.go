@@ -11,6 +11,7 @@ import (
 	"github.com/zeekdemo/zeekdemo/cmd/internal/units"
 	"github.com/zeekdemo/zeekdemo/forward"
 	"github.com/zeekdemo/zeekdemo/forward/afpacket"
+	"github.com/zeekdemo/zeekdemo/forward/transmit"
 	"github.com/zeekdemo/zeekdemo/orchestrate"
 	"github.com/zeekdemo/zeekdemo/orchestrate/tcmirror"
 )
@@ -26,6 +27,9 @@ type Document struct {
 	Interfaces []afpacket.Counts `json:"interfaces,omitempty"`
 	// Mirrors are the kernel's.
 	Mirrors []tcmirror.Mirror `json:"mirrors,omitempty"`
+	// Troubles is what was said about the packets of the kernel's mirrors; what the
+	// forwarder met is in Kernel.
+	Troubles []transmit.Trouble `json:"troubles,omitempty"`
 }
 
 func (m *mirror) document(rep forward.Report) *Document {
@@ -40,12 +44,20 @@ func (m *mirror) document(rep forward.Report) *Document {
 func (d *Document) conclude(result error) (*Document, error) {
 	d.Verdict = delivery.VerdictOf(result)
 	if d.Report.Finished || result != nil { // else it goes on without this program
-		d.Delivery = delivery.Known(result, d.Kernel, d.Lossless)
+		d.Delivery = delivery.Known(result, d.heard(), d.Lossless)
 	}
 	if result != nil {
 		d.Error = result.Error()
 	}
 	return d, result
+}
+
+// heard is what was said on the way, however it was mirrored.
+func (d *Document) heard() *transmit.Stats {
+	if d.Kernel != nil {
+		return d.Kernel
+	}
+	return &transmit.Stats{Troubles: d.Troubles}
 }
 
 // outcome sums up a run by the forwarder.
@@ -87,7 +99,7 @@ func (r *liveRun) judge(doc *Document, runErr error) error {
 }
 
 // kernelOutcome sums up what the kernel's mirrors did.
-func (m *mirror) kernelOutcome(running []tcmirror.Mirror, begun time.Time, accounts []watch.Account, runErr error) (*Document, error) {
+func (m *mirror) kernelOutcome(running []tcmirror.Mirror, begun time.Time, books *kernelBooks, runErr error) (*Document, error) {
 	rep := forward.Report{Finished: !m.Detach, Refused: []forward.RefusedCount{}}
 	var lost uint64
 	for _, k := range running {
@@ -97,10 +109,10 @@ func (m *mirror) kernelOutcome(running []tcmirror.Mirror, begun time.Time, accou
 		lost += k.Stats.Lost()
 	}
 	doc := m.document(rep.Between(begun, time.Now()))
-	doc.Mirrors = running
+	doc.Mirrors, doc.Troubles = running, books.heard.Troubles
 	result := runErr
-	if len(accounts) > 0 {
-		account := watch.Join(accounts)
+	if len(books.accounts) > 0 {
+		account := watch.Join(books.accounts)
 		doc.Lossless = &account
 		if result == nil {
 			result = account.Result()
@@ -108,6 +120,9 @@ func (m *mirror) kernelOutcome(running []tcmirror.Mirror, begun time.Time, accou
 	}
 	if result == nil && lost > 0 {
 		result = watch.Lossf("%s packets did not leave this machine", units.Count(lost))
+	}
+	if result == nil {
+		result = delivery.Arrival(m.target.Address, doc.heard(), doc.Lossless)
 	}
 	return doc.conclude(result)
 }

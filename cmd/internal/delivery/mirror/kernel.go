@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 
@@ -29,6 +30,7 @@ type kernelRequest struct {
 // kernelRun are the mirrors of one run, one per interface.
 type kernelRun struct {
 	mirrors []tcmirror.Mirror
+	indexes []int // parallel: of the interfaces; 0 where it has gone already
 }
 
 // specs compiles the expression: for files, since package tcmirror itself knows
@@ -83,27 +85,46 @@ func (k kernelRequest) start(ctx context.Context) (*kernelRun, error) {
 			return nil, errors.Join(err, run.stop())
 		}
 		run.mirrors = append(run.mirrors, m)
+		run.indexes = append(run.indexes, indexOf(s.Interface))
 	}
 	return run, nil
 }
 
-// look reads the counters anew. An error that is tcmirror.ErrGone says that
-// somebody else stopped a mirror; the last counters stay.
+// indexOf is the number of an interface, which another one of its name does not have.
+func indexOf(name string) int {
+	if i, err := net.InterfaceByName(name); err == nil {
+		return i.Index
+	}
+	return 0
+}
+
+// look reads the counters anew. An error that is tcmirror.ErrGone says that a mirror
+// has gone with its interface, or was stopped by somebody else; the last counters
+// stay.
 func (k *kernelRun) look() ([]tcmirror.Mirror, error) {
 	now, err := tcmirror.List()
 	if err != nil {
-		return k.mirrors, err
+		return slices.Clone(k.mirrors), err
 	}
 	for i, m := range k.mirrors {
 		at := slices.IndexFunc(now, func(n tcmirror.Mirror) bool { return n.Device == m.Device })
 		if at < 0 || !now[at].Complete {
-			err = fmt.Errorf("mirror %s: %w", m.Interface, tcmirror.ErrGone)
+			err = errors.Join(err, k.gone(i))
 			continue
 		}
 		now[at].Notes = m.Notes
 		k.mirrors[i] = now[at]
 	}
-	return k.mirrors, err
+	return slices.Clone(k.mirrors), err
+}
+
+// gone says of a mirror that it is, and why if that is known.
+func (k *kernelRun) gone(i int) error {
+	name := k.mirrors[i].Interface
+	if _, err := net.InterfaceByIndex(k.indexes[i]); err != nil {
+		return fmt.Errorf("interface %s has gone: %w", name, tcmirror.ErrGone)
+	}
+	return fmt.Errorf("mirror %s: %w", name, tcmirror.ErrGone)
 }
 
 // follow points every mirror to another address of the sensor.
@@ -116,16 +137,14 @@ func (k *kernelRun) follow(to netip.AddrPort, exclude []netip.AddrPort) error {
 	return all
 }
 
-// finish stops the mirrors, whose counters then are the last ones.
+// finish stops the mirrors, whose counters then are the last ones. That one has gone
+// before is an error, however late: what passed its interface since is not known.
 func (k *kernelRun) finish() (last []tcmirror.Mirror, err error) {
 	var all error
 	for _, m := range k.mirrors {
 		all = errors.Join(all, m.Pause())
 	}
 	last, err = k.look()
-	if errors.Is(err, tcmirror.ErrGone) {
-		err = nil // which has been said, or is what was wanted
-	}
 	return last, errors.Join(all, err, k.stop())
 }
 

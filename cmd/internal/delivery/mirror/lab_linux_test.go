@@ -22,6 +22,7 @@ type lab struct {
 	*testing.T
 	host, client, sensor string
 	mirrored             atomic.Int64 // datagrams that hold a mark
+	receiver             *net.UDPConn // the sensor's
 }
 
 const (
@@ -36,17 +37,17 @@ func newLab(t *testing.T) *lab {
 	for _, line := range []string{
 		"-n HOST link add s0 mtu 9000 type veth peer name eth0 mtu 9000 netns SENSOR",
 		"-n HOST addr add 10.2.0.1/24 dev s0",
+		"-n HOST addr add fd02::1/64 dev s0 nodad", "-n SENSOR addr add fd02::2/64 dev eth0 nodad",
 		"-n SENSOR addr add 10.2.0.2/24 dev eth0", "-n SENSOR addr add 10.2.0.3/24 dev eth0",
 		"-n HOST link set s0 up", "-n SENSOR link set eth0 up",
 	} {
 		testenv.IP(t, strings.NewReplacer("HOST", l.host, "SENSOR", l.sensor).Replace(line))
 	}
 	l.plug()
-	var c *net.UDPConn
-	testenv.Inside(t, l.sensor, func() error { c = testenv.ListenUDP(t, "0.0.0.0:4789", 8<<20); return nil })
+	testenv.Inside(t, l.sensor, func() error { l.receiver = testenv.ListenUDP(t, "0.0.0.0:4789", 8<<20); return nil })
 	go func() {
 		for buf := make([]byte, 1<<16); ; {
-			n, err := c.Read(buf)
+			n, err := l.receiver.Read(buf)
 			if err != nil {
 				return
 			}
@@ -76,6 +77,21 @@ func (l *lab) onHost(do func() error) { l.Helper(); testenv.Inside(l.T, l.host, 
 func (l *lab) talk() {
 	l.Helper()
 	was := l.mirrored.Load()
+	l.utter()
+	eventually(l.T, "the sensor gets it", func() bool { return l.mirrored.Load() > was })
+}
+
+// talkInVain does so where nobody has it, and waits until it has left the tunnels.
+func (l *lab) talkInVain() {
+	l.Helper()
+	was := packets(l.mirrors())
+	l.utter()
+	eventually(l.T, "it is mirrored", func() bool { return packets(l.mirrors()) > was })
+}
+
+// utter has the client send a mark to the host.
+func (l *lab) utter() {
+	l.Helper()
 	testenv.Inside(l.T, l.client, func() error {
 		c, err := net.Dial("udp", "10.1.0.1:7")
 		if err == nil {
@@ -84,7 +100,6 @@ func (l *lab) talk() {
 		}
 		return err
 	})
-	eventually(l.T, "the sensor gets it", func() bool { return l.mirrored.Load() > was })
 }
 
 // process runs in a namespace as a container's does, until the test is over or it
