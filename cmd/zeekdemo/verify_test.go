@@ -172,7 +172,7 @@ func TestVerifyNamesWhatCannotPass(t *testing.T) {
 	capture := testenv.Shared(t, "pcaps", "ieee80211.15.4.pcap")
 	p := verifyTest(t)
 	r := p.run(t, "verify", "--pull", "never", capture)
-	if r.code != 1 || !strings.Contains(r.stdout, "carries no network packets that Ethernet could carry") {
+	if r.code != 1 || !strings.Contains(r.stdout, "link type IEEE802_15_4_NOFCS (230) is none of those that are normalised to Ethernet here") {
 		t.Errorf("exit code %d\n%s%s", r.code, r.stdout, r.stderr)
 	}
 }
