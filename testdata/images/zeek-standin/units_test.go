@@ -158,7 +158,7 @@ func TestVNIsKeepFlowsApartAndSilenceEndsThem(t *testing.T) {
 	s.frame(1, 7, linkEthernet, frame, len(frame))
 	s.frame(2, 8, linkEthernet, frame, len(frame))
 	s.frame(3, 7, linkEthernet, frame, len(frame))
-	s.advance(int64(6 * time.Second))
+	s.advance(int64(7 * time.Second))
 	if err := s.logs.flush(); err != nil {
 		t.Fatal(err)
 	}
