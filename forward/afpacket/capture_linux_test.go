@@ -387,33 +387,8 @@ func TestMergedPacketsAreCutAndChecksummed(t *testing.T) {
 	testenv.IP(t, "-n "+l.west+" addr add 10.0.0.1/24 dev eth0")
 	testenv.IP(t, "-n "+l.east+" addr add 10.0.0.2/24 dev eth0")
 	stream := bytes.Repeat([]byte("0123456789abcdef"), 1<<14)
-	var listener net.Listener
-	testenv.Inside(t, l.east, func() (err error) { listener, err = net.Listen("tcp4", "10.0.0.2:80"); return err })
-	defer listener.Close()
 	got, counts := capture(t, l.east, Options{}, "eth0", func(*Capture, *taken) {
-		received := make(chan []byte, 1)
-		go func() {
-			c, err := listener.Accept()
-			if err != nil {
-				received <- nil
-				return
-			}
-			all, _ := io.ReadAll(c)
-			c.Close()
-			received <- all
-		}()
-		testenv.Inside(t, l.west, func() error {
-			c, err := net.Dial("tcp4", "10.0.0.2:80")
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			_, err = c.Write(stream)
-			return err
-		})
-		if !bytes.Equal(<-received, stream) {
-			t.Error("the stream itself is broken")
-		}
+		overTCP(t, l, "10.0.0.2:80", stream)
 	})
 	c := counts[0]
 	if c.Merged == 0 || c.Checksums == 0 || c.Lost() != 0 {

@@ -105,7 +105,7 @@ func TestStreamsInTunnelsAreCut(t *testing.T) {
 			l := newTunnel(t, how)
 			stream := bytes.Repeat([]byte("0123456789abcdef"), 1<<14)
 			for _, ns := range []string{l.west, l.east} {
-				got, counts := capture(t, ns, Options{}, "eth0", func(*Capture, *taken) { overTCP(t, l, stream) })
+				got, counts := capture(t, ns, Options{}, "eth0", func(*Capture, *taken) { overTCP(t, l, "10.1.0.2:80", stream) })
 				var segments []byte
 				for _, f := range got.all() {
 					if payload, ours := inside(t, []byte(f), strings.Contains(name, "port")); ours {
@@ -123,10 +123,10 @@ func TestStreamsInTunnelsAreCut(t *testing.T) {
 	}
 }
 
-// overTCP sends a stream from the west end of a tunnel to the east end.
-func overTCP(t *testing.T, l link, stream []byte) {
+// overTCP sends a stream from the west end of a link to that address at the east end.
+func overTCP(t *testing.T, l link, to string, stream []byte) {
 	var listener net.Listener
-	testenv.Inside(t, l.east, func() (err error) { listener, err = net.Listen("tcp4", "10.1.0.2:80"); return err })
+	testenv.Inside(t, l.east, func() (err error) { listener, err = net.Listen("tcp4", to); return err })
 	defer listener.Close()
 	received := make(chan []byte, 1)
 	go func() {
@@ -140,7 +140,7 @@ func overTCP(t *testing.T, l link, stream []byte) {
 		received <- all
 	}()
 	testenv.Inside(t, l.west, func() error {
-		c, err := net.Dial("tcp4", "10.1.0.2:80")
+		c, err := net.Dial("tcp4", to)
 		if err != nil {
 			return err
 		}

@@ -121,7 +121,7 @@ func TestInterfacesAreMergedAndPacketsCut(t *testing.T) {
 		for i := range 100 {
 			other(numberedFrame(i))
 		}
-		overTCP(t, l, stream)
+		overTCP(t, l, "10.1.0.2:80", stream)
 	})
 	var segments []byte
 	for _, f := range got.all() {

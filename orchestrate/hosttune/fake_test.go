@@ -255,3 +255,26 @@ func settings(items []Item) string {
 	}
 	return strings.Join(names, ", ")
 }
+
+// anotherTunes holds the lock until the test ends.
+func anotherTunes(t *testing.T, s *scene) {
+	unlock, err := s.store.Lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(unlock)
+}
+
+// unreadableRecord is one that was cut.
+func unreadableRecord(t *testing.T, s *scene) {
+	if err := os.WriteFile(s.store.File(testBoot), []byte("{"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// unwritableRecord lets no record be written: a folder is in the new one's place.
+func unwritableRecord(t *testing.T, s *scene) {
+	if err := os.MkdirAll(s.store.File(testBoot)+".new/x", 0o755); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -248,23 +248,9 @@ func TestApplyNeedsARecord(t *testing.T) {
 		change func(*testing.T, *scene)
 		want   string
 	}{
-		"another one tunes": {func(t *testing.T, s *scene) {
-			unlock, err := s.store.Lock()
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(unlock)
-		}, "another zeekdemo is tuning right now"},
-		"a record that cannot be read": {func(t *testing.T, s *scene) {
-			if err := os.WriteFile(s.store.File(testBoot), []byte("{"), 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}, recordName},
-		"a record that cannot be written": {func(t *testing.T, s *scene) {
-			if err := os.MkdirAll(s.store.File(testBoot)+".new/x", 0o755); err != nil {
-				t.Fatal(err)
-			}
-		}, "record what is changed"},
+		"another one tunes":               {anotherTunes, "another zeekdemo is tuning right now"},
+		"a record that cannot be read":    {unreadableRecord, recordName},
+		"a record that cannot be written": {unwritableRecord, "record what is changed"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newScene(t)

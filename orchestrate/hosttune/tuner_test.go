@@ -229,28 +229,14 @@ func TestRevertNeedsTheRecord(t *testing.T) {
 		change func(*testing.T, *scene)
 		want   string
 	}{
-		"another one tunes": {func(t *testing.T, s *scene) {
-			unlock, err := s.store.Lock()
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(unlock)
-		}, "another zeekdemo is tuning right now"},
-		"a record that cannot be read": {func(t *testing.T, s *scene) {
-			if err := os.WriteFile(s.store.File(testBoot), []byte("{"), 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}, recordName},
+		"another one tunes":            {anotherTunes, "another zeekdemo is tuning right now"},
+		"a record that cannot be read": {unreadableRecord, recordName},
 		"no boot": {func(t *testing.T, s *scene) {
 			if err := os.Remove(s.root + bootID); err != nil {
 				t.Fatal(err)
 			}
 		}, "tells no ID"},
-		"what the file tells cannot be recorded": {func(t *testing.T, s *scene) {
-			if err := os.MkdirAll(s.store.File(testBoot)+".new/x", 0o755); err != nil {
-				t.Fatal(err)
-			}
-		}, "record what is changed"},
+		"what the file tells cannot be recorded": {unwritableRecord, "record what is changed"},
 		"the file cannot be removed": {func(_ *testing.T, s *scene) {
 			h := s.machine()
 			h.hook = func(operation string, paths ...string) error {

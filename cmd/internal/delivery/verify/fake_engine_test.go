@@ -10,8 +10,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -303,18 +301,4 @@ func redirected(in io.Reader, to netip.AddrPort) (io.Reader, error) {
 	body, err := json.Marshal(job)
 	binary.LittleEndian.PutUint32(head[1:], uint32(len(body)))
 	return io.MultiReader(bytes.NewReader(head[:]), bytes.NewReader(body), in), err
-}
-
-// sidecarProgram writes what looks like a static program for that machine.
-func sidecarProgram(t *testing.T) string {
-	t.Helper()
-	b := make([]byte, 64)
-	copy(b, "\x7fELF\x02\x01\x01")
-	b[16], b[18], b[20] = 2, 43, 1 // ET_EXEC, EM_SPARCV9, EV_CURRENT
-	b[52], b[54], b[58] = 64, 56, 64
-	name := filepath.Join(t.TempDir(), "zeekdemo")
-	if err := os.WriteFile(name, b, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return name
 }

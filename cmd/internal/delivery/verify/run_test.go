@@ -35,6 +35,7 @@ import (
 	"github.com/zeekdemo/zeekdemo/forward/transmit"
 	"github.com/zeekdemo/zeekdemo/orchestrate"
 	"github.com/zeekdemo/zeekdemo/orchestrate/zeeklog"
+	"github.com/zeekdemo/zeekdemo/testdata/testenv"
 )
 
 // sampleFrames is how many frames the sample has.
@@ -168,7 +169,7 @@ func TestAPortIsPublishedOnlyWhereNothingElseWorks(t *testing.T) {
 			t.Parallel()
 			fake, o := newFake(t), options()
 			fake.fail["start sidecar"] = tt.denied
-			o.Way.Kind, o.Way.Binary = tt.kind, sidecarProgram(t)
+			o.Way.Kind, o.Way.Binary = tt.kind, testenv.ForeignProgram(t)
 			var e orchestrate.Engine = fake
 			if tt.able {
 				e = withSidecars{fakeEngine: fake}
@@ -231,7 +232,7 @@ func TestAFaultOnTheWayIsFound(t *testing.T) {
 			t.Run(fmt.Sprint(tt.fault, " ", by), func(t *testing.T) {
 				t.Parallel()
 				fake, o := newFake(t), options()
-				o.Way.Kind, o.Way.Binary, o.Interpose = by, sidecarProgram(t), tt.before
+				o.Way.Kind, o.Way.Binary, o.Interpose = by, testenv.ForeignProgram(t), tt.before
 				row := verified(t, t.Context(), withSidecars{fakeEngine: fake, interpose: tt.before}, fake, sample(t), o)
 				if row.Verdict != Differs || len(row.Findings) != 1 || row.Via != by {
 					t.Fatalf("%s by %s: %s %v", row.Verdict, row.Via, row.Error, row.Findings)
@@ -284,7 +285,7 @@ func afterTheJob(change func(io.Reader) io.Reader) func(io.Reader) io.Reader {
 func TestAFrameAlteredBeforeTheSidecarIsNoticed(t *testing.T) {
 	temporary(t)
 	fake, o := newFake(t), options()
-	o.Way.Kind, o.Way.Binary = way.Sidecar, sidecarProgram(t)
+	o.Way.Kind, o.Way.Binary = way.Sidecar, testenv.ForeignProgram(t)
 	row := verified(t, t.Context(), withSidecars{fakeEngine: fake, tamper: afterTheJob(altering)}, fake, sample(t), o)
 	if row.Verdict != Failed || !strings.Contains(row.Error, "what was sent is not what was handed over: packets 1 to ") {
 		t.Errorf("%s: %s", row.Verdict, row.Error)
@@ -313,7 +314,7 @@ func (f forgetful) Write(line []byte) (int, error) {
 func TestAJournalThatIsNotWhole(t *testing.T) {
 	temporary(t)
 	fake, o := newFake(t), options()
-	o.Way.Kind, o.Way.Binary = way.Sidecar, sidecarProgram(t)
+	o.Way.Kind, o.Way.Binary = way.Sidecar, testenv.ForeignProgram(t)
 	mute := func(w io.Writer) io.Writer { return forgetful{w} }
 	row := verified(t, t.Context(), withSidecars{fakeEngine: fake, mute: mute}, fake, sample(t), o)
 	if row.Verdict != Failed || !strings.Contains(row.Error, "the sidecar told of 432 packets, its journal of 0") {
@@ -334,7 +335,7 @@ func TestEachStepMayFail(t *testing.T) {
 			t.Parallel()
 			fake, o := newFake(t), options()
 			fake.fail[step] = broken
-			o.Way.Kind, o.Way.Binary = way.Sidecar, sidecarProgram(t)
+			o.Way.Kind, o.Way.Binary = way.Sidecar, testenv.ForeignProgram(t)
 			row := verified(t, t.Context(), withSidecars{fakeEngine: fake}, fake, sample(t), o)
 			if row.Verdict != Failed || !strings.Contains(row.Error, want) || row.Hint != "mend it" {
 				t.Errorf("%s: %q, hint %q", row.Verdict, row.Error, row.Hint)
@@ -421,7 +422,7 @@ func TestADamagedCaptureIsVerifiedUpToTheDamage(t *testing.T) {
 		t.Run(string(by), func(t *testing.T) {
 			t.Parallel()
 			fake, o := newFake(t), options()
-			o.Way.Kind, o.Way.Binary = by, sidecarProgram(t)
+			o.Way.Kind, o.Way.Binary = by, testenv.ForeignProgram(t)
 			row := verified(t, t.Context(), withSidecars{fakeEngine: fake}, fake, written(t, "cut.pcap", samples.Sample()[:2000]), o)
 			if row.Path.Sent == 0 || row.Path.Sent >= sampleFrames || !strings.Contains(row.PaceNote, "cut.pcap: packet") {
 				t.Errorf("%d sent, note %q", row.Path.Sent, row.PaceNote)
@@ -452,7 +453,7 @@ func TestAnInterruptedRunLeavesNothing(t *testing.T) {
 		t.Run(step, func(t *testing.T) {
 			t.Parallel()
 			fake, o := newFake(t), options()
-			o.Way.Kind, o.Way.Binary = way.Sidecar, sidecarProgram(t)
+			o.Way.Kind, o.Way.Binary = way.Sidecar, testenv.ForeignProgram(t)
 			rows, err := Run(stop(t, fake, step), withSidecars{fakeEngine: fake}, []string{sample(t), sample(t)}, o)
 			if err != nil || len(fake.left()) > 0 {
 				t.Errorf("%v, left: %v", err, fake.left())
