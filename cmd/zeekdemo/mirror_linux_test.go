@@ -578,6 +578,7 @@ func (l lab) state() string {
 // completely; what was there before stays.
 func TestAKilledMirrorIsTakenBack(t *testing.T) {
 	l, p := newLab(t), build(t)
+	l.listen(4789) // else a dead port is heard, and is exit 3
 	l.must(l.client, "tc", "qdisc", "add", "dev", "eth0", "root", "pfifo", "limit", "77")
 	l.must(l.client, "ethtool", "-K", "eth0", "gso", "off") // a setting of the user's own
 	before := l.state()

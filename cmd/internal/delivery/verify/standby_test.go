@@ -111,7 +111,7 @@ func TestASensorThatNobodyTakesIsRemoved(t *testing.T) {
 	if err != nil || len(e.left()) > 0 || len(e.lives()) != 2 {
 		t.Errorf("%v, %d sensors, left: %v", err, len(e.lives()), e.left())
 	}
-	if rows[0].Verdict != Equal || rows[1].Verdict != Failed || !strings.Contains(rows[1].Error, "read capture ") {
+	if rows[0].Verdict != Equal || rows[1].Verdict != Failed || !strings.Contains(rows[1].Error, "is a directory") {
 		t.Errorf("%s, %s: %s", rows[0].Verdict, rows[1].Verdict, rows[1].Error)
 	}
 }
