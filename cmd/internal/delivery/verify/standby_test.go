@@ -100,18 +100,18 @@ func TestTheNextSensorIsStartedInAdvance(t *testing.T) {
 // A sensor that was started in advance, and that no capture takes, is removed.
 func TestASensorThatNobodyTakesIsRemoved(t *testing.T) {
 	temporary(t)
-	e, o := newFake(t), options()
+	e, o, folder := newFake(t), options(), t.TempDir()
 	o.Way.Kind = way.Published
 	meet(t, e, func(m *meeting, step string, _ int) {
 		if step == "wait sent" {
 			m.await("start live", 2)
 		}
 	})
-	rows, err := Run(t.Context(), e, []string{sample(t), t.TempDir()}, o)
+	rows, err := Run(t.Context(), e, []string{sample(t), folder}, o)
 	if err != nil || len(e.left()) > 0 || len(e.lives()) != 2 {
 		t.Errorf("%v, %d sensors, left: %v", err, len(e.lives()), e.left())
 	}
-	if rows[0].Verdict != Equal || rows[1].Verdict != Failed || !strings.Contains(rows[1].Error, "is a directory") {
+	if rows[0].Verdict != Equal || rows[1].Verdict != Failed || rows[1].Error != "open capture: open "+folder+": is a directory" {
 		t.Errorf("%s, %s: %s", rows[0].Verdict, rows[1].Verdict, rows[1].Error)
 	}
 }

@@ -15,10 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/zeekdemo/zeekdemo/forward"
-	"github.com/zeekdemo/zeekdemo/forward/encap"
 	"github.com/zeekdemo/zeekdemo/forward/pace"
-	"github.com/zeekdemo/zeekdemo/forward/selftest"
 	"github.com/zeekdemo/zeekdemo/forward/transmit"
 	"github.com/zeekdemo/zeekdemo/testdata/testenv"
 )
@@ -27,28 +24,8 @@ import (
 // before anything is sent.
 func governed(ctx context.Context, t *testing.T, to netip.AddrPort, mode transmit.Mode, rt Route, n uint64, prepare func(*Watch)) (Account, error) {
 	t.Helper()
-	source, err := selftest.NewSynthetic(n)
-	if err != nil {
-		t.Fatal(err)
-	}
-	encapsulator, err := encap.New(encap.Config{Kind: encap.VXLAN, VNI: 7})
-	if err != nil {
-		t.Fatal(err)
-	}
-	tx, err := transmit.Open(context.WithoutCancel(ctx), transmit.Options{Destination: to, Mode: mode, Kind: encap.VXLAN})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer tx.Close()
-	w, err := rt.Open()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer w.Close()
-	w.By(tx)
-	prepare(w)
-	return Forward(ctx, forward.Pipeline{Source: source, Encapsulator: encapsulator, Sink: tx, Pacer: pace.Max(), Clock: pace.NewClock(), Stats: &forward.Stats{}},
-		transmit.CPUAuto, Auto, w, "")
+	_, doc, err := forwardInto(ctx, t, to, mode, rt, Auto, n, prepare)
+	return doc, err
 }
 
 // limitedMemory calls open on a thread whose sockets may hold so many bytes

@@ -74,6 +74,13 @@ func replayInto(t testing.TB, to netip.AddrPort, mode transmit.Mode, rt Route, l
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
+	return forwardInto(ctx, t, to, mode, rt, lossless, n, func(*Watch) {})
+}
+
+// forwardInto is replayInto until ctx ends; prepare is given the watch before
+// anything is sent.
+func forwardInto(ctx context.Context, t testing.TB, to netip.AddrPort, mode transmit.Mode, rt Route, lossless Mode, n uint64, prepare func(*Watch)) (forward.Report, Account, error) {
+	t.Helper()
 	source, err := selftest.NewSynthetic(n)
 	if err != nil {
 		t.Fatal(err)
@@ -82,20 +89,21 @@ func replayInto(t testing.TB, to netip.AddrPort, mode transmit.Mode, rt Route, l
 	if err != nil {
 		t.Fatal(err)
 	}
-	tx, err := transmit.Open(ctx, transmit.Options{Destination: to, Mode: mode, Kind: encap.VXLAN})
+	tx, err := transmit.Open(context.WithoutCancel(ctx), transmit.Options{Destination: to, Mode: mode, Kind: encap.VXLAN})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer tx.Close()
-	f, err := rt.Open()
+	w, err := rt.Open()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
-	f.By(tx)
+	defer w.Close()
+	w.By(tx)
+	prepare(w)
 	stats := &forward.Stats{}
 	doc, err := Forward(ctx, forward.Pipeline{Source: source, Encapsulator: encapsulator, Sink: tx, Pacer: pace.Max(), Clock: pace.NewClock(), Stats: stats},
-		transmit.CPUAuto, lossless, f, "")
+		transmit.CPUAuto, lossless, w, "")
 	return stats.Snapshot(), doc, err
 }
 
