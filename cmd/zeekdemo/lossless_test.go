@@ -70,7 +70,9 @@ func (a account) complete(t *testing.T, what string, sent uint64) {
 		t.Errorf("%s: %+v", what, a)
 	}
 	for _, c := range l.Ledger.Counters {
-		if strings.Contains(c.Name, "socket") || strings.Contains(c.Name, "Rcvbuf") || strings.Contains(c.Name, "dropped") && c.Place == "sensor" {
+		// What the host counts as a whole may be another's; docker-proxy's socket is
+		// counted by itself.
+		if strings.Contains(c.Name, "socket") || c.Place == "sensor" && (strings.Contains(c.Name, "Rcvbuf") || strings.Contains(c.Name, "dropped")) {
 			t.Errorf("%s: %s of the %s grew by %d", what, c.Name, c.Place, c.Count)
 		}
 	}

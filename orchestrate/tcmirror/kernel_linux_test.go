@@ -94,12 +94,9 @@ func (l *lab) listen(at string) error {
 		return err
 	}
 	l.Cleanup(func() { conn.Close() })
-	raw, err := conn.(*net.UDPConn).SyscallConn()
-	if err == nil {
-		err = raw.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20) })
-	}
+	testenv.SetReadBuffer(l, conn.(*net.UDPConn), 64<<20)
 	go l.receive(at, conn)
-	return err
+	return nil
 }
 
 func (l *lab) Inside(ns string, fn func() error) { l.Helper(); testenv.Inside(l, ns, fn) }

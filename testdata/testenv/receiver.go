@@ -24,7 +24,7 @@ func NewReceiver(tb testing.TB) *Receiver {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { c.Close() })
-	_ = c.SetReadBuffer(8 << 20) // more is better, and not needed
+	SetReadBuffer(tb, c, 8<<20)
 	r := &Receiver{At: netip.MustParseAddrPort(c.LocalAddr().String())}
 	go func() {
 		for buf := make([]byte, 1<<16); ; r.received.Add(1) {

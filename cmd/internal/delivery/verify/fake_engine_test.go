@@ -19,6 +19,7 @@ import (
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/sidecar"
 	"github.com/zeekdemo/zeekdemo/forward"
 	"github.com/zeekdemo/zeekdemo/orchestrate"
+	"github.com/zeekdemo/zeekdemo/testdata/testenv"
 )
 
 // fakeEngine makes containers in this process: sensors are sockets on loopback,
@@ -133,6 +134,7 @@ func (e *fakeEngine) StartOneShot(_ context.Context, id string) (orchestrate.Con
 	if err != nil {
 		return made, err
 	}
+	testenv.SetReadBuffer(e.tb, conn, 8<<20)
 	c.sensor = listen(conn)
 	if c.Publish {
 		made.Ports = []orchestrate.PublishedPort{{HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: e.port(c), ContainerPort: 4789, Protocol: "udp"}}

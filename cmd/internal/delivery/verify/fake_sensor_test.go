@@ -143,7 +143,6 @@ var farewell = []byte("bye")
 
 // listen starts a sensor on a socket.
 func listen(conn *net.UDPConn) *sensor {
-	_ = conn.SetReadBuffer(8 << 20)
 	s := &sensor{conn: conn, done: make(chan struct{})}
 	go s.run()
 	return s
