@@ -38,6 +38,7 @@ type follower struct {
 	lastLook, nextLook int64 // nanoseconds, monotonic
 	asked              int64 // when the neighbour was
 	probed             int64
+	there              bool         // the destination has answered a request of the prober's
 	doubt              bool         // the neighbour has to say that it is there before anything goes to it
 	known              bool         // the neighbour was, at some time
 	lost               error        // why there is no way now; nil if there is
@@ -173,9 +174,23 @@ func (f *follower) probe(now int64) {
 		return
 	}
 	f.probed = now
-	for f.prober.Answer() != sys.AnsweredNot { // to the one before
-	}
+	f.heardOf()                      // by the one before
 	_ = f.prober.Probe(f.exit.mtu()) // that it is too long is known then
+}
+
+// answer reads what came for the prober.
+func (f *follower) answer() sys.Answer {
+	a := f.prober.Answer()
+	f.there = f.there || a == sys.AnsweredEcho
+	return a
+}
+
+// heardOf reads all that came for the prober, and reports whether the destination
+// itself has ever answered.
+func (f *follower) heardOf() bool {
+	for f.prober != nil && f.answer() != sys.AnsweredNot {
+	}
+	return f.there
 }
 
 // probeWait bounds the measuring of a path before the first datagram: routers
@@ -217,7 +232,7 @@ const maxNarrower = 8
 // awaitAnswer reports whether a router said that the request was too long.
 func (f *follower) awaitAnswer(ctx context.Context, answers *sys.Poller, deadline int64) bool {
 	for ctx.Err() == nil {
-		switch f.prober.Answer() {
+		switch f.answer() {
 		case sys.AnsweredTooBig:
 			return true
 		case sys.AnsweredEcho, sys.AnsweredOther:

@@ -21,6 +21,8 @@ type earshot struct {
 	poller   sys.Poller
 	follower *follower
 	silence  silence
+	// firstSent is when it was heard first that something has left; 0 if never.
+	firstSent int64
 }
 
 // silence is that of a neighbour: the kernel keeps few datagrams for one that it
@@ -67,6 +69,9 @@ func (e exit) source() netip.Addr {
 }
 
 func (s *earshot) hear(sent uint64) {
+	if s.firstSent == 0 && sent > 0 {
+		s.firstSent = sys.Monotonic()
+	}
 	if s.ear >= 0 {
 		hear(s.ear, s.buf, s.src, s.to, func(c sys.Complaint) { s.troubles.note(kindOf(c), c.From) })
 	}
@@ -109,11 +114,12 @@ func (s *earshot) turn(to exit) {
 }
 
 func (s *earshot) settle(ctx context.Context, sent uint64) {
+	s.hear(sent)
 	rest := settlement{troubles: &s.troubles, follower: s.follower, now: sys.Monotonic, listen: func(most time.Duration) {
 		s.poller.Wait(most)
 		s.hear(sent)
 	}}
-	rest.await(ctx, sys.Monotonic())
+	rest.await(ctx, s.firstSent, sys.Monotonic())
 }
 
 func (s *earshot) close() (err error) {

@@ -20,7 +20,7 @@ func (w *writer) settle(ctx context.Context, f *follower) {
 		return
 	}
 	s := settlement{troubles: &w.troubles, follower: f, now: w.now, listen: func(most time.Duration) { _ = w.path.listen(most, false) }}
-	s.await(ctx, w.lastSent)
+	s.await(ctx, w.firstSent, w.lastSent)
 }
 
 // settlement is the wait for what may still be said.
@@ -31,11 +31,10 @@ type settlement struct {
 	listen   func(most time.Duration) // takes in what is said, and waits at most so long for it
 }
 
-// await waits; the last datagram left at lastSent.
-func (s settlement) await(ctx context.Context, lastSent int64) {
-	deadline := lastSent + int64(settleTime(s.follower))
+// await waits; the datagrams left from first to last.
+func (s settlement) await(ctx context.Context, first, last int64) {
 	for {
-		now := s.now()
+		now, deadline := s.now(), settleUntil(s.follower, first, last)
 		if s.troubles.lost() || ctx.Err() != nil || now >= deadline {
 			break
 		}
@@ -45,6 +44,16 @@ func (s settlement) await(ctx context.Context, lastSent int64) {
 		s.troubles.note(NeighbourSilent, netip.Addr{})
 	}
 	s.listen(0) // it may be read together with what told of it
+}
+
+// settleUntil is until when an answer may come to datagrams that left from first to
+// last.
+func settleUntil(f *follower, first, last int64) int64 {
+	end := last + int64(settleTime(f))
+	if f != nil && f.exit.gateway() && !f.heardOf() {
+		end = max(end, first+int64(settleSilent))
+	}
+	return end
 }
 
 // settleTime is how long after the last datagram an answer may come.

@@ -149,7 +149,8 @@ type Transmitter interface {
 	// known to be lost (more would say no more), until nothing can be expected
 	// any more (20 ms if the destination is this machine, 100 ms if it is a
 	// neighbour, 300 ms otherwise; a second more for a neighbour that does not
-	// say that it is there), or until ctx ends.
+	// say that it is there; 3.3 s after the first datagram for a host behind a
+	// router that has not answered an echo request), or until ctx ends.
 	Settle(ctx context.Context) Stats
 	// Describe says what was opened.
 	Describe() Description

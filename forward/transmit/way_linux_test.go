@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/zeekdemo/zeekdemo/forward"
 	"github.com/zeekdemo/zeekdemo/testdata/testenv"
 )
@@ -223,6 +225,46 @@ func TestRouterRefuses(t *testing.T) {
 				})
 			})
 		})
+	}
+}
+
+// TestSilentHostBehindARouter sends to an address that nobody has: the last router
+// says so when it has asked three times, and a short run is over long before.
+func TestSilentHostBehindARouter(t *testing.T) {
+	net := newRouted(t)
+	everyWay(t, netip.MustParseAddrPort("10.9.2.77:4789"), netip.MustParseAddrPort("[fd09:2::77]:4789"), func(t *testing.T, o Options) {
+		with(t, net.tx, o, func(tr Transmitter) error {
+			if err := sendBatch(tr, spreadBatch(20)); err != nil {
+				return err
+			}
+			s := tr.Settle(context.Background())
+			if kinds := lostKinds(s); !slices.Equal(kinds, []TroubleKind{HostUnreachable}) {
+				t.Errorf("%+v", s.Troubles)
+			}
+			return nil
+		})
+	})
+}
+
+// TestHowLongAnAnswerMayTake: only a host that has not been heard of is waited for
+// as long as a router may take to find out that it is not there.
+func TestHowLongAnAnswerMayTake(t *testing.T) {
+	gateway := exit{route: netlink.Route{Gw: []byte{10, 9, 1, 2}}}
+	const first, last = int64(10 * time.Second), int64(11 * time.Second)
+	for name, tt := range map[string]struct {
+		follower *follower
+		last     int64
+		want     time.Duration // after the first datagram
+	}{
+		"of which nothing is known": {nil, last, time.Second + settleFar},
+		"it has not answered":       {&follower{exit: gateway}, last, settleSilent},
+		"nor in all of a long run":  {&follower{exit: gateway}, first + int64(time.Minute), time.Minute + settleFar},
+		"it has answered":           {&follower{exit: gateway, there: true}, last, time.Second + settleFar},
+		"it is a neighbour of ours": {&follower{}, last, time.Second + settleNear},
+	} {
+		if got := time.Duration(settleUntil(tt.follower, first, tt.last) - first); got != tt.want {
+			t.Errorf("%s: %v, want %v", name, got, tt.want)
+		}
 	}
 }
 

@@ -46,6 +46,11 @@ const (
 	settleHere = 20 * time.Millisecond  // for this machine itself
 	settleNear = 100 * time.Millisecond // for a neighbour
 	settleFar  = 300 * time.Millisecond // for a host behind a router
+	// settleSilent is the same after the first datagram, for a host behind a router
+	// that has not answered an echo request: the last router asks three times, a
+	// second apart, before it says that the host is not there (mcast_solicit and
+	// retrans_time_ms of ip-sysctl, MAX_MULTICAST_SOLICIT of RFC 4861).
+	settleSilent = 3300 * time.Millisecond
 )
 
 // path is one transmission as the writer sees it: what to send next, and the
@@ -92,7 +97,8 @@ type writer struct {
 	stall    stall
 	limit    time.Duration // stallLimit
 	heard    int64         // when listen was called last
-	lastSent int64         // when the last datagram was taken
+	// When the first and the last datagrams were taken; 0 for none.
+	firstSent, lastSent int64
 }
 
 // counts is what Stats are made of. One goroutine writes, any may read.
@@ -140,7 +146,9 @@ func (w *writer) Send(b *forward.Batch) (int, error) {
 		}
 	}
 	w.countBytes(b, done)
-	w.lastSent = w.now()
+	if w.lastSent = w.now(); w.firstSent == 0 {
+		w.firstSent = w.lastSent
+	}
 	return done, nil
 }
 
