@@ -394,7 +394,7 @@ func TestMergedPacketsAreCutAndChecksummed(t *testing.T) {
 	if c.Merged == 0 || c.Checksums == 0 || c.Lost() != 0 {
 		t.Errorf("nothing was merged, or nothing left open: %+v", c)
 	}
-	var segments []byte
+	var r received
 	for _, f := range got.all() {
 		p := []byte(f)[14:]
 		if f[12:14] != "\x08\x00" || p[9] != 6 {
@@ -411,12 +411,42 @@ func TestMergedPacketsAreCutAndChecksummed(t *testing.T) {
 			t.Errorf("a segment of %d bytes sums to %#x", len(p)-20, s)
 		}
 		if p[15] == 1 { // from 10.0.0.1
-			segments = append(segments, p[20+int(p[32]>>4)*4:]...)
+			r.segment(t, p[20:])
 		}
 	}
-	if !bytes.Equal(segments, stream) {
-		t.Errorf("the segments carry %d bytes, or others than the stream's %d", len(segments), len(stream))
+	if !bytes.Equal(r.stream, stream) {
+		t.Errorf("the segments carry %d bytes, or others than the stream's %d", len(r.stream), len(stream))
 	}
+}
+
+// received is what the segments of one direction of a connection carried.
+type received struct {
+	begin  uint32 // sequence number of the first byte
+	stream []byte
+}
+
+// segment takes the next one, from its TCP header on. A sender that is kept waiting
+// repeats what it has sent: that is the stream's too, and the same.
+func (r *received) segment(t *testing.T, tcp []byte) {
+	t.Helper()
+	const syn = 2
+	seq, data := binary.BigEndian.Uint32(tcp[4:]), tcp[tcp[12]>>4*4:]
+	if tcp[13]&syn != 0 {
+		r.begin = seq + 1
+		return
+	}
+	at := int(seq - r.begin)
+	if len(data) == 0 {
+		return
+	}
+	if at > len(r.stream) {
+		t.Fatalf("a segment at %d, where %d is next", at, len(r.stream))
+	}
+	known := min(len(r.stream)-at, len(data))
+	if !bytes.Equal(r.stream[at:at+known], data[:known]) {
+		t.Errorf("a segment at %d has other bytes when it is repeated", at)
+	}
+	r.stream = append(r.stream, data[known:]...)
 }
 
 func onesSum(b []byte) uint32 {

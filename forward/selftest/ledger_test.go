@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/gopacket/gopacket"
@@ -138,16 +139,18 @@ func TestWindowCountsDatagrams(t *testing.T) {
 }
 
 func TestWindowWaitsForArrivals(t *testing.T) {
-	w := newWindow(0)
-	w.limit = kernelMemory(100)
-	if _, err := w.Reserve(t.Context(), batchOf(100)); err != nil {
-		t.Fatal(err)
-	}
-	time.AfterFunc(5*time.Millisecond, func() { w.arrived(1, kernelMemory(100)) })
-	grant, err := w.Reserve(t.Context(), batchOf(100))
-	if err != nil || grant.Datagrams != 1 || grant.Stalled <= 0 {
-		t.Errorf("grant %+v, %v", grant, err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		w := newWindow(0)
+		w.limit = kernelMemory(100)
+		if _, err := w.Reserve(t.Context(), batchOf(100)); err != nil {
+			t.Fatal(err)
+		}
+		time.AfterFunc(5*time.Millisecond, func() { w.arrived(1, kernelMemory(100)) })
+		grant, err := w.Reserve(t.Context(), batchOf(100))
+		if err != nil || grant.Datagrams != 1 || grant.Stalled != 5*time.Millisecond {
+			t.Errorf("grant %+v, %v", grant, err)
+		}
+	})
 }
 
 // Every checksum and length is right, and stays right with every number; no two
