@@ -44,7 +44,7 @@ func readCapture(ctx context.Context, path string, s *sensor) error {
 		if first && time.Since(info.Timestamp) < recent {
 			s.limits = liveLimits(0)
 		}
-		s.frame(info.Timestamp.UnixNano(), noVNI, link, frame, info.Length)
+		s.frame(info.Timestamp.UnixNano(), noTunnel(), link, frame, info.Length)
 	}
 	return nil
 }

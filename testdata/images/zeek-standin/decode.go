@@ -27,7 +27,7 @@ const (
 // into the frame and are valid only until the next one.
 type packet struct {
 	time     int64 // ns since the epoch
-	vni      uint32
+	vnis     vnis
 	src, dst netip.Addr
 	proto    uint8
 	srcPort  uint16 // ICMP: the type
@@ -80,8 +80,11 @@ type decoder struct {
 // sent. The packet is nil where the frame holds no complete IP packet.
 func (d *decoder) decode(link int, frame []byte, wireLen int) *packet {
 	d.weird = ""
-	d.pkt = packet{time: d.pkt.time, vni: d.pkt.vni}
+	d.pkt = packet{time: d.pkt.time, vnis: d.pkt.vnis}
 	etherType, off := linkHeader(link, frame)
+	if off < 0 && link == linkRaw && len(frame) > 0 {
+		d.weird = "unknown_ip_version"
+	}
 	etherType, off = skipTags(etherType, frame, off)
 	if off < 0 || off > len(frame) {
 		return nil
@@ -254,7 +257,7 @@ func (d *decoder) ipv4(b []byte, wireLen int) *packet {
 	if len(body) < total-header {
 		return nil // a fragment that was cut cannot be put together
 	}
-	whole := d.fragments.add(fragmentKey{p.src, p.dst, uint32(binary.BigEndian.Uint16(b[4:])), b[9], p.vni},
+	whole := d.fragments.add(fragmentKey{p.src, p.dst, uint32(binary.BigEndian.Uint16(b[4:])), b[9], p.vnis},
 		fragment{off: int(frag&0x1fff) * 8, more: frag&0x2000 != 0, data: body})
 	if whole == nil {
 		return nil
@@ -334,7 +337,7 @@ func (d *decoder) ipv6Fragment(b []byte, off, total int) *packet {
 		return nil
 	}
 	p := &d.pkt
-	whole := d.fragments.add(fragmentKey{p.src, p.dst, binary.BigEndian.Uint32(b[off+4:]), next, p.vni},
+	whole := d.fragments.add(fragmentKey{p.src, p.dst, binary.BigEndian.Uint32(b[off+4:]), next, p.vnis},
 		fragment{off: int(field &^ 7), more: field&1 != 0, data: body})
 	if whole == nil {
 		return nil

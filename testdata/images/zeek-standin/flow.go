@@ -9,14 +9,14 @@ import (
 type flowKey struct {
 	low, high         netip.Addr
 	lowPort, highPort uint16
-	vni               uint32
+	vnis              vnis
 	proto             uint8
 	oneWay            bool
 }
 
 // keyOf is symmetric: a packet and its answer have the same key.
 func keyOf(p *packet) flowKey {
-	k := flowKey{vni: p.vni, proto: p.proto, oneWay: p.oneWay}
+	k := flowKey{vnis: p.vnis, proto: p.proto, oneWay: p.oneWay}
 	order := p.src.Compare(p.dst)
 	if order < 0 || order == 0 && p.srcPort <= p.dstPort || p.oneWay {
 		k.low, k.high, k.lowPort, k.highPort = p.src, p.dst, p.srcPort, p.dstPort

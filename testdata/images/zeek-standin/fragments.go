@@ -14,7 +14,7 @@ type fragmentKey struct {
 	src, dst netip.Addr
 	id       uint32
 	proto    uint8
-	vni      uint32
+	vnis     vnis
 }
 
 // fragment is a piece of a datagram's payload.

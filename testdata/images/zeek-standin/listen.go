@@ -34,7 +34,7 @@ func listen(ctx context.Context, iface string, script script, faults faults, s *
 	defer unix.Close(fd)
 	fmt.Fprintln(stderr, "listening on", src)
 	r := &receiver{
-		sensor: s, strip: decapsulator(src.encap), faults: faults,
+		sensor: s, strip: decapsulators()[src.encap], link: src.link, faults: faults,
 		batch: newBatch(fd, script.datagramLimit), stats: newStats(s, script.statsInterval),
 	}
 	return r.run(ctx)
@@ -78,6 +78,7 @@ func sockaddr(addr netip.AddrPort) unix.Sockaddr {
 type receiver struct {
 	sensor *sensor
 	strip  decapsulate
+	link   int // type of what is inside
 	faults faults
 	batch  *batch
 	stats  *stats
@@ -125,14 +126,15 @@ func (r *receiver) handle(ctx context.Context, n int) {
 }
 
 func (r *receiver) datagram(d []byte) {
-	vni, frame, ok := r.strip(d)
-	if !ok {
+	v, frame, weird := r.strip(d)
+	r.sensor.mu.Lock()
+	defer r.sensor.mu.Unlock()
+	if weird != "" {
+		r.sensor.drop(time.Now().UnixNano(), len(d), weird)
 		return
 	}
-	r.sensor.mu.Lock()
 	r.sensor.counts.bytes += uint64(len(d) - len(frame)) // Zeek counts the tunnel header as well
-	r.sensor.frame(time.Now().UnixNano(), vni, linkEthernet, frame, len(frame))
-	r.sensor.mu.Unlock()
+	r.sensor.frame(time.Now().UnixNano(), v, r.link, frame, len(frame))
 }
 
 // tick ends silent flows and flushes the logs.

@@ -158,8 +158,14 @@ func (o *object) flow(f *flow, vniField string) {
 	o.number("id.orig_p", uint64(f.origPort))
 	o.addr("id.resp_h", f.resp)
 	o.number("id.resp_p", uint64(f.respPort))
-	if vniField != "" {
-		o.number("id.ctx."+vniField, uint64(f.key.vni))
+	switch vniField {
+	case "geneve_vni":
+		o.number("id.ctx.geneve_vni", uint64(f.key.vnis.geneve))
+	case "vxlan_vni":
+		o.number("id.ctx.vxlan_vni", uint64(f.key.vnis.vxlan))
+	case "geneve_vxlan_vni":
+		o.number("id.ctx.geneve_vni", uint64(f.key.vnis.geneve))
+		o.number("id.ctx.vxlan_vni", uint64(f.key.vnis.vxlan))
 	}
 }
 

@@ -88,7 +88,7 @@ func sense(ctx context.Context, opts options, getenv func(string) string, stderr
 		return errors.Join(readCapture(ctx, opts.readFile, s), s.finish())
 	}
 	if opts.iface == "" {
-		return errors.New("nothing to do: give -i udp::ADDR:PORT:ENCAPSULATION or -r FILE")
+		return errors.New("nothing to do: give -i udp::ADDR:PORT[:ENCAPSULATION][:dlt=LINKTYPE] or -r FILE")
 	}
 	s.limits = liveLimits(faults.idle)
 	metrics, err := serveMetrics(script, faults.metricsFile, s)

@@ -132,7 +132,7 @@ func logModule(name string) string {
 func (m *exposition) network(s snapshot) {
 	m.single("zeek_net_received_bytes_total", "counter", "Total number of bytes received", float64(s.bytes))
 	m.single("zeek_net_received_packets_total", "counter", "Total number of packets received", float64(s.packets))
-	m.single("zeek_net_dropped_packets_total", "counter", "Total number of packets dropped", 0) // as with Zeek: it cannot see them
+	m.single("zeek_net_dropped_packets_total", "counter", "Total number of packets dropped", float64(s.dropped)) // as with Zeek: not those that its socket dropped
 	m.single("zeek_net_link_packets_total", "counter", "Total number of packets on the packet source link before filtering", float64(s.packets))
 	m.single("zeek_net_packet_lag_seconds", "gauge", "Difference of network time and wallclock time in seconds.", float64(s.lastLag)/1e9)
 	m.single("zeek_net_timestamp_seconds", "gauge", "The current network time.", float64(s.lastPacket)/1e9)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -109,33 +110,64 @@ func (o *options) set(flag rune, value string) {
 	}
 }
 
-// source is a parsed UDP packet source: where it listens and what it strips.
+// source is a parsed UDP packet source: where it listens, what it strips, and what
+// is inside.
 type source struct {
+	path  string // as given, which is how Zeek announces it
 	addr  netip.AddrPort
-	encap string // "vxlan" or "geneve"
+	encap string // a key of decapsulators
+	link  int    // link type of what is inside
 }
 
 // String is the form in which Zeek announces the source.
-func (s source) String() string { return s.addr.String() + ":" + s.encap }
+func (s source) String() string { return s.path }
 
-// parseSource reads udp::ADDR:PORT:ENCAPSULATION; an IPv6 address is in brackets.
+// parseSource reads udp::ADDR:PORT and options, each after a colon: an encapsulation
+// (Zeek's default is VXLAN) and dlt=LINKTYPE (its default is Ethernet). An IPv6
+// address is in brackets. As in Zeek each may be given once, in lower case, and
+// anything else is an error. Its encapsulations raw and skip are not here.
 func parseSource(iface string) (source, error) {
-	rest, ok := strings.CutPrefix(iface, "udp::")
+	path, ok := strings.CutPrefix(iface, "udp::")
 	if !ok {
 		return source{}, fmt.Errorf("open interface %s: the stand-in has only the udp:: packet source", iface)
 	}
-	cut := strings.LastIndexByte(rest, ':')
-	if cut < 0 {
-		return source{}, fmt.Errorf("open interface %s: want udp::ADDR:PORT:ENCAPSULATION", iface)
+	bracket := strings.LastIndexByte(path, ']') + 1
+	words := strings.Split(path[bracket:], ":")
+	if len(words) < 2 {
+		return source{}, fmt.Errorf("packet-source-udp: invalid path: missing port in path '%s'", path)
 	}
-	s := source{encap: rest[cut+1:]}
-	if s.encap != "vxlan" && s.encap != "geneve" {
-		return source{}, fmt.Errorf("open interface %s: unknown encapsulation %q", iface, s.encap)
-	}
-	addr, err := netip.ParseAddrPort(rest[:cut])
+	addr, err := netip.ParseAddrPort(path[:bracket] + words[0] + ":" + words[1])
 	if err != nil {
-		return source{}, fmt.Errorf("open interface %s: %w", iface, err)
+		return source{}, fmt.Errorf("packet-source-udp: invalid path: %w", err)
 	}
-	s.addr = addr
+	s := source{path: path, addr: addr, link: -1}
+	for _, option := range words[2:] {
+		if err := s.set(option); err != nil {
+			return source{}, fmt.Errorf("packet-source-udp: invalid path: %w", err)
+		}
+	}
+	s.encap = cmp.Or(s.encap, "vxlan")
+	if s.link < 0 {
+		s.link = linkEthernet
+	}
 	return s, nil
+}
+
+// set applies one option of a source's path.
+func (s *source) set(option string) error {
+	links := map[string]int{"dlt=en10mb": linkEthernet, "dlt=raw": linkRaw, "dlt=ppp": linkPPP}
+	link, isLink := links[option]
+	switch {
+	case decapsulators()[option] != nil && s.encap != "":
+		return fmt.Errorf("encapsulation already set - unexpected '%s'", option)
+	case decapsulators()[option] != nil:
+		s.encap = option
+	case s.link >= 0:
+		return fmt.Errorf("data link_type already set - unexpected '%s'", option)
+	case !isLink:
+		return fmt.Errorf("invalid option: '%s'", option)
+	default:
+		s.link = link
+	}
+	return nil
 }

@@ -167,7 +167,7 @@ func TestLogsOfAnEarlierProcessAreGone(t *testing.T) {
 	dir := t.TempDir()
 	for range 2 {
 		s := newTestSensor(defaultScript(), dir)
-		s.frame(1, 7, linkEthernet, udpFrame(), len(udpFrame()))
+		s.frame(1, noTunnel(), linkEthernet, udpFrame(), len(udpFrame()))
 		if err := s.finish(); err != nil {
 			t.Fatal(err)
 		}

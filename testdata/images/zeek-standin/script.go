@@ -20,7 +20,21 @@ type script struct {
 	logDir        string        // Log::default_logdir; "": the working directory
 	statsInterval time.Duration // Stats::report_interval
 	columns       string        // the file for the types of the logs' fields; "": none is asked for
-	vniField      string        // "vxlan_vni" or "geneve_vni" where a script made the VNI part of the connection key
+	vniField      string        // "vxlan_vni", "geneve_vni" or "geneve_vxlan_vni" where a script made VNIs part of the connection key
+}
+
+// keyed are those of a packet's VNIs that are part of the connection key.
+func (s script) keyed(v vnis) vnis {
+	switch s.vniField {
+	case "geneve_vni":
+		v.vxlan = noVNI
+	case "vxlan_vni":
+		v.geneve = noVNI
+	case "geneve_vxlan_vni":
+	default:
+		return noTunnel()
+	}
+	return v
 }
 
 // defaultScript has the values that Zeek 9 starts with.

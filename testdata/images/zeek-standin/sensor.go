@@ -44,6 +44,7 @@ func liveLimits(idle time.Duration) limits {
 // counters are what /metrics and stats.log tell of the packet source.
 type counters struct {
 	packets, bytes      uint64
+	dropped             uint64 // of packets: those that were no tunnel's
 	tcp, udp, icmp      uint64 // connections ever seen
 	activeTCP           int
 	activeUDP           int
@@ -88,15 +89,12 @@ func newSensor(script script, logs *logSet, seeds seeds, names *resolver) *senso
 }
 
 // frame handles one captured frame; wireLen is its length as sent.
-func (s *sensor) frame(t int64, vni uint32, link int, frame []byte, wireLen int) {
+func (s *sensor) frame(t int64, v vnis, link int, frame []byte, wireLen int) {
 	s.counts.packets++
 	s.counts.bytes += uint64(len(frame))
 	s.counts.lastPacket = t
 	s.advance(t)
-	if s.script.vniField == "" {
-		vni = noVNI // not part of the connection key
-	}
-	s.dec.pkt.time, s.dec.pkt.vni = t, vni
+	s.dec.pkt.time, s.dec.pkt.vnis = t, s.script.keyed(v)
 	p := s.dec.decode(link, frame, wireLen)
 	if p == nil {
 		if s.dec.weird != "" {
@@ -105,6 +103,15 @@ func (s *sensor) frame(t int64, vni uint32, link int, frame []byte, wireLen int)
 		return
 	}
 	s.packet(p)
+}
+
+// drop handles a datagram of so many bytes that is no tunnel's: Zeek's packet source
+// counts it among the received and the dropped, and names it.
+func (s *sensor) drop(t int64, bytes int, weird string) {
+	s.counts.packets++
+	s.counts.bytes += uint64(bytes)
+	s.counts.dropped++
+	s.weird(t, weird)
 }
 
 // packet adds p to its flow, or starts one.

@@ -36,7 +36,7 @@ func (st *stats) report(now time.Time) {
 	o.number("mem", resident>>20)
 	o.number("pkts_proc", snap.packets-before.packets)
 	o.number("bytes_recv", snap.bytes-before.bytes)
-	o.number("pkts_dropped", 0)
+	o.number("pkts_dropped", snap.dropped-before.dropped)
 	o.number("pkts_link", snap.packets-before.packets)
 	o.key("pkt_lag")
 	o.b = append(o.b, "0.0"...)

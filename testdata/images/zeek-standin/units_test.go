@@ -1,10 +1,12 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -41,17 +43,42 @@ func TestParseArgs(t *testing.T) {
 	}
 }
 
+// What Zeek's parse_interface_path reads (src/packet_source_options.cc of its
+// packet-source-udp), less raw and skip=.
 func TestParseSource(t *testing.T) {
-	for iface, want := range map[string]string{
-		"udp::0.0.0.0:4789:vxlan":  "0.0.0.0:4789:vxlan",
-		"udp::[::]:6081:geneve":    "[::]:6081:geneve",
-		"udp::0.0.0.0:4789:erspan": "",
-		"udp::0.0.0.0":             "",
-		"eth0":                     "",
+	for iface, want := range map[string]source{
+		"udp::0.0.0.0:4789:vxlan":             {encap: "vxlan", link: linkEthernet},
+		"udp::0.0.0.0:4789":                   {encap: "vxlan", link: linkEthernet},
+		"udp::[::1]:6081:geneve":              {encap: "geneve", link: linkEthernet},
+		"udp::0.0.0.0:6081:geneve:dlt=raw":    {encap: "geneve", link: linkRaw},
+		"udp::0.0.0.0:6081:dlt=raw:geneve":    {encap: "geneve", link: linkRaw},
+		"udp::[::1]:4711:dlt=raw":             {encap: "vxlan", link: linkRaw},
+		"udp::0.0.0.0:1:geneve:dlt=en10mb":    {encap: "geneve", link: linkEthernet},
+		"udp::0.0.0.0:6081:geneve+vxlan":      {encap: "geneve+vxlan", link: linkEthernet},
+		"udp::0.0.0.0:1:geneve+vxlan:dlt=ppp": {encap: "geneve+vxlan", link: linkPPP},
 	} {
 		got, err := parseSource(iface)
-		if want == "" && err == nil || want != "" && (err != nil || got.String() != want) {
-			t.Errorf("%s: got %v, %v", iface, got, err)
+		path := strings.TrimPrefix(iface, "udp::")
+		if err != nil || got.encap != want.encap || got.link != want.link || got.String() != path || !strings.HasPrefix(path, got.addr.String()) {
+			t.Errorf("%s: got %+v, %v", iface, got, err)
+		}
+	}
+	for iface, want := range map[string]string{
+		"udp::0.0.0.0:4789:erspan":             "invalid option: 'erspan'",
+		"udp::0.0.0.0:6081:geneve:DLT_RAW":     "invalid option: 'DLT_RAW'",
+		"udp::0.0.0.0:6081:GENEVE":             "invalid option: 'GENEVE'",
+		"udp::0.0.0.0:6081:geneve:":            "invalid option: ''",
+		"udp::0.0.0.0:6081:vxlan:geneve":       "encapsulation already set - unexpected 'geneve'",
+		"udp::0.0.0.0:6081:dlt=raw:dlt=en10mb": "data link_type already set - unexpected 'dlt=en10mb'",
+		"udp::0.0.0.0":                         "missing port",
+		"udp::[::1]":                           "missing port",
+		"udp::0.0.0.0:":                        "invalid path",
+		"udp::192.168.300:1":                   "invalid path",
+		"udp::0.0.0.0:65536":                   "invalid path",
+		"eth0":                                 "only the udp:: packet source",
+	} {
+		if got, err := parseSource(iface); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %+v, %v", iface, got, err)
 		}
 	}
 }
@@ -78,25 +105,113 @@ redef Stats::report_interval = 1min;
 }
 
 func TestDecapsulate(t *testing.T) {
+	const (
+		vxlan  = "\x08\x00\x00\x00\x00\x10\x92\x00" // 4242
+		geneve = "\x00\x00\x08\x00\x00\x00\x4d\x00" // 77
+		ip     = "\x45\x00\x00\x2a\x00\x00\x00\x00\x40\x11\x00\x00\xc0\x00\x02\x01\xc0\x00\x02\x02"
+		udp    = "\xc0\x00\x12\xb5\x00\x16\x00\x00"
+	)
 	for _, tc := range []struct {
 		name, encap, datagram string
-		vni                   uint32
-		frame                 string
-		ok                    bool
+		vnis                  vnis
+		frame, weird          string
 	}{
-		{"vxlan", "vxlan", "\x08\x00\x00\x00\x00\x10\x92\x00frame", 4242, "frame", true},
-		{"vxlan without a VNI", "vxlan", "\x00\x00\x00\x00\x00\x10\x92\x00frame", 0, "", false},
-		{"geneve", "geneve", "\x00\x00\x65\x58\x00\x00\x4d\x00frame", 77, "frame", true},
-		{"geneve with options", "geneve", "\x02\x00\x65\x58\x00\x00\x4d\x00optionsXframe", 77, "frame", true},
-		{"geneve that is cut", "geneve", "\x02\x00\x65\x58\x00\x00\x4d\x00opt", 0, "", false},
-		{"too short", "vxlan", "\x08", 0, "", false},
+		{"vxlan", "vxlan", vxlan + "frame", vnis{noVNI, 4242}, "frame", ""},
+		{"vxlan without a VNI", "vxlan", "\x00\x00\x00\x00\x00\x10\x92\x00frame", noTunnel(), "", "vxlan_unset_I_flag"},
+		{"geneve", "geneve", geneve + "frame", vnis{77, noVNI}, "frame", ""},
+		{"geneve with options", "geneve", "\x02\x00\x65\x58\x00\x00\x4d\x00optionsXframe", vnis{77, noVNI}, "frame", ""},
+		{"geneve that is cut", "geneve", "\x02\x00\x65\x58\x00\x00\x4d\x00opt", noTunnel(), "", "geneve_too_short"},
+		{"geneve of another version", "geneve", "\x40\x00\x65\x58\x00\x00\x4d\x00frame", noTunnel(), "", "geneve_invalid_version"},
+		{"too short", "vxlan", "\x08", noTunnel(), "", "skipped_packet"},
+		{"both", "geneve+vxlan", geneve + ip + udp + vxlan + "frame", vnis{77, 4242}, "frame", ""},
+		{"both, IP with options", "geneve+vxlan", geneve + "\x46" + ip[1:] + "opts" + udp + vxlan + "frame", vnis{77, 4242}, "frame", ""},
+		{"an Ethernet frame where both are wanted", "geneve+vxlan", geneve + string(udpFrame()), vnis{77, noVNI}, "", "unhandled IP version"},
+		{"IPv6 where both are wanted", "geneve+vxlan", geneve + "\x60" + ip[1:] + ip, vnis{77, noVNI}, "", "unhandled IP version"},
+		{"another protocol where both are wanted", "geneve+vxlan", geneve + ip[:9] + "\x06" + ip[10:] + udp + vxlan, vnis{77, noVNI}, "", "non_UDP_proto"},
+		{"a header that says too little", "geneve+vxlan", geneve + "\x44" + ip[1:] + udp + vxlan, vnis{77, noVNI}, "", "invalid_IP_header_length"},
+		{"no room for IP", "geneve+vxlan", geneve + ip[:19], vnis{77, noVNI}, "", "short_IP_in_GENEVE"},
+		{"no room for UDP", "geneve+vxlan", geneve + ip, vnis{77, noVNI}, "", "skipped_packet"},
+		{"UDP, but no VXLAN", "geneve+vxlan", geneve + ip + udp + "\x00data of some application", vnis{77, noVNI}, "", "vxlan_unset_I_flag"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			vni, frame, ok := decapsulator(tc.encap)([]byte(tc.datagram))
-			if vni != tc.vni || string(frame) != tc.frame || ok != tc.ok {
-				t.Errorf("got %d %q %v", vni, frame, ok)
+			v, frame, weird := decapsulators()[tc.encap]([]byte(tc.datagram))
+			if v != tc.vnis || string(frame) != tc.frame || weird != tc.weird {
+				t.Errorf("got %v %q %q", v, frame, weird)
 			}
 		})
+	}
+}
+
+// The link type is the listener's alone: what comes with another one is misread or
+// dropped, whatever the GENEVE header says of it.
+func TestALinkTypeIsTheListeners(t *testing.T) {
+	ethernet := udpFrame()
+	bare := ethernet[14:]
+	misleading := slices.Concat([]byte{0x45, 0, 0xff}, ethernet[3:]) // to a group address that looks like a long IPv4 packet
+	for _, tc := range []struct {
+		name  string
+		link  int
+		frame []byte
+		conns int
+		weird string
+	}{
+		{"Ethernet as Ethernet", linkEthernet, ethernet, 1, ""},
+		{"IP as IP", linkRaw, bare, 1, ""},
+		{"Ethernet as IP", linkRaw, ethernet, 0, "unknown_ip_version"},
+		{"Ethernet as IP, whose first byte misleads", linkRaw, misleading, 0, "truncated_IP"},
+		{"IP as Ethernet", linkEthernet, bare, 0, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			dir := t.TempDir()
+			s := newTestSensor(defaultScript(), dir)
+			strip := decapsulators()["geneve"]
+			r := receiver{sensor: s, strip: strip, link: tc.link}
+			r.datagram(append([]byte("\x00\x00\x65\x58\x00\x00\x4d\x00"), tc.frame...))
+			if err := s.finish(); err != nil {
+				t.Fatal(err)
+			}
+			conns, _ := os.ReadFile(filepath.Join(dir, "conn.log"))
+			weirds, _ := os.ReadFile(filepath.Join(dir, "weird.log"))
+			if n := strings.Count(string(conns), "\n"); n != tc.conns {
+				t.Errorf("%d connections, want %d:\n%s", n, tc.conns, conns)
+			}
+			if (tc.weird == "") != (len(weirds) == 0) || !strings.Contains(string(weirds), tc.weird) {
+				t.Errorf("weird.log %q, want %q in it", weirds, tc.weird)
+			}
+		})
+	}
+}
+
+// What is no tunnel's counts as received and as dropped.
+func TestWhatIsNoTunnelsIsDropped(t *testing.T) {
+	s := newTestSensor(defaultScript(), t.TempDir())
+	r := receiver{sensor: s, strip: stripBoth, link: linkEthernet}
+	r.datagram([]byte("\x00\x00\x08\x00\x00\x00\x4d\x00too short"))
+	if c := s.counts; c.packets != 1 || c.dropped != 1 || c.bytes != 17 || c.weirds != 1 {
+		t.Errorf("%+v", c)
+	}
+}
+
+// Which VNIs keep connections apart, and are logged, is what the loaded script says.
+func TestVNIsOfTheConnectionKey(t *testing.T) {
+	for field, want := range map[string]vnis{
+		"":                 noTunnel(),
+		"vxlan_vni":        {noVNI, 4242},
+		"geneve_vni":       {77, noVNI},
+		"geneve_vxlan_vni": {77, 4242},
+	} {
+		s := script{vniField: field}
+		if got := s.keyed(vnis{77, 4242}); got != want {
+			t.Errorf("%q: %v, want %v", field, got, want)
+		}
+		var o object
+		o.flow(&flow{key: flowKey{vnis: s.keyed(vnis{77, 4242})}}, field)
+		for name, vni := range map[string]uint32{"geneve": want.geneve, "vxlan": want.vxlan} {
+			text := fmt.Sprintf(`"id.ctx.%s_vni":%d`, name, vni)
+			if strings.Contains(string(o.b), text) != (vni != noVNI) {
+				t.Errorf("%q: %s", field, o.b)
+			}
+		}
 	}
 }
 
@@ -139,10 +254,10 @@ func udpFrame() []byte {
 func TestHandlingAPacketAllocatesNothing(t *testing.T) {
 	s := newTestSensor(defaultScript(), t.TempDir())
 	frame, at := udpFrame(), int64(1)
-	s.frame(at, 1, linkEthernet, frame, len(frame))
+	s.frame(at, vnis{}, linkEthernet, frame, len(frame))
 	if n := testing.AllocsPerRun(1000, func() {
 		at += 1000
-		s.frame(at, 1, linkEthernet, frame, len(frame))
+		s.frame(at, vnis{}, linkEthernet, frame, len(frame))
 	}); n != 0 {
 		t.Errorf("%v allocations per packet", n)
 	}
@@ -155,9 +270,9 @@ func TestVNIsKeepFlowsApartAndSilenceEndsThem(t *testing.T) {
 	s := newTestSensor(script, dir)
 	s.limits = liveLimits(0)
 	frame := udpFrame()
-	s.frame(1, 7, linkEthernet, frame, len(frame))
-	s.frame(2, 8, linkEthernet, frame, len(frame))
-	s.frame(3, 7, linkEthernet, frame, len(frame))
+	s.frame(1, vnis{vxlan: 7}, linkEthernet, frame, len(frame))
+	s.frame(2, vnis{vxlan: 8}, linkEthernet, frame, len(frame))
+	s.frame(3, vnis{vxlan: 7}, linkEthernet, frame, len(frame))
 	s.advance(int64(7 * time.Second))
 	if err := s.logs.flush(); err != nil {
 		t.Fatal(err)
@@ -179,6 +294,6 @@ func BenchmarkFrame(b *testing.B) {
 	frame, at := udpFrame(), int64(1)
 	for b.Loop() {
 		at += 1000
-		s.frame(at, 1, linkEthernet, frame, len(frame))
+		s.frame(at, vnis{}, linkEthernet, frame, len(frame))
 	}
 }
