@@ -14,6 +14,10 @@ func TestNoAllocations(t *testing.T) {
 		t.Fatal(err)
 	}
 	raw := gwlb
+	mirror, err := Preset("aws-mirror-gwlb")
+	if err != nil {
+		t.Fatal(err)
+	}
 	gwlb.RawIP = false
 	var frames []forward.Frame
 	for _, tt := range normaliseCases() {
@@ -25,7 +29,7 @@ func TestNoAllocations(t *testing.T) {
 	for _, u := range unfinishedFrames() {
 		frames = append(frames, forward.Frame{Data: u.frame, Length: len(u.frame), LinkType: forward.LinkEthernet})
 	}
-	for _, c := range []Config{{VNI: 1, VNIPerLoop: true}, {FixChecksums: true}, {PadCut: true, ResegmentAll: true}, gwlb, raw} {
+	for _, c := range []Config{{VNI: 1, VNIPerLoop: true}, {FixChecksums: true}, {PadCut: true, ResegmentAll: true}, gwlb, raw, mirror} {
 		e, err := New(c)
 		if err != nil {
 			t.Fatal(err)

@@ -93,10 +93,17 @@ type Config struct {
 
 	// RawIP sends the inner IP packet without an Ethernet header, GENEVE
 	// protocol type 0x0800 or 0x86dd, as AWS's and Google's services do. Zeek's
-	// own GENEVE source expects Ethernet whatever the protocol type says, so
-	// this is for other receivers. Frames without an IP packet (VLAN tags are
+	// own GENEVE source expects Ethernet whatever the protocol type says, unless
+	// it listens with dlt=raw. Frames without an IP packet (VLAN tags are
 	// looked through) are refused as forward.SkippedNoPacket.
 	RawIP bool
+
+	// InVXLAN puts the frame into VXLAN, that into UDP over IPv4, and that without
+	// Ethernet into GENEVE, as a VPC mirror session does whose target is a Gateway
+	// Load Balancer endpoint; Zeek calls it geneve+vxlan. The VNI is VXLAN's, that
+	// of GENEVE is 0. VXLAN's addresses are those of RFC 5737, its destination port
+	// is 4789, and its source port that of the datagram.
+	InVXLAN bool
 
 	// MTU is the size of the IP packets that a TCP super-frame is cut into, in
 	// bytes; 0 means DefaultMTU. It is lowered silently where such a packet
@@ -135,9 +142,18 @@ func (c Config) DestinationPort() uint16 {
 	return c.Kind.Port()
 }
 
-// HeaderLen is the length of the tunnel header with its options, in bytes.
+// HeaderLen is the length of what stands before the inner frame in a datagram, in
+// bytes: the tunnel header with its options, and with InVXLAN three headers more.
 func (c Config) HeaderLen() int {
-	n := baseHeaderLen
+	n := baseHeaderLen + c.optionsLen()
+	if c.InVXLAN {
+		n += sessionLen
+	}
+	return n
+}
+
+// optionsLen is the length of the GENEVE options, in bytes.
+func (c Config) optionsLen() (n int) {
 	for _, o := range c.Options {
 		n += o.Len()
 	}
@@ -175,6 +191,10 @@ func (c Config) validateTunnel() error {
 		return errors.New("VXLAN has no options; GENEVE has")
 	case c.Kind == VXLAN && c.RawIP:
 		return errors.New("VXLAN carries Ethernet only; raw IP needs GENEVE")
+	case c.Kind == VXLAN && c.InVXLAN:
+		return errors.New("VXLAN goes into GENEVE only, not into VXLAN")
+	case c.InVXLAN && c.RawIP:
+		return errors.New("VXLAN within GENEVE carries Ethernet only, no raw IP")
 	}
 	return validateOptions(c.Options)
 }

@@ -31,6 +31,8 @@ func TestNewRefuses(t *testing.T) {
 		"start at 1":             {VNIPerLoop: true},
 		"VXLAN has no options":   {Options: []Option{option}},
 		"needs GENEVE":           {RawIP: true},
+		"into GENEVE only":       {InVXLAN: true},
+		"no raw IP":              {Kind: GENEVE, InVXLAN: true, RawIP: true},
 		"multiple of 4":          {Kind: GENEVE, Options: []Option{{Data: make([]byte, 3)}}},
 		"at most 124":            {Kind: GENEVE, Options: []Option{{Data: make([]byte, 128)}}},
 		"at most 252":            {Kind: GENEVE, Options: []Option{option, option}},
@@ -172,7 +174,7 @@ func FuzzParseOption(f *testing.F) {
 }
 
 func TestPresets(t *testing.T) {
-	lengths := map[string]int{"aws-mirror": 8, "aws-gwlb": 68 - 28, "gcp-nsi": 8 + 8 + 20 + 12, "azure-vtap": 8}
+	lengths := map[string]int{"aws-mirror": 8, "aws-gwlb": 68 - 28, "aws-mirror-gwlb": 68 - 28 + 28 + 8, "gcp-nsi": 8 + 8 + 20 + 12, "azure-vtap": 8}
 	for _, name := range Presets() {
 		c, err := Preset(name)
 		if err != nil {
@@ -181,7 +183,7 @@ func TestPresets(t *testing.T) {
 		if c.HeaderLen() != lengths[name] || c.DestinationPort() != c.Kind.Port() {
 			t.Errorf("%s: header of %d bytes to port %d", name, c.HeaderLen(), c.DestinationPort())
 		}
-		if c.VNI != 0 || c.RawIP != (c.Kind == GENEVE) {
+		if c.VNI != 0 || c.RawIP != (c.Kind == GENEVE && !c.InVXLAN) {
 			t.Errorf("%s: VNI %d, bare IP %v", name, c.VNI, c.RawIP)
 		}
 		if _, err := New(c); err != nil {

@@ -29,6 +29,8 @@ const baseHeaderLen = 8
 type Encapsulator struct {
 	config   Config
 	header   []byte     // tunnel header and options, of the current loop
+	vniAt    int        // offset of the VNI in header
+	session  *session   // of Config.InVXLAN; nil without
 	loop     int        // the Frame.Loop whose VNI is in header
 	maxInner int        // longest inner frame that MaxDatagram lets through
 	asIs     int        // Ethernet frames up to this length need no second look
@@ -54,6 +56,14 @@ func New(c Config) (*Encapsulator, error) {
 		maxInner: c.MaxDatagram - c.HeaderLen(),
 		portMin:  c.PortMin,
 		portSpan: uint64(c.PortMax) - uint64(c.PortMin) + 1,
+	}
+	e.vniAt = baseHeaderLen - 4
+	if c.InVXLAN {
+		var err error
+		if e.session, err = newSession(len(e.header) - sessionLen); err != nil {
+			return nil, err
+		}
+		e.vniAt = len(e.header) - 4
 	}
 	e.asIs = e.maxInner
 	if c.ResegmentAll {
@@ -84,11 +94,18 @@ func (c Config) appendHeader(b []byte) []byte {
 			critical = 0x40
 		}
 	}
-	b = append(b, byte((c.HeaderLen()-baseHeaderLen)/4), critical)
-	b = binary.BigEndian.AppendUint16(b, etherTypeTEB)
-	b = binary.BigEndian.AppendUint32(b, c.VNI<<8)
+	inside, vni := uint16(etherTypeTEB), c.VNI
+	if c.InVXLAN {
+		inside, vni = etherTypeIPv4, 0 // the VNI is the session's
+	}
+	b = append(b, byte(c.optionsLen()/4), critical)
+	b = binary.BigEndian.AppendUint16(b, inside)
+	b = binary.BigEndian.AppendUint32(b, vni<<8)
 	for _, o := range c.Options {
 		b = o.appendTo(b)
+	}
+	if c.InVXLAN {
+		b = c.appendSession(b)
 	}
 	return b
 }
@@ -104,12 +121,23 @@ func (c Config) LoopVNI(loop int) uint32 {
 // setLoop writes the loop's VNI into the header.
 func (e *Encapsulator) setLoop(loop int) {
 	e.loop = loop
-	binary.BigEndian.PutUint32(e.header[4:], e.config.LoopVNI(loop)<<8)
+	binary.BigEndian.PutUint32(e.header[e.vniAt:], e.config.LoopVNI(loop)<<8)
 }
 
 // Encapsulate appends the datagrams that f becomes to b. It appends nothing
 // where the outcome is a refusal.
 func (e *Encapsulator) Encapsulate(b *forward.Batch, f *forward.Frame) forward.Outcome {
+	if e.session == nil {
+		return e.encapsulate(b, f)
+	}
+	from := len(b.Datagrams)
+	out := e.encapsulate(b, f)
+	e.session.complete(b, from)
+	return out
+}
+
+// encapsulate does so, but for the headers of a session.
+func (e *Encapsulator) encapsulate(b *forward.Batch, f *forward.Frame) forward.Outcome {
 	if f.Loop != e.loop {
 		e.setLoop(f.Loop)
 	}

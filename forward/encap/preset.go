@@ -14,7 +14,9 @@ const (
 )
 
 // Presets lists the names that [Preset] knows.
-func Presets() []string { return []string{"aws-mirror", "aws-gwlb", "gcp-nsi", "azure-vtap"} }
+func Presets() []string {
+	return []string{"aws-mirror", "aws-gwlb", "aws-mirror-gwlb", "gcp-nsi", "azure-vtap"}
+}
 
 // Preset returns the configuration that makes datagrams look as a cloud's
 // mirroring service makes them:
@@ -34,6 +36,11 @@ func Presets() []string { return []string{"aws-mirror", "aws-gwlb", "gcp-nsi", "
 //     github.com/aws-samples/aws-gateway-load-balancer-tunnel-handler: GenevePacket.cpp,
 //     https://docs.aws.amazon.com/elasticloadbalancing/latest/gateway/gateway-load-balancers.html
 //     The cookie here is the same for all flows.
+//   - aws-mirror-gwlb, VPC Traffic Mirroring to a Gateway Load Balancer endpoint: what
+//     aws-mirror sends, UDP over IPv4 and VXLAN with the session's VNI, is in GENEVE
+//     what aws-gwlb carries.
+//     https://docs.aws.amazon.com/vpc/latest/mirroring/traffic-mirroring-packet-formats.html
+//     ("both outer GENEVE encapsulation and an inner VXLAN encapsulation")
 //   - gcp-nsi, Google Cloud Network Security Integration (out-of-band and
 //     in-band): GENEVE to port 6081, VNI 0 (the service does not fill it in), bare IP
 //     packets (no protocol type but 0x0800 and 0x86dd), options of class 0x0132: type 1, 28
@@ -55,16 +62,19 @@ func Presets() []string { return []string{"aws-mirror", "aws-gwlb", "gcp-nsi", "
 // the source port we found documented nowhere. Where the range is not known, the
 // default one is used.
 //
-// What both GENEVE services send is not what a Zeek takes that listens for Ethernet: its
-// listener ignores the protocol type and has one link type, which is given with the
-// address (udp::0.0.0.0:6081:geneve:DLT_RAW). With Config.RawIP false the tunnel
-// header stays, and the frames in it are Ethernet.
+// What the GENEVE services send is not what a Zeek takes that listens for Ethernet: its
+// listener ignores the protocol type, and what is inside is fixed with its address:
+// udp::0.0.0.0:6081:geneve:dlt=raw takes what aws-gwlb and gcp-nsi send, and
+// udp::0.0.0.0:6081:geneve+vxlan what aws-mirror-gwlb sends
+// (github.com/zeek/zeek-packet-source-udp: src/packet_source_options.cc). With
+// Config.RawIP false the tunnel header stays, and the frames in it are Ethernet.
 func Preset(name string) (Config, error) {
 	switch name {
 	case "aws-mirror", "azure-vtap":
 		return Config{Kind: VXLAN, Port: 4789}, nil
-	case "aws-gwlb":
-		return Config{Kind: GENEVE, Port: 6081, RawIP: true, Options: []Option{
+	case "aws-gwlb", "aws-mirror-gwlb":
+		mirror := name == "aws-mirror-gwlb"
+		return Config{Kind: GENEVE, Port: 6081, RawIP: !mirror, InVXLAN: mirror, Options: []Option{
 			{Class: classAWS, Type: 1, Data: make([]byte, 8)},
 			{Class: classAWS, Type: 2, Data: make([]byte, 8)},
 			{Class: classAWS, Type: 3, Data: make([]byte, 4)},

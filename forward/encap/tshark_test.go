@@ -287,7 +287,7 @@ func TestTsharkReadsPresets(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if c.Kind == VXLAN && rawIP {
+			if c.Kind == VXLAN && rawIP || c.InVXLAN { // see TestTsharkReadsVXLANInGENEVE
 				continue
 			}
 			c.VNI, c.RawIP = 0x1234, rawIP
