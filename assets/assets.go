@@ -11,7 +11,7 @@
 //	content: | # from loki/loki.yaml
 //
 // holds that file, dollar signs doubled so that Compose interpolates nothing in
-// it; several names mean their concatenation. `go generate` renews the blocks;
+// it but the variables below; several names mean their concatenation. `go generate` renews the blocks;
 // a test fails where one is out of date.
 //
 // These variables change the stack, with or without the program:
@@ -19,6 +19,8 @@
 //	ZEEKDEMO_IMAGE_ZEEK, _PROMETHEUS, _LOKI, _GRAFANA, _COLLECTOR, _EXPORTER   image references
 //	ZEEKDEMO_BIND                                                   address of the published ports, IPv6 in brackets; 127.0.0.1
 //	ZEEKDEMO_GRAFANA_USER, ZEEKDEMO_GRAFANA_PASSWORD                Grafana's login; zeek, zeek
+//	ZEEKDEMO_GENEVE_SOURCE                                          what the GENEVE sensor takes: geneve, geneve:dlt=raw or geneve+vxlan; geneve
+//	ZEEKDEMO_GENEVE_VNI                                             the script that logs its VNIs: geneve_vni, or geneve_vxlan_vni with geneve+vxlan; geneve_vni
 package assets
 
 import _ "embed"

@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -218,7 +220,7 @@ func TestSensors(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := p.Services[tt.name]
-			script := readFile(t, "stack/zeek/sensor.zeek") + readFile(t, "stack/"+tt.script)
+			script := readFile(t, "stack/zeek/sensor.zeek") + strings.ReplaceAll(readFile(t, "stack/"+tt.script), "${ZEEKDEMO_GENEVE_VNI:-geneve_vni}", "geneve_vni")
 			if want := []string{"zeek", "-i", tt.source, "local", "-e", script}; !slices.Equal(s.Command, want) {
 				t.Errorf("command %q\nwant %q", s.Command, want)
 			}
@@ -235,6 +237,55 @@ func TestSensors(t *testing.T) {
 				t.Errorf("the published port leads to network %s, want monitoring", first)
 			}
 		})
+	}
+}
+
+// What the GENEVE sensor takes is chosen by two variables, which change nothing else.
+func TestWhatTheGENEVESensorTakes(t *testing.T) {
+	plain := loadStack(t, nil)
+	for _, tt := range []struct{ source, vni string }{{"geneve:dlt=raw", "geneve_vni"}, {"geneve+vxlan", "geneve_vxlan_vni"}} {
+		chosen := loadStack(t, map[string]string{"ZEEKDEMO_GENEVE_SOURCE": tt.source, "ZEEKDEMO_GENEVE_VNI": tt.vni})
+		command := chosen.Services["zeek-geneve"].Command
+		if want := "udp::0.0.0.0:6081:" + tt.source; command[2] != want {
+			t.Errorf("it listens on %s, want %s", command[2], want)
+		}
+		if load := "\n@load policy/frameworks/conn_key/packet_source/udp/" + tt.vni + "\n"; !strings.HasSuffix(command[5], load) {
+			t.Errorf("its script ends with %q, want %q", command[5][len(command[5])-len(load):], load)
+		}
+		same := chosen.Services["zeek-geneve"]
+		same.Command = plain.Services["zeek-geneve"].Command
+		chosen.Services["zeek-geneve"] = same
+		if !reflect.DeepEqual(chosen.Services, plain.Services) {
+			t.Errorf("%s changes more than the sensor's command", tt.source)
+		}
+	}
+}
+
+// The number beside a log line is that of the run: VXLAN's where there are two.
+func TestTheVNIBesideALogLine(t *testing.T) {
+	m := regexp.MustCompile(`ExtractPatterns\(log\.body, ("[^\n]*_vni[^\n]*")\), "upsert"`).FindStringSubmatch(readFile(t, "stack/collector/config.yaml"))
+	if m == nil {
+		t.Fatal("the collector looks for no VNI")
+	}
+	pattern, err := strconv.Unquote(m[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	vni := regexp.MustCompile(pattern)
+	for line, want := range map[string]string{
+		`{"ts":1.5,"id.resp_p":80,"id.ctx.vxlan_vni":7,"proto":"tcp"}`:                       "7",
+		`{"ts":1.5,"id.resp_p":80,"id.ctx.geneve_vni":8,"proto":"tcp"}`:                      "8",
+		`{"ts":1.5,"id.resp_p":80,"id.ctx.geneve_vni":0,"id.ctx.vxlan_vni":9,"proto":"tcp"}`: "9",
+		`{"ts":1.5,"id.resp_p":80,"id.ctx.geneve_vni":4711,"id.ctx.vxlan_vni":4242}`:         "4242",
+		`{"ts":1.5,"mac":"02:00:00:00:00:01"}`:                                               "",
+	} {
+		got := ""
+		if m := vni.FindStringSubmatch(line); m != nil {
+			got = m[vni.SubexpIndex("vni")]
+		}
+		if got != want {
+			t.Errorf("%s: %q, want %q", line, got, want)
+		}
 	}
 }
 

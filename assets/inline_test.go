@@ -47,7 +47,12 @@ func inline(text []byte, files fs.FS) ([]byte, error) {
 
 func indentation(line string) int { return len(line) - len(strings.TrimLeft(line, " ")) }
 
-// writeBlock writes one file, indented, its dollar signs doubled.
+// escape doubles the dollar signs that begin no variable of the stack's own.
+func escape(text string) string {
+	return strings.ReplaceAll(strings.ReplaceAll(text, "$", "$$"), "$${ZEEKDEMO_", "${ZEEKDEMO_")
+}
+
+// writeBlock writes one file, indented and escaped.
 func writeBlock(out *bytes.Buffer, files fs.FS, name, indent string) error {
 	data, err := fs.ReadFile(files, name)
 	if err != nil {
@@ -56,7 +61,7 @@ func writeBlock(out *bytes.Buffer, files fs.FS, name, indent string) error {
 	if !bytes.HasSuffix(data, []byte("\n")) || bytes.HasSuffix(data, []byte("\n\n")) || bytes.HasPrefix(data, []byte(" ")) {
 		return fmt.Errorf("fill block: %s must start in the first column and end in exactly one newline", name)
 	}
-	for line := range strings.Lines(strings.ReplaceAll(string(data), "$", "$$")) {
+	for line := range strings.Lines(escape(string(data))) {
 		if line != "\n" {
 			out.WriteString(indent)
 		}
@@ -114,6 +119,7 @@ func TestInline(t *testing.T) {
 	files := fstest.MapFS{
 		"a":        {Data: []byte("cost: $5\n\n  deep\n")},
 		"b":        {Data: []byte("second\n")},
+		"c":        {Data: []byte("${ZEEKDEMO_X:-$1} ${OTHER}\n")},
 		"open-end": {Data: []byte("no newline")},
 	}
 	tests := []struct {
@@ -131,6 +137,7 @@ func TestInline(t *testing.T) {
 			in:   "x:\n  - | # from a b\n  - next\n",
 			want: "x:\n  - | # from a b\n    cost: $$5\n\n      deep\n    second\n  - next\n",
 		},
+		{name: "a variable of the stack", in: "y: | # from c\n", want: "y: | # from c\n  ${ZEEKDEMO_X:-$$1} $${OTHER}\n"},
 		{name: "missing file", in: "y: | # from nowhere\n", err: fs.ErrNotExist},
 	}
 	for _, tt := range tests {

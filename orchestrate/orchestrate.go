@@ -99,6 +99,7 @@ type Container struct {
 	PID       int // of its first process, in the engine's PID namespace
 	StartedAt time.Time
 	Addresses map[string]netip.Addr // by Compose network name, e.g. "monitoring"
+	Command   []string              `json:"-"` // that it runs
 	Env       []string              `json:"-"` // NAME=VALUE, as it was made with; may hold passwords
 	Ports     []PublishedPort
 }

@@ -95,6 +95,8 @@ func TestSettingsAreRefusedBeforeAnythingIsTouched(t *testing.T) {
 		"an image that the stack has not":     {func(s *Settings) { s.Images = map[string]string{"zeke": "x"} }, `no image "zeke"`},
 		"an empty reference":                  {func(s *Settings) { s.Images = map[string]string{"zeek": ""} }, "reference is empty"},
 		"a pull policy that there is not":     {func(s *Settings) { s.Pull = "sometimes" }, "want missing, always or never"},
+		"a mode that there is not":            {func(s *Settings) { s.Geneve = "raw" }, "want ethernet, ip or gwlb"},
+		"a mode that there is":                {func(s *Settings) { s.Geneve = GeneveGWLB }, ""},
 		"an open address, default password":   {func(s *Settings) { s.Bind = netip.IPv4Unspecified() }, "open to the network"},
 		"the default password, spelled out":   {func(s *Settings) { s.Bind, s.GrafanaPassword = netip.MustParseAddr("::"), "zeek" }, "open to the network"},
 		"an open address and a real password": {func(s *Settings) { s.Bind, s.GrafanaPassword = netip.IPv4Unspecified(), "s3cret" }, ""},

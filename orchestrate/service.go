@@ -31,6 +31,14 @@ type Service struct {
 // IsSensor reports whether it is a Zeek that listens for packets.
 func (s Service) IsSensor() bool { return s.Encap != "" }
 
+// takes says what its container takes; empty for what is no sensor.
+func (s Service) takes(c Container) string {
+	if s.Encap != "geneve" {
+		return s.Encap
+	}
+	return s.Encap + ":" + string(modeOf(c.Command))
+}
+
 // Services lists the stack in the order in which it is shown: the sensors
 // first, then the way of their logs and numbers to the eye, and last what reads
 // the kernel's counters in each network namespace on the packets' way.

@@ -29,6 +29,7 @@ type Settings struct {
 	GrafanaPassword string            // empty for the default
 	Images          map[string]string // image reference by name out of ImageNames
 	Pull            PullPolicy
+	Geneve          GeneveMode // what the GENEVE sensor takes; empty for Ethernet
 }
 
 // Validate refuses settings that are wrong or unsafe. It touches nothing.
@@ -45,6 +46,11 @@ func (s Settings) Validate() error {
 	case PullMissing, PullAlways, PullNever:
 	default:
 		return fmt.Errorf("pull policy %q: want missing, always or never", s.Pull)
+	}
+	if s.Geneve != "" {
+		if _, err := ParseGeneveMode(string(s.Geneve)); err != nil {
+			return err
+		}
 	}
 	if !s.Bind.IsValid() {
 		return errors.New("no address to bind the published ports to")
@@ -68,6 +74,7 @@ func (s Settings) Environment() map[string]string {
 	if s.GrafanaPassword != "" {
 		env["ZEEKDEMO_GRAFANA_PASSWORD"] = s.GrafanaPassword
 	}
+	maps.Copy(env, s.Geneve.environment())
 	for name, ref := range s.Images {
 		env[ImageVariable(name)] = ref
 	}

@@ -21,6 +21,7 @@ type ServiceStatus struct {
 	Healthy   bool                  `json:"healthy"`         // it runs and answers
 	Image     string                `json:"image,omitempty"` // as in the Compose file
 	Container string                `json:"container,omitempty"`
+	Takes     string                `json:"takes,omitempty"`     // of a sensor: "vxlan", or "geneve:" and its [GeneveMode]
 	Addresses map[string]netip.Addr `json:"addresses,omitempty"` // by network
 	Ports     []string              `json:"ports,omitempty"`     // e.g. "127.0.0.1:4789/udp"
 	URL       string                `json:"url,omitempty"`
@@ -76,6 +77,7 @@ func describe(s Service, containers map[string]Container, answer error) ServiceS
 		return st
 	}
 	st.State, st.Image, st.Container, st.Addresses, st.URL = c.State, c.Image, c.Name, c.Addresses, s.URL(c)
+	st.Takes = s.takes(c)
 	for _, p := range c.Ports {
 		if p.HostPort != 0 {
 			st.Ports = append(st.Ports, netip.AddrPortFrom(p.HostIP, p.HostPort).String()+"/"+p.Protocol)

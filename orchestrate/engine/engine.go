@@ -212,7 +212,7 @@ func describe(item container.Summary, in container.InspectResponse) orchestrate.
 	}
 	describeState(&c, in.State)
 	if in.Config != nil {
-		c.Image, c.Env = in.Config.Image, in.Config.Env
+		c.Image, c.Env, c.Command = in.Config.Image, in.Config.Env, in.Config.Cmd
 	}
 	if in.NetworkSettings != nil {
 		for name, endpoint := range in.NetworkSettings.Networks {

@@ -1,1 +1,1 @@
-@load policy/frameworks/conn_key/packet_source/udp/geneve_vni
+@load policy/frameworks/conn_key/packet_source/udp/${ZEEKDEMO_GENEVE_VNI:-geneve_vni}
