@@ -137,6 +137,11 @@ func (e *fakeEngine) Containers(context.Context, string) ([]orchestrate.Containe
 			c.Health = "healthy"
 			c.Addresses[orchestrate.MonitoringNetwork] = netip.MustParseAddr("127.0.0.1")
 			port.HostPort, port.Protocol = s.Port, "udp"
+			source := e.load().Env["ZEEKDEMO_GENEVE_SOURCE"]
+			if source == "" || s.Encap != "geneve" {
+				source = s.Encap
+			}
+			c.Command = []string{"zeek", "-i", fmt.Sprintf("udp::0.0.0.0:%d:%s", s.Port, source), "local"}
 		}
 		c.Ports = append(c.Ports, port)
 		list = append(list, c)

@@ -189,7 +189,7 @@ func (o *encapOptions) flags(f *pflag.FlagSet) {
 	f.Int64Var(&o.vni, "vni", -1, "VNI of the run, 0 to 16777215 (default a fresh one)")
 	f.Lookup("vni").DefValue = "0" // what help takes for "no default to show"
 	f.Uint16Var(&o.port, "port", 0, "destination port (default 4789 for vxlan, 6081 for geneve)")
-	f.BoolVar(&o.rawIP, "raw-ip", false, "carry IP packets without Ethernet, as some clouds do (geneve only; --raw-ip=false with --as carries Ethernet)")
+	f.BoolVar(&o.rawIP, "raw-ip", false, "carry IP packets without Ethernet, as some clouds do (geneve only, the stack's sensor in the mode ip; --raw-ip=false with --as carries Ethernet)")
 	f.IntVar(&o.maxDatagram, "max-datagram", 0, "longest UDP payload that the receiver takes, in bytes (default what UDP allows)")
 }
 

@@ -154,7 +154,6 @@ func (o *mirrorOptions) checkTogether(m mirror.Options) error {
 		{o.detach && forwarder, "--detach needs --how kernel: the forwarder is this program"},
 		{o.detach && o.duration > 0, "--detach and --duration exclude each other"},
 		{o.stop && (o.detach || o.duration > 0 || len(o.containers) > 0), "--stop takes interfaces only"},
-		{m.Config.RawIP && m.To == nil && !o.stop, "the stack's sensor takes Ethernet, no bare IP packets: give --raw-ip=false, or --to"},
 		{kernel && m.Config.RawIP, "--how kernel and --raw-ip exclude each other: a tunnel device carries Ethernet"},
 		{!o.stop && len(o.interfaces)+len(o.containers) == 0, "name an interface, or a container with --container"},
 	} {

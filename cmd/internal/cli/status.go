@@ -111,7 +111,7 @@ func printAlerts(w io.Writer, alerts []orchestrate.Alert) {
 }
 
 func statusRows(services []orchestrate.ServiceStatus) [][]string {
-	rows := [][]string{{"SERVICE", "STATE", "HEALTH", "UPTIME", "ADDRESS", "PORTS", "IMAGE"}}
+	rows := [][]string{{"SERVICE", "STATE", "HEALTH", "UPTIME", "ADDRESS", "PORTS", "TAKES", "IMAGE"}}
 	for _, s := range services {
 		uptime := "-"
 		if s.UptimeSec > 0 {
@@ -125,7 +125,7 @@ func statusRows(services []orchestrate.ServiceStatus) [][]string {
 		if s.URL != "" {
 			ports = s.URL
 		}
-		rows = append(rows, []string{s.Service, s.State, s.Health, uptime, dash(strings.Join(addresses, ",")), dash(ports), dash(s.Image)})
+		rows = append(rows, []string{s.Service, s.State, s.Health, uptime, dash(strings.Join(addresses, ",")), dash(ports), dash(s.Takes), dash(s.Image)})
 	}
 	return rows
 }

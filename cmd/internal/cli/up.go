@@ -25,6 +25,7 @@ type upOptions struct {
 	grafanaPassword string
 	bind            string
 	tune            bool
+	geneveMode      string
 }
 
 func newUp(app *App) *cobra.Command {
@@ -55,6 +56,9 @@ processes.`,
 	f.StringVar(&o.grafanaUser, "grafana-user", "", `Grafana's user (default "zeek")`)
 	f.StringVar(&o.grafanaPassword, "grafana-password", "", `Grafana's password (default "zeek")`)
 	f.BoolVar(&o.tune, "tune", false, "tune the machine first, and the sensors afterwards, as tune-host does")
+	f.StringVar(&o.geneveMode, "geneve-mode", string(orchestrate.GeneveEthernet), `what the GENEVE sensor takes: ethernet, ip (IP packets without Ethernet, as
+AWS Gateway Load Balancer and Google NSI send them), or gwlb (Ethernet in VXLAN,
+as AWS Traffic Mirroring sends it through a Gateway Load Balancer)`)
 	f.StringVar(&o.bind, "bind", "127.0.0.1", "address of this machine on which the ports are published")
 	return cmd
 }
@@ -63,7 +67,10 @@ processes.`,
 // variable of the same meaning.
 func (o upOptions) settings(getenv func(string) string) (orchestrate.Settings, error) {
 	s := orchestrate.Settings{Pull: orchestrate.PullPolicy(o.pull), Images: map[string]string{},
-		GrafanaUser: o.grafanaUser, GrafanaPassword: o.grafanaPassword}
+		GrafanaUser: o.grafanaUser, GrafanaPassword: o.grafanaPassword, Geneve: orchestrate.GeneveMode(o.geneveMode)}
+	if _, err := orchestrate.ParseGeneveMode(o.geneveMode); err != nil {
+		return s, usagef("--geneve-mode %q: want ethernet, ip or gwlb", o.geneveMode)
+	}
 	bind, err := netip.ParseAddr(o.bind)
 	if err != nil {
 		return s, usagef("--bind %q: want an IP address", o.bind)
@@ -188,9 +195,9 @@ func printWelcome(app *App, services []orchestrate.ServiceStatus, s orchestrate.
 		rows = append(rows, row)
 	}
 	for _, service := range services {
-		if d, err := orchestrate.ServiceByName(service.Service); err == nil && d.IsSensor() {
+		if service.Takes != "" {
 			for _, port := range service.Ports {
-				rows = append(rows, []string{service.Service, port, d.Encap})
+				rows = append(rows, []string{service.Service, port, service.Takes})
 			}
 		}
 	}

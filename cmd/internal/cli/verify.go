@@ -125,7 +125,9 @@ func (o *verifyOptions) parse(getenv func(string) string) (v verify.Options, err
 	if v.Way, err = o.via.request(v.Tx); err != nil {
 		return v, err
 	}
-	stack := upOptions{images: o.images, pull: o.pull, bind: "127.0.0.1", waitTimeout: time.Minute}
+	// The sensors are verify's own, and take what it sends, whatever those of the
+	// stack take.
+	stack := upOptions{images: o.images, pull: o.pull, bind: "127.0.0.1", waitTimeout: time.Minute, geneveMode: string(orchestrate.GeneveEthernet)}
 	if v.Settings, err = stack.settings(getenv); err != nil {
 		return v, err
 	}

@@ -97,10 +97,6 @@ func (m Monitor) open(ctx context.Context, r *Replay) (sender, error) {
 
 // open implements Receiver.
 func (s Sensor) open(ctx context.Context, r *Replay) (sender, error) {
-	if r.Config.RawIP { // its link type is fixed: it would read addresses where there are none
-		return nil, orchestrate.WithHint(way.Usagef("send bare IP packets to the stack's sensor: it takes Ethernet"),
-			"--raw-ip=false carries Ethernet in the same tunnel; --to HOST sends to any monitor what a cloud sends")
-	}
 	opened, target, err := s.find(ctx, r)
 	var has interface{ Hint() string }
 	if err != nil && !errors.As(err, &has) {
@@ -138,6 +134,9 @@ func (s Sensor) find(ctx context.Context, r *Replay) (opened way.Opened, target 
 		return opened, target, err
 	}
 	if err := way.CheckPort(r.Config.Port, sensor); err != nil {
+		return opened, target, err
+	}
+	if err := way.CheckMode(r.Config, sensor); err != nil {
 		return opened, target, err
 	}
 	if opened, err = s.Way.Open(ctx, s.Engine, sensor); err != nil {

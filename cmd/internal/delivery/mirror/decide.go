@@ -68,6 +68,8 @@ func (m *mirror) unfit() error {
 		return fmt.Errorf("a tunnel device needs the sensor's own address, which is reached %s", m.target.Kind.Phrase())
 	case m.Config.RawIP:
 		return errors.New("a tunnel device carries Ethernet, no bare IP packets")
+	case m.Config.InVXLAN:
+		return errors.New("a tunnel device makes one tunnel, no VXLAN in GENEVE")
 	case len(m.Config.Options) > 0 || m.Preset:
 		return errors.New("a tunnel device adds no GENEVE options")
 	}

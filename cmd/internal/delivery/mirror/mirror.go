@@ -157,6 +157,9 @@ func (m *mirror) findTarget(ctx context.Context) (err error) {
 	if port := sensor.Service.Port; m.Config.Port != 0 && m.Config.Port != port {
 		return way.Usagef("--port %d: the stack's sensor listens on %d (use --to for another receiver)", m.Config.Port, port)
 	}
+	if err := way.CheckMode(m.Config, sensor); err != nil {
+		return err
+	}
 	m.findOthers(ctx)
 	if err := m.openWay(ctx, sensor); err != nil {
 		return err

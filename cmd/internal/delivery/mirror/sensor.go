@@ -38,11 +38,12 @@ func left(t way.Target) error {
 
 // watchSensor waits until the sensor is another one than was, or elsewhere, and
 // runs. An element of trouble makes it look at once. Gone is called once if it
-// is not there for a while.
+// is not there for a while. One that takes something else than what is mirrored is
+// not the one that is waited for; that is said once as well.
 func (m *mirror) watchSensor(ctx context.Context, was orchestrate.Sensor, trouble <-chan struct{}, gone func()) (orchestrate.Sensor, error) {
 	tick := time.NewTicker(lookInterval)
 	defer tick.Stop()
-	asked, said := time.Now(), false
+	asked, said, warned := time.Now(), false, false
 	var appeared time.Time
 	for {
 		suspicion := false
@@ -58,7 +59,7 @@ func (m *mirror) watchSensor(ctx context.Context, was orchestrate.Sensor, troubl
 			continue
 		}
 		asked = time.Now()
-		now, err := orchestrate.FindSensor(ctx, m.engine, m.Config.Kind.String())
+		now, err := m.findSuitable(ctx, &warned)
 		if err == nil && identityOf(now) != identityOf(was) && m.way.Address(now).IsValid() {
 			if appeared.IsZero() {
 				appeared = asked
@@ -72,6 +73,21 @@ func (m *mirror) watchSensor(ctx context.Context, was orchestrate.Sensor, troubl
 			gone()
 		}
 	}
+}
+
+// findSuitable finds the sensor, which must take what is mirrored; that it does not
+// is said unless it was warned of before.
+func (m *mirror) findSuitable(ctx context.Context, warned *bool) (orchestrate.Sensor, error) {
+	s, err := orchestrate.FindSensor(ctx, m.engine, m.Config.Kind.String())
+	if err != nil {
+		return s, err
+	}
+	err = way.CheckMode(m.Config, s)
+	if err != nil && !*warned {
+		*warned = true
+		m.warn(err)
+	}
+	return s, err
 }
 
 // listens reports whether the sensor has opened its socket, as far as it can be

@@ -67,6 +67,42 @@ func TestTheNextSensorIsFoundWhenItListens(t *testing.T) {
 	}
 }
 
+// A sensor that comes back in another mode would misread what is mirrored: it is
+// waited for, and why is said once.
+func TestASensorInAnotherModeIsNotFollowed(t *testing.T) {
+	e := newStack()
+	m, said := toSensor(t, e)
+	trouble := make(chan struct{})
+	look := func() { trouble <- struct{}{}; trouble <- struct{}{} }
+	found, _ := watched(t, m, trouble)
+	e.mu.Lock()
+	e.udp = socketOn(4789)
+	e.mu.Unlock()
+	e.set(func(c *orchestrate.Container) {
+		c.ID, c.Command = "raw", []string{"zeek", "-i", "udp::0.0.0.0:6081:geneve:dlt=raw"}
+	})
+	look()
+	look()
+	select {
+	case s := <-found:
+		t.Fatalf("it follows to %+v", s)
+	default:
+	}
+	e.set(func(c *orchestrate.Container) { c.ID, c.Command = "next", nil })
+	var next orchestrate.Sensor
+	for limit := time.After(bound); next.Container.ID == ""; {
+		select {
+		case trouble <- struct{}{}:
+		case next = <-found:
+		case <-limit:
+			t.Fatal("the right one is not found")
+		}
+	}
+	if n := strings.Count(said.all(), "warning: send Ethernet to sensor zeek: it takes bare IP packets"); next.Container.ID != "next" || n != 1 {
+		t.Errorf("%+v, said %q", next, said.all())
+	}
+}
+
 // Whatever is different makes it another one.
 func TestOneLifeOfASensorIsToldFromTheNext(t *testing.T) {
 	was := orchestrate.Sensor{Container: orchestrate.Container{ID: "a", PID: 5}, Direct: netip.MustParseAddrPort(here), Published: netip.MustParseAddrPort("127.0.0.1:4789")}

@@ -55,6 +55,11 @@ func FollowDetached(running []tcmirror.Mirror, services []orchestrate.ServiceSta
 		if !m.Detached || !m.Alive || !ok {
 			continue
 		}
+		if takes := takenBy(services, m.Service); takes != orchestrate.GeneveEthernet {
+			say(fmt.Sprintf("warning: the mirror of %s sends Ethernet, and %s takes %s now: `zeekdemo mirror --stop %s` ends it, `zeekdemo up --geneve-mode ethernet` makes the sensor take it",
+				m.Interface, m.Service, takes.Phrase(), m.Interface))
+			continue
+		}
 		changed, err := m.Follow(to, exclude)
 		if err != nil {
 			say(fmt.Sprintf("warning: point the mirror of %s to %s: %v; run `zeekdemo up` again as root", m.Interface, to, err))
@@ -63,6 +68,16 @@ func FollowDetached(running []tcmirror.Mirror, services []orchestrate.ServiceSta
 			say(fmt.Sprintf("The mirror of %s goes to %s at %s now.", m.Interface, m.Service, to))
 		}
 	}
+}
+
+// takenBy is what the datagrams of a sensor hold.
+func takenBy(services []orchestrate.ServiceStatus, name string) orchestrate.GeneveMode {
+	for _, s := range services {
+		if _, mode, ok := strings.Cut(s.Takes, ":"); ok && s.Service == name {
+			return orchestrate.GeneveMode(mode)
+		}
+	}
+	return orchestrate.GeneveEthernet
 }
 
 // ToStack are the interfaces that are mirrored to the stack.

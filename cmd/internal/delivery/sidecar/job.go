@@ -19,7 +19,7 @@ const Command = "sidecar"
 
 // protocol is the version of job and messages. Both ends must have the same:
 // --sidecar-binary may be of another release.
-const protocol = 5
+const protocol = 6
 
 // Job is what the client wants sent.
 type Job struct {

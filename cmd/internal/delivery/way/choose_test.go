@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/zeekdemo/zeekdemo/forward/encap"
 	"github.com/zeekdemo/zeekdemo/orchestrate"
 )
 
@@ -120,6 +121,55 @@ func TestAPortMustBeOneOfTheSensors(t *testing.T) {
 		if right != (err == nil) || !right && (!errors.As(err, &usage) || !strings.Contains(usage.Unwrap().Error(), "the stack's sensor listens on 4789")) {
 			t.Errorf("%d: %v", port, err)
 		}
+	}
+}
+
+// What a sensor would misread is a mistake, and both ways out are named.
+func TestASensorTakesWhatItsModeSays(t *testing.T) {
+	const ethernet, ip, gwlb = orchestrate.GeneveEthernet, orchestrate.GeneveIP, orchestrate.GeneveGWLB
+	sends := map[orchestrate.GeneveMode]encap.Config{ethernet: {Kind: encap.GENEVE}, ip: {Kind: encap.GENEVE, RawIP: true}, gwlb: {Kind: encap.GENEVE, InVXLAN: true}}
+	for _, tt := range []struct {
+		takes, sent orchestrate.GeneveMode
+		hint        string // how to send something else; empty: it fits
+	}{
+		{ethernet, ethernet, ""}, {ip, ip, ""}, {gwlb, gwlb, ""},
+		{ethernet, ip, "--raw-ip=false carries Ethernet"},
+		{ethernet, gwlb, "without --as Ethernet is carried"},
+		{ip, ethernet, "--raw-ip, --as aws-gwlb and --as gcp-nsi"},
+		{ip, gwlb, "--as aws-gwlb and --as gcp-nsi"},
+		{gwlb, ethernet, "--as aws-mirror-gwlb"},
+		{gwlb, ip, "--as aws-mirror-gwlb"},
+		{"geneve:dlt=ppp", ethernet, "--to HOST"},
+	} {
+		s := orchestrate.Sensor{Service: orchestrate.Service{Name: "zeek-geneve"}, Mode: tt.takes}
+		err := CheckMode(sends[tt.sent], s)
+		if tt.hint == "" {
+			if err != nil {
+				t.Errorf("%s: %v", tt.sent, err)
+			}
+			continue
+		}
+		var usage *UsageError
+		var hinted interface{ Hint() string }
+		if !errors.As(err, &usage) || !errors.As(err, &hinted) {
+			t.Errorf("%s to %s: %v", tt.sent, tt.takes, err)
+			continue
+		}
+		if want := "send " + tt.sent.Phrase() + " to sensor zeek-geneve: it takes " + tt.takes.Phrase(); err.Error() != want {
+			t.Errorf("%q, want %q", err, want)
+		}
+		if hint := hinted.Hint(); !strings.Contains(hint, "`zeekdemo up --geneve-mode "+string(tt.sent)+"`") || !strings.Contains(hint, tt.hint) {
+			t.Errorf("%s to %s: hint %q", tt.sent, tt.takes, hint)
+		}
+	}
+}
+
+// VXLAN always carries Ethernet, and its sensor takes that.
+func TestTheVXLANSensorTakesEthernet(t *testing.T) {
+	s := sensor()
+	s.Mode = orchestrate.GeneveEthernet
+	if err := CheckMode(encap.Config{}, s); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -6,8 +6,10 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 
+	"github.com/zeekdemo/zeekdemo/forward/encap"
 	"github.com/zeekdemo/zeekdemo/orchestrate"
 )
 
@@ -82,6 +84,51 @@ func (o Opened) Find(ctx context.Context, e orchestrate.Engine, s orchestrate.Se
 			"--direct sends to the container's own address, or by sidecar")
 	}
 	return t, nil
+}
+
+// CheckMode refuses, before anything is sent, what a sensor of the stack would
+// misread: what its datagrams hold is fixed, and their headers do not count. A
+// mistake is a [UsageError].
+func CheckMode(c encap.Config, s orchestrate.Sensor) error {
+	sent := modeOf(c)
+	if sent == s.Mode {
+		return nil
+	}
+	advice := []string{fmt.Sprintf("`zeekdemo up --geneve-mode %s` makes it take that", sent)}
+	if a := alternative(sent, s.Mode); a != "" {
+		advice = append(advice, a)
+	}
+	return orchestrate.WithHint(Usagef("send %s to sensor %s: it takes %s", sent.Phrase(), s.Service.Name, s.Mode.Phrase()),
+		strings.Join(append(advice, "--to HOST sends to any monitor what a cloud sends"), "; "))
+}
+
+// modeOf is the mode of a sensor that takes what c makes.
+func modeOf(c encap.Config) orchestrate.GeneveMode {
+	switch {
+	case c.InVXLAN:
+		return orchestrate.GeneveGWLB
+	case c.RawIP:
+		return orchestrate.GeneveIP
+	}
+	return orchestrate.GeneveEthernet
+}
+
+// alternative is how to send what a sensor takes in place of what was to be sent;
+// empty where there is no way.
+func alternative(sent, taken orchestrate.GeneveMode) string {
+	switch {
+	case taken == orchestrate.GeneveEthernet && sent == orchestrate.GeneveIP:
+		return "--raw-ip=false carries Ethernet in the same tunnel"
+	case taken == orchestrate.GeneveEthernet:
+		return "without --as Ethernet is carried"
+	case taken == orchestrate.GeneveIP && sent == orchestrate.GeneveEthernet:
+		return "--raw-ip, --as aws-gwlb and --as gcp-nsi carry bare IP packets"
+	case taken == orchestrate.GeneveIP:
+		return "--as aws-gwlb and --as gcp-nsi carry bare IP packets"
+	case taken == orchestrate.GeneveGWLB:
+		return "--as aws-mirror-gwlb carries Ethernet in VXLAN"
+	}
+	return ""
 }
 
 // CheckPort says whether a port that was asked for (0: none) is one of the
