@@ -142,11 +142,47 @@ func TestEveryWayToTheSensor(t *testing.T) {
 		noSidecar(t, before)
 	})
 	t.Run("without root", func(t *testing.T) { viaWithoutRoot(t, p) })
+	t.Run("what the GENEVE sensor takes", func(t *testing.T) { takesWhatItWasTold(t, p) })
 	t.Run("down removes a forgotten one", func(t *testing.T) {
 		docker(t, "create", "--label", "org.zeekdemo.sidecar=gone", docker(t, "inspect", "--format", "{{.Image}}", "zeekdemo-zeek-1"))
 		p.must(t, "down", "--volumes")
 		noSidecar(t, volumes(t))
 	})
+}
+
+// takesWhatItWasTold makes the GENEVE sensor take what the clouds send. What fits
+// arrives whole, by every way; what does not is refused, and the rest of the stack
+// stays as it is.
+func takesWhatItWasTold(t *testing.T, p program) {
+	for i, tt := range []struct{ mode, preset, encapsulation, via, other string }{
+		{"ip", "gcp-nsi", "geneve", "direct", "aws-mirror-gwlb"},
+		{"ip", "aws-gwlb", "geneve", "published", "aws-mirror-gwlb"},
+		{"gwlb", "aws-mirror-gwlb", "vxlan", "sidecar", "aws-gwlb"},
+	} {
+		before := containers(t)
+		p.must(t, "up", "--pull", "never", "--geneve-mode", tt.mode)
+		for name, state := range containers(t) {
+			if !strings.HasSuffix(name, "zeek-geneve") && state != before[name] { // and the exporter in its namespace
+				t.Errorf("mode %s: %s changed", tt.mode, name)
+			}
+		}
+		refusedByMode(t, p, "ethernet", "replay", "--encap", "geneve", "--via", tt.via)
+		refusedByMode(t, p, map[string]string{"ip": "gwlb", "gwlb": "ip"}[tt.mode], "replay", "--as", tt.other, "--via", tt.via)
+		run := strconv.Itoa(4711 + i) // the clouds' own VNI is 0
+		doc := replayed(t, exec.Command(p.path, "replay", "--json", "--speed", "4x", "--as", tt.preset, "--vni", run, "--via", tt.via), tt.via)
+		eventually(t, logWait(t), tt.preset+" "+tt.via, func() error { return arrived(p, nil, "zeek-geneve", tt.encapsulation, doc.Run) })
+	}
+	p.must(t, "up", "--pull", "never")
+	refusedByMode(t, p, "ip", "replay", "--as", "gcp-nsi")
+}
+
+// refusedByMode runs what the GENEVE sensor does not take, and would in another mode.
+func refusedByMode(t *testing.T, p program, mode string, args ...string) {
+	t.Helper()
+	r := p.run(t, args...)
+	if r.code != 2 || r.stdout != "" || !strings.Contains(r.stderr, "to sensor zeek-geneve: it takes ") || !strings.Contains(r.stderr, "`zeekdemo up --geneve-mode "+mode+"`") {
+		t.Errorf("zeekdemo %s: exit code %d, want 2 and a hint at the mode %s\n%s%s", strings.Join(args, " "), r.code, mode, r.stdout, r.stderr)
+	}
 }
 
 // whileSidecar calls do while a replay without end goes by sidecar, and checks
