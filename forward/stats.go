@@ -219,7 +219,8 @@ type Report struct {
 	FramesCut         uint64 `json:"frames_cut_by_snap_length"`
 	FramesPadded      uint64 `json:"frames_padded"` // of those, filled up with zeros
 	// What a capturing host had left to its network card, so that the capture does
-	// not have it: IP headers without a length, which were given one, and checksums,
+	// not have it: IP headers without a length, which were given one, and checksums
+	// (of the frame's own packet or of one within a tunnel in it),
 	// which stay open unless they were to be computed.
 	FramesLengthRepaired uint64 `json:"frames_length_repaired,omitempty"`
 	FramesChecksumsOpen  uint64 `json:"frames_checksums_open,omitempty"`

@@ -38,6 +38,13 @@ func BenchmarkEncapsulate(b *testing.B) {
 	b.Run("vxlan/vlan", func(b *testing.B) {
 		benchmarkEncapsulate(b, Config{VNI: 1}, forward.LinkEthernet, vlanTag(tcp4, 7))
 	})
+	b.Run("vxlan/udp", func(b *testing.B) {
+		frame := ether(1, 2, 0x0800, ip4(1, 200, 17, 0x4000, udp(50000, 443, payloadBytes(350-42))))
+		benchmarkEncapsulate(b, Config{VNI: 1}, forward.LinkEthernet, with(frame, 40, 0x12, 0x34))
+	})
+	b.Run("vxlan/tunnel", func(b *testing.B) {
+		benchmarkEncapsulate(b, Config{VNI: 1}, forward.LinkEthernet, nestings()["vxlan"](1, 2, tcp4))
+	})
 	b.Run("vxlan/fixed", func(b *testing.B) {
 		benchmarkEncapsulate(b, Config{VNI: 1, FixChecksums: true}, forward.LinkEthernet, unfinishedFrames()[0].frame)
 	})

@@ -115,8 +115,10 @@ type Config struct {
 	// TSO saw becomes what was on the wire.
 	ResegmentAll bool
 
-	// FixChecksums computes the checksums of IP, TCP, UDP, ICMP and ICMPv6 that the
-	// capturing host had left to its network card. Others that are wrong stay so.
+	// FixChecksums computes the checksums of IP, TCP, UDP, ICMP, ICMPv6 and GRE that
+	// the capturing host had left to its network card, also in packets within tunnels,
+	// and anew those of a tunnel that were right over what is inside. Others that are
+	// wrong stay so.
 	FixChecksums bool
 
 	// MaxDatagram is the largest UDP payload that may be sent, tunnel header

@@ -74,7 +74,7 @@ func New(c Config) (*Encapsulator, error) {
 	}
 	e.repaired = noLength
 	if c.FixChecksums {
-		e.repaired |= noHeaderSum | noTransportSum
+		e.repaired |= noHeaderSum | noTransportSum | noSumInside
 	}
 	return e, nil
 }

@@ -72,6 +72,9 @@ func carries(proto byte, word uint32) bool {
 }
 
 func isTunnelPort(port uint16) bool {
+	if port < portGTPU || port > portVXLANLinux { // the usual case, in one look
+		return false
+	}
 	switch port {
 	case portGTPU, portTeredo, portGREInUDP, portVXLAN, portVXLANGPE, portGENEVE, portVXLANLinux:
 		return true

@@ -14,7 +14,8 @@ type unfinished uint8
 const (
 	noLength       unfinished = 1 << iota // of the packet: the card was to cut it
 	noHeaderSum                           // IPv4's header checksum
-	noTransportSum                        // that of TCP, UDP, ICMP or ICMPv6
+	noTransportSum                        // that of TCP, UDP, ICMP, ICMPv6 or GRE
+	noSumInside                           // any of these in a packet that it carries as a tunnel
 )
 
 // leastFrame is what Ethernet pads shorter frames to, in bytes without the frame
@@ -48,28 +49,44 @@ func unfinishedInAny(frame []byte, length int) unfinished {
 	if etherType == etherTypeVLAN {
 		etherType, at = binary.BigEndian.Uint16(frame[16:]), etherLen+4
 	}
-	packet := frame[at:]
-	switch {
-	case etherType == etherTypeIPv4 && len(packet) >= ipv4Len+udpLen:
-		if packet[0] == 0x45 && !mayBeUnfinished4(packet) {
+	switch packet := frame[at:]; {
+	case etherType == etherTypeIPv4 && packet[0] == 0x45 && len(packet) >= ipv4Len+udpLen:
+		if !mayBeUnfinished4(packet) {
 			return 0
 		}
+		return examine(packet, length-at)
 	case etherType == etherTypeIPv6 && len(packet) >= ipv6Len+udpLen:
 		if !mayBeUnfinished6(packet) {
 			return 0
 		}
+		return examine(packet, length-at)
 	case etherType < etherTypeMin, etherType == etherTypeARP:
 		return 0
 	}
 	n := locateNetwork(frame)
-	if n.lengths || n.etherType != etherTypeIPv4 && n.etherType != etherTypeIPv6 {
+	if n.etherType != etherTypeIPv4 && n.etherType != etherTypeIPv6 {
 		return 0
 	}
-	return examine(frame[n.offset:], length-n.offset)
+	left := examine(frame[n.offset:], length-n.offset)
+	if n.lengths {
+		left &^= noLength // what has a length before it was not cut by a card
+	}
+	return left
 }
 
-// mayBeUnfinished4 is false where an IPv4 packet without options is certainly not
-// unfinished.
+// mayBeUnfinished is false where an IP packet is certainly not unfinished, and
+// carries none.
+func mayBeUnfinished(packet []byte) bool {
+	switch {
+	case len(packet) >= ipv4Len+udpLen && packet[0] == 0x45:
+		return mayBeUnfinished4(packet)
+	case len(packet) >= ipv6Len+udpLen && packet[0]>>4 == 6:
+		return mayBeUnfinished6(packet)
+	}
+	return true
+}
+
+// mayBeUnfinished4 is mayBeUnfinished for an IPv4 packet without options.
 func mayBeUnfinished4(packet []byte) bool {
 	length := uint32(binary.BigEndian.Uint16(packet[2:]))
 	if length == 0 || binary.BigEndian.Uint16(packet[10:]) == 0 {
@@ -82,11 +99,14 @@ func mayBeUnfinished4(packet []byte) bool {
 	case proto == protoTCP && len(packet) >= ipv4Len+20:
 		check = binary.BigEndian.Uint16(packet[ipv4Len+16:])
 	case proto == protoUDP:
+		if carries(protoUDP, binary.BigEndian.Uint32(packet[ipv4Len:])) {
+			return true
+		}
 		check = binary.BigEndian.Uint16(packet[ipv4Len+6:])
 	case proto == protoICMP:
 		return packet[ipv4Len+2]|packet[ipv4Len+3] == 0
 	default:
-		return false
+		return carries(proto, 0)
 	}
 	src, dst := binary.BigEndian.Uint32(packet[12:]), binary.BigEndian.Uint32(packet[16:])
 	pseudo := src>>16 + src&0xffff + dst>>16 + dst&0xffff + uint32(packet[9])
@@ -103,11 +123,14 @@ func mayBeUnfinished6(packet []byte) bool {
 	case proto == protoTCP && len(packet) >= ipv6Len+20:
 		check = binary.BigEndian.Uint16(packet[ipv6Len+16:])
 	case proto == protoUDP:
+		if carries(protoUDP, binary.BigEndian.Uint32(packet[ipv6Len:])) {
+			return true
+		}
 		check = binary.BigEndian.Uint16(packet[ipv6Len+6:])
 	case proto == protoICMPv6:
 		check = binary.BigEndian.Uint16(packet[ipv6Len+2:])
 	default:
-		return false
+		return carries(proto, 0)
 	}
 	pseudo := uint32(fold(sum(0, packet[8:ipv6Len]))) + uint32(proto)
 	return check == 0 || check == fold32(pseudo+length) || check == fold32(pseudo)
@@ -123,7 +146,11 @@ func fold32(s uint32) uint16 {
 // its beginning on the wire. A checksum is if it is wrong and the field holds what
 // a host leaves there for its card: nothing, or the sum of the pseudo-header (with
 // the length, as most systems do, or without). Another wrong one was wrong on the wire.
-func examine(packet []byte, wire int) (left unfinished) {
+// The same goes for the packet that it carries, if it is a tunnel's.
+func examine(packet []byte, wire int) unfinished { return examineWithin(packet, wire, 0) }
+
+// examineWithin is examine for a packet within depth tunnels.
+func examineWithin(packet []byte, wire, depth int) (left unfinished) {
 	var s superFrame
 	proto, ok := s.parse(packet)
 	end := 0
@@ -141,8 +168,11 @@ func examine(packet []byte, wire int) (left unfinished) {
 	if !s.ipv6 && packet[10]|packet[11] == 0 && fold(sum(0, packet[:s.tcp])) != 0xffff {
 		left = noHeaderSum
 	}
-	if isSumLeft(packet[:end], s.tcp, proto) {
+	if packet = packet[:end]; isSumLeft(packet, s.tcp, proto) {
 		left |= noTransportSum
+	}
+	if isLeftInside(packet, s.tcp, proto, depth) {
+		left |= noSumInside
 	}
 	return left
 }
@@ -165,9 +195,10 @@ func (s *superFrame) isCutByCard(packet []byte, wire int, proto byte) bool {
 	return false
 }
 
-// sumField is the offset of a transport protocol's checksum in its header; 0 for a
-// protocol without one that is known here.
-func sumField(proto byte, ipv6 bool) int {
+// sumField is the offset of the checksum in the header of what an IP packet carries
+// behind at bytes; 0 for a protocol without one that is known here.
+func sumField(packet []byte, at int, proto byte) int {
+	ipv6 := packet[0]>>4 == 6
 	switch {
 	case proto == protoTCP:
 		return 16
@@ -175,49 +206,62 @@ func sumField(proto byte, ipv6 bool) int {
 		return 6
 	case proto == protoICMP && !ipv6, proto == protoICMPv6 && ipv6:
 		return 2
+	case proto == protoGRE && hasGREChecksum(packet, at):
+		return 4
 	}
 	return 0
 }
 
-// pseudoSum adds up the pseudo-header of what an IP packet carries, without its length;
-// ICMP has none.
-func pseudoSum(packet []byte, proto byte) uint64 {
+// pseudoSums adds up the pseudo-header of what an IP packet carries, without its
+// length and with it; ICMP and GRE have none.
+func pseudoSums(packet []byte, proto byte, length int) (bare, whole uint64) {
+	addresses := packet[12:ipv4Len]
 	switch {
+	case proto == protoICMP || proto == protoGRE:
+		return 0, 0
 	case packet[0]>>4 == 6:
-		return sum(0, packet[8:ipv6Len]) + uint64(proto)
-	case proto == protoICMP:
-		return 0
+		addresses = packet[8:ipv6Len]
 	}
-	return sum(0, packet[12:ipv4Len]) + uint64(proto)
+	bare = sum(0, addresses) + uint64(proto)
+	return bare, bare + uint64(length)
 }
 
 // isSumLeft reports whether the checksum of what a whole IP packet carries behind at
 // bytes was left to the card.
 func isSumLeft(packet []byte, at int, proto byte) bool {
-	ipv6 := packet[0]>>4 == 6
-	field := sumField(proto, ipv6)
+	field := sumField(packet, at, proto)
 	if field == 0 || len(packet) < at+field+2 {
 		return false
 	}
 	check := binary.BigEndian.Uint16(packet[at+field:])
-	pseudo, length := pseudoSum(packet, proto), uint64(len(packet)-at)
-	switch {
-	case check == 0 && proto == protoUDP && !ipv6: // it has none
-		return false
-	case check != 0 && (proto == protoICMP || check != fold(pseudo) && check != fold(pseudo+length)):
+	if check == 0 && proto == protoUDP && mayHaveNoSum(packet, at) {
 		return false
 	}
-	if proto != protoICMP {
-		pseudo += length
+	bare, whole := pseudoSums(packet, proto, len(packet)-at)
+	if check != 0 && check != fold(bare) && check != fold(whole) {
+		return false
 	}
-	return fold(pseudo+sum(0, packet[at:])) != 0xffff
+	return !isSumRight(packet, at, proto)
+}
+
+// isSumRight reports whether the checksum of what a whole IP packet carries behind at
+// bytes is right.
+func isSumRight(packet []byte, at int, proto byte) bool {
+	_, pseudo := pseudoSums(packet, proto, len(packet)-at)
+	return fold(pseudo+sum(0, packet[at:])) == 0xffff
+}
+
+// mayHaveNoSum reports whether a UDP datagram behind at bytes of an IP packet may do
+// without a checksum: over IPv4 any (RFC 768), over IPv6 a tunnel's (RFC 6935).
+func mayHaveNoSum(packet []byte, at int) bool {
+	return packet[0]>>4 == 4 || carries(protoUDP, binary.BigEndian.Uint32(packet[at:]))
 }
 
 // finish puts right what is unfinished about the Ethernet frame (or IP packet, with
 // Config.RawIP) that had length bytes on the wire, and says what it did or would
 // have had to. It looks at a cut frame's length only: the rest is not there to be
 // added up.
-func (e *Encapsulator) finish(frame []byte, length int) forward.OutcomeFlags {
+func (e *Encapsulator) finish(frame []byte, length int) (done forward.OutcomeFlags) {
 	var left unfinished
 	packet := frame
 	if e.config.RawIP {
@@ -226,16 +270,20 @@ func (e *Encapsulator) finish(frame []byte, length int) forward.OutcomeFlags {
 		at := locateNetwork(frame).offset
 		packet, length = frame[at:], length-at
 	}
+	if left&noLength != 0 {
+		if done = setLength(packet, length); done == 0 {
+			return 0
+		}
+		left = examine(packet, length) // what it carries is seen only now
+	}
 	switch {
 	case left == 0:
-		return 0
-	case left&noLength != 0:
-		return setLength(packet, length)
+		return done
 	case !e.config.FixChecksums:
-		return forward.ChecksumsOpen
+		return done | forward.ChecksumsOpen
 	}
-	fillSums(packet[:ipLength(packet)], left)
-	return forward.ChecksumsFixed
+	fillSums(packet[:ipLength(packet)], left, 0)
+	return done | forward.ChecksumsFixed
 }
 
 // setLength makes an IP packet as long as it was on the wire, and its checksums right
@@ -258,14 +306,18 @@ func setLength(packet []byte, wire int) forward.OutcomeFlags {
 	if wire <= len(packet) {
 		packet, left = packet[:wire], noHeaderSum|noTransportSum
 	}
-	fillSums(packet, left)
+	fillSums(packet, left, 0)
 	return forward.LengthRepaired
 }
 
-// fillSums computes the checksums of an IP packet that were left.
-func fillSums(packet []byte, left unfinished) {
+// fillSums computes the checksums that were left of an IP packet within depth
+// tunnels. What it carries comes first, for its own checksums cover that.
+func fillSums(packet []byte, left unfinished, depth int) {
 	var s superFrame
 	proto, _ := s.parse(packet)
+	if left&noSumInside != 0 {
+		fillSumsInside(packet, s.tcp, proto, depth)
+	}
 	if left&noHeaderSum != 0 && !s.ipv6 {
 		binary.BigEndian.PutUint16(packet[10:], 0)
 		binary.BigEndian.PutUint16(packet[10:], ^fold(sum(0, packet[:s.tcp])))
@@ -278,12 +330,10 @@ func fillSums(packet []byte, left unfinished) {
 		return
 	}
 	body := packet[s.tcp:]
-	body[2], body[3] = 0, 0
-	total := sum(0, body)
-	if s.ipv6 {
-		total += pseudoSum(packet, proto) + uint64(len(body))
-	}
-	binary.BigEndian.PutUint16(body[2:], ^fold(total))
+	field := body[sumField(packet, s.tcp, proto):]
+	field[0], field[1] = 0, 0
+	_, pseudo := pseudoSums(packet, proto, len(body))
+	binary.BigEndian.PutUint16(field, ^fold(pseudo+sum(0, body)))
 }
 
 // told is what an outcome says of a frame that stays as it is.
@@ -311,5 +361,5 @@ func (n *inner) isCutByCard(rawIP bool) bool {
 			return false
 		}
 	}
-	return examine(packet, wire) == noLength
+	return len(packet) >= ipv4Len && ipLength(packet) == 0 && examine(packet, wire) == noLength
 }

@@ -63,6 +63,10 @@ func unfinishedFrames() []leftSum {
 		{"ICMPv6", ether(1, 2, 0x86dd, ip6(1, 200, 58, icmp(128)))},
 		{"ICMPv6, pseudo-header", with(ether(1, 2, 0x86dd, ip6(1, 200, 58, icmp(128))), 56, pseudo6(58, 49)...)},
 		{"padded", slices.Concat(with(tcp4Frame(1, 1), 50, pseudo4(6, 21)...), make([]byte, 5))},
+		{"in VXLAN", nestings()["vxlan"](1, 2, with(tcp4, 50, pseudo4(6, 121)...))},
+		{"in GENEVE, VLAN", nestings()["geneve"](1, 2, vlanTag(with(tcp4, 50, pseudo4(6, 121)...), 5))},
+		{"in GRE", vlanTag(nestings()["gre"](1, 2, with(udp4, 40, pseudo4(17, 39)...)), 5)},
+		{"in IP in IPv6", nestings()["ip in ipv6"](1, 2, with(tcp4, 24, 0, 0))},
 	}
 }
 

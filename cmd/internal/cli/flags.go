@@ -199,7 +199,7 @@ func (o *encapOptions) frameFlags(f *pflag.FlagSet) {
 	f.StringArrayVar(&o.options, "geneve-option", nil, "add a GENEVE option, as CLASS:TYPE:HEX, e.g. 0108:01:0000000000000001 (repeatable)")
 	f.IntVar(&o.mtu, "mtu", encap.DefaultMTU, "size of the IP packets into which TCP super-frames that cannot pass are re-segmented")
 	f.BoolVar(&o.resegment, "resegment", false, "cut every TCP super-frame to --mtu, not only those that cannot pass")
-	f.BoolVar(&o.fixSums, "fix-checksums", false, "compute checksums that the capturing host had left to its network card")
+	f.BoolVar(&o.fixSums, "fix-checksums", false, "compute checksums that the capturing host had left to its network card, within tunnels too")
 	f.BoolVar(&o.padCut, "pad-cut", false, "fill frames that the capture cut with zeros to their recorded length")
 }
 
