@@ -362,6 +362,7 @@ func TestFinishedTunnelsStay(t *testing.T) {
 	open := with(tcp4Frame(101, 1), 50, pseudo4(6, 121)...)
 	vxlan := nestings()["vxlan"](1, 2, open)
 	fragment := ether(1, 2, 0x0800, ip4(1, 200, 6, 0x2000, tcp(1, 2, 3, 0x10, false, payloadBytes(40))))
+	quote := ether(1, 2, 0x0800, ip4(1, 2, 1, 0, withICMPSum(slices.Concat([]byte{3, 4, 0, 0, 0, 0, 5, 0}, open[14:]))))
 	for name, frame := range map[string][]byte{
 		"outer fragment, the first":      with(vxlan, 20, 0x20, 0),
 		"outer fragment, the last":       with(vxlan, 20, 0, 9),
@@ -377,7 +378,8 @@ func TestFinishedTunnelsStay(t *testing.T) {
 		"GRE with routing":               with(nestings()["gre"](1, 2, open), 34, 0x40),
 		"GRE, checksum wrong":            nestings()["gre, checksum"](1, 2, tcp4Frame(9, 1)),
 		"GTP-U's own":                    with(nestings()["gtp-u"](1, 2, open), 43, 1),
-		"quoted by an ICMP error":        ether(1, 2, 0x0800, ip4(1, 2, 1, 0, withICMPSum(slices.Concat([]byte{3, 4, 0, 0, 0, 0, 5, 0}, open[14:])))),
+		"quoted by an ICMP error":        quote,
+		"quoted, behind tags":            vlanTag(vlanTag(quote, 5), 6),
 		"tunnel without a sum over IPv6": ether(1, 2, 0x86dd, ip6(1, 2, 17, udp(50000, 4789, slices.Concat([]byte{8, 0, 0, 0, 0, 0, 7, 0}, tcp4Frame(9, 1))))),
 	} {
 		frames, out := encapsulated(t, Config{VNI: 1, FixChecksums: true}, ethernet(frame))
@@ -385,6 +387,17 @@ func TestFinishedTunnelsStay(t *testing.T) {
 			t.Errorf("%s: outcome %+v", name, out)
 		}
 	}
+}
+
+// A tunnel without a checksum stays so even if 0 happens to be the sum.
+func TestNoChecksumStaysNone(t *testing.T) {
+	nest := func(port int, frame []byte) []byte {
+		return ether(1, 2, 0x0800, ip4(1, 2, 17, 0, udp(port, 4789, slices.Concat([]byte{8, 0, 0, 0, 0, 0, 7, 0}, frame))))
+	}
+	open, right := with(tcp4Frame(101, 1), 50, pseudo4(6, 121)...), tcp4Frame(101, 1)
+	datagram := nest(0, open)[34:]
+	port := int(checksum16([]byte{10, 0, 0, 1, 10, 0, 0, 2}, be16(17), be16(len(datagram)), datagram)) // brings the sum to 0xffff
+	checkBecomes(t, "no checksum", nest(port, open), nest(port, right))
 }
 
 // withICMPSum is a message with its checksum.
