@@ -411,7 +411,8 @@ func TestMergedPacketsAreCutAndChecksummed(t *testing.T) {
 			t.Errorf("a segment of %d bytes sums to %#x", len(p)-20, s)
 		}
 		if p[15] == 1 { // from 10.0.0.1
-			r.segment(t, p[20:])
+			header := int(p[32]>>4) * 4
+			r.segment(t, p[20:20+header], p[20+header:])
 		}
 	}
 	if !bytes.Equal(r.stream, stream) {
@@ -425,12 +426,12 @@ type received struct {
 	stream []byte
 }
 
-// segment takes the next one, from its TCP header on. A sender that is kept waiting
+// segment takes the next one, its TCP header and what follows it. A sender that is kept waiting
 // repeats what it has sent: that is the stream's too, and the same.
-func (r *received) segment(t *testing.T, tcp []byte) {
+func (r *received) segment(t *testing.T, tcp, data []byte) {
 	t.Helper()
 	const syn = 2
-	seq, data := binary.BigEndian.Uint32(tcp[4:]), tcp[tcp[12]>>4*4:]
+	seq := binary.BigEndian.Uint32(tcp[4:])
 	if tcp[13]&syn != 0 {
 		r.begin = seq + 1
 		return

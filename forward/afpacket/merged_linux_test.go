@@ -54,13 +54,13 @@ func newTunnel(t *testing.T, how string) link {
 }
 
 // inside decodes a tunnelled packet from 10.1.0.1 with gopacket, and checks every
-// header on the way. It returns the payload of the innermost transport.
-func inside(t *testing.T, frame []byte, opaque bool) (payload []byte, ours bool) {
+// header on the way. It returns the header and the payload of the innermost transport.
+func inside(t *testing.T, frame []byte, opaque bool) (header, payload []byte, ours bool) {
 	t.Helper()
 	p := gopacket.NewPacket(frame, layers.LayerTypeEthernet, gopacket.NoCopy)
 	if p.ErrorLayer() != nil {
 		t.Errorf("%v: %x", p.ErrorLayer().Error(), frame[:min(len(frame), 120)])
-		return nil, false
+		return nil, nil, false
 	}
 	var pseudo []byte
 	for _, layer := range p.Layers() {
@@ -84,16 +84,16 @@ func inside(t *testing.T, frame []byte, opaque bool) (payload []byte, ours bool)
 			if int(l.Length) != len(whole) || l.Checksum != 0 && sum(17) != 0xffff {
 				t.Errorf("wrong UDP header %x before %d bytes", l.Contents, len(body))
 			}
-			if payload = body; opaque && len(body) > 8 && !ours {
+			if header, payload = l.Contents, body; opaque && len(body) > 8 && !ours {
 				return inside(t, body[8:], false)
 			}
 		case *layers.TCP:
-			if payload = body; sum(6) != 0xffff {
+			if header, payload = l.Contents, body; sum(6) != 0xffff {
 				t.Error("wrong TCP checksum")
 			}
 		}
 	}
-	return payload, ours
+	return header, payload, ours
 }
 
 // TCP over this machine's own tunnels, captured outside, comes out as the packets on
@@ -106,17 +106,17 @@ func TestStreamsInTunnelsAreCut(t *testing.T) {
 			stream := bytes.Repeat([]byte("0123456789abcdef"), 1<<14)
 			for _, ns := range []string{l.west, l.east} {
 				got, counts := capture(t, ns, Options{}, "eth0", func(*Capture, *taken) { overTCP(t, l, "10.1.0.2:80", stream) })
-				var segments []byte
+				var r received
 				for _, f := range got.all() {
-					if payload, ours := inside(t, []byte(f), strings.Contains(name, "port")); ours {
-						segments = append(segments, payload...)
+					if header, payload, ours := inside(t, []byte(f), strings.Contains(name, "port")); ours {
+						r.segment(t, header, payload)
 					}
 				}
 				if c := counts[0]; c.Lost() != 0 || c.Whole != 0 || c.Packets != uint64(len(got.all())) || name != "gre, sequence number" && c.Merged == 0 {
 					t.Errorf("%+v", c)
 				}
-				if !bytes.Equal(segments, stream) {
-					t.Errorf("the segments carry %d bytes, or others than the stream's %d", len(segments), len(stream))
+				if !bytes.Equal(r.stream, stream) {
+					t.Errorf("the segments carry %d bytes, or others than the stream's %d", len(r.stream), len(stream))
 				}
 			}
 		})
@@ -171,7 +171,7 @@ func TestMergedDatagramsAreCut(t *testing.T) {
 				var all []byte
 				datagrams := 0
 				for _, f := range got.all() {
-					if part, ours := inside(t, []byte(f), strings.Contains(name, "port")); ours {
+					if _, part, ours := inside(t, []byte(f), strings.Contains(name, "port")); ours {
 						all = append(all, part...)
 						datagrams++
 					}
@@ -271,7 +271,7 @@ func TestMergedPacketsOfATapAreCut(t *testing.T) {
 			})
 			var segments []byte
 			for _, f := range got.all() {
-				if payload, ours := inside(t, []byte(f), false); ours {
+				if _, payload, ours := inside(t, []byte(f), false); ours {
 					segments = append(segments, payload...)
 				}
 			}

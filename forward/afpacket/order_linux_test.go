@@ -123,16 +123,16 @@ func TestInterfacesAreMergedAndPacketsCut(t *testing.T) {
 		}
 		overTCP(t, l, "10.1.0.2:80", stream)
 	})
-	var segments []byte
+	var r received
 	for _, f := range got.all() {
 		if f[12:14] == "\x08\x00" {
-			if payload, ours := inside(t, []byte(f), false); ours {
-				segments = append(segments, payload...)
+			if header, payload, ours := inside(t, []byte(f), false); ours {
+				r.segment(t, header, payload)
 			}
 		}
 	}
-	if string(segments) != string(stream) || counts[0].Merged == 0 || counts[1].Packets != 100 {
-		t.Errorf("the segments carry %d bytes of %d: %+v", len(segments), len(stream), counts)
+	if string(r.stream) != string(stream) || counts[0].Merged == 0 || counts[1].Packets != 100 {
+		t.Errorf("the segments carry %d bytes of %d: %+v", len(r.stream), len(stream), counts)
 	}
 }
 

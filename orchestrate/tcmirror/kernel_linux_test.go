@@ -1,6 +1,7 @@
 package tcmirror
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/tls"
@@ -14,9 +15,11 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -150,6 +153,36 @@ func (l *lab) mirror(s Spec) (m Mirror) {
 
 func (l *lab) stop(m Mirror) { l.Helper(); l.Inside(l.host, m.Stop) }
 
+// awaitSaid reads what a program says until one of its lines answers to the
+// expression, and returns what the groups of that are.
+func awaitSaid(tb testing.TB, said *bufio.Scanner, expression string) []string {
+	tb.Helper()
+	for want := regexp.MustCompile(expression); said.Scan(); {
+		if m := want.FindStringSubmatch(said.Text()); m != nil {
+			return m[1:]
+		}
+	}
+	tb.Fatalf("tcpdump ended, or %v: no line says %q", said.Err(), expression)
+	return nil
+}
+
+// written waits until tcpdump has written all that came to it, for it leaves the rest
+// when it is interrupted. It is asked until it says the same a few times in a row;
+// between its answers it goes on. (How many it has received it says too, on a
+// loopback device twice as many.)
+func (l *lab) written(tcpdump *exec.Cmd, said *bufio.Scanner) {
+	l.Helper()
+	last, same := "", 0
+	l.eventually("tcpdump has written everything", func() bool {
+		tcpdump.Process.Signal(syscall.SIGUSR1)
+		n := awaitSaid(l, said, `(\d+) packets? captured`)[0]
+		if same++; n != last {
+			last, same = n, 0
+		}
+		return same == 4
+	})
+}
+
 // capture runs tcpdump until the returned function is called, which gives the
 // frames.
 func (l *lab) capture(ns, iface string, expression ...string) func() [][]byte {
@@ -164,16 +197,10 @@ func (l *lab) capture(ns, iface string, expression ...string) func() [][]byte {
 	if err != nil {
 		l.Fatal(err)
 	}
-	var said []byte
-	for b := make([]byte, 4096); !bytes.Contains(said, []byte("listening")); {
-		n, err := stderr.Read(b)
-		said = append(said, b[:n]...)
-		if err != nil {
-			l.Fatalf("tcpdump: %s %v", said, err)
-		}
-	}
-	go io.Copy(io.Discard, stderr)
+	said := bufio.NewScanner(stderr)
+	awaitSaid(l, said, "listening")
 	return func() (frames [][]byte) {
+		l.written(cmd, said)
 		cmd.Process.Signal(os.Interrupt)
 		cmd.Wait()
 		f, err := os.Open(file)
