@@ -8,10 +8,10 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/zeekdemo/zeekdemo/orchestrate"
+	"github.com/zeekdemo/zeekdemo/orchestrate/internal/statefile"
 )
 
 // bundleFolder is the one folder in a bundle, so that unpacking it litters
@@ -29,13 +29,12 @@ func CanWrite(path string) error {
 	if err != nil {
 		return err
 	}
-	f.Close()
-	return os.Remove(f.Name())
+	return statefile.Discard(f)
 }
 
 // createBeside makes a file of its owner only, mode 0600, in the folder of path.
 func createBeside(path string) (*os.File, error) {
-	f, err := os.CreateTemp(filepath.Dir(path), ".zeekdemo-bundle-*")
+	f, err := statefile.Create(path)
 	var cause *fs.PathError
 	if errors.As(err, &cause) {
 		err = cause.Err // its own name means nothing to anybody
@@ -53,12 +52,7 @@ func (b Bundle) WriteFile(path string, now time.Time) (size int64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	defer func() {
-		f.Close()
-		if removeErr := os.Remove(f.Name()); removeErr != nil && !errors.Is(removeErr, fs.ErrNotExist) {
-			err = errors.Join(err, removeErr)
-		}
-	}()
+	defer func() { err = errors.Join(err, statefile.Discard(f)) }()
 	if err := errors.Join(b.archive(f, now), f.Sync()); err != nil {
 		return 0, fmt.Errorf("write the bundle %s: %w", path, err)
 	}

@@ -272,9 +272,17 @@ func unreadableRecord(t *testing.T, s *scene) {
 	}
 }
 
-// unwritableRecord lets no record be written: a folder is in the new one's place.
-func unwritableRecord(t *testing.T, s *scene) {
-	if err := os.MkdirAll(s.store.File(testBoot)+".new/x", 0o755); err != nil {
-		t.Fatal(err)
+// unwritableRecord lets no record be written: between its reading and its
+// writing, where a tuning asks for the time and a revert for the configuration, a
+// folder takes its place.
+func unwritableRecord(_ *testing.T, s *scene) {
+	file := s.store.File(testBoot)
+	h := s.machine()
+	h.hook = func(_ string, paths ...string) error {
+		if _, err := os.Stat(file); paths[0] != "/proc/uptime" && (paths[0] != PersistFile || err != nil) {
+			return nil
+		}
+		return errors.Join(os.RemoveAll(file), os.MkdirAll(filepath.Join(file, "occupied"), 0o755))
 	}
+	s.tuner.Machine = h
 }

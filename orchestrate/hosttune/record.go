@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/zeekdemo/zeekdemo/orchestrate/internal/statefile"
 )
 
 // Record is what was changed on one machine since it was started.
@@ -225,20 +227,14 @@ func (s Store) save(r Record) error {
 		if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		return syncFolder(s.Dir)
+		return statefile.SyncFolder(s.Dir)
 	}
 	s.removeEarlier(r)
 	data, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return err
 	}
-	if err := writeDurably(file+".new", append(data, '\n')); err != nil {
-		return errors.Join(err, os.Remove(file+".new"))
-	}
-	if err := os.Rename(file+".new", file); err != nil {
-		return err
-	}
-	return syncFolder(s.Dir)
+	return statefile.Write(file, append(data, '\n'), 0o644)
 }
 
 // removeEarlier is only housekeeping: what cannot be removed stays.
@@ -255,29 +251,18 @@ func (s Store) removeEarlier(r Record) {
 	}
 }
 
-func writeDurably(file string, data []byte) error {
-	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	return errors.Join(err, f.Sync(), f.Close())
-}
-
-// syncFolder makes a renaming last.
-func syncFolder(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
-}
-
 // Lock keeps other processes that use the store from changing anything until
 // unlock is called, or the process ends. It does not wait.
 func (s Store) Lock() (unlock func(), err error) {
 	if err := os.MkdirAll(s.Dir, 0o755); err != nil {
 		return nil, fmt.Errorf("record what is changed: %w", err)
 	}
-	return lockFile(filepath.Join(s.Dir, "tuning.lock"))
+	unlock, err = statefile.Lock(filepath.Join(s.Dir, "tuning.lock"))
+	if errors.Is(err, statefile.ErrLocked) {
+		err = errors.New("another zeekdemo is tuning right now")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("lock the record of what is changed: %w", err)
+	}
+	return unlock, nil
 }

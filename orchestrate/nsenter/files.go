@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/zeekdemo/zeekdemo/orchestrate/internal/statefile"
 )
 
 // Tree is a Machine over copies of the kernel's files, for tests: the machine's
@@ -101,41 +103,12 @@ func replaceFile(root, path, content string) (err error) {
 		if err := os.Remove(root + path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		return syncFolder(folder)
+		return statefile.SyncFolder(folder)
 	}
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return err
 	}
-	next := root + path + ".new" // sysctl reads no such name
-	if err := writeDurably(next, content); err != nil {
-		return errors.Join(err, os.Remove(next))
-	}
-	if err := os.Rename(next, root+path); err != nil {
-		return errors.Join(err, os.Remove(next))
-	}
-	return syncFolder(folder)
-}
-
-func writeDurably(file, content string) error {
-	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString(content)
-	return errors.Join(err, f.Sync(), f.Close())
-}
-
-// syncFolder makes what was renamed or removed in a folder last. Where there is
-// no folder, nothing was.
-func syncFolder(folder string) error {
-	f, err := os.Open(folder)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
+	return statefile.Write(root+path, []byte(content), 0o644)
 }
 
 func firstLine(s string) string {

@@ -112,7 +112,12 @@ replace() { # PATH [LINE...]: durably
 	shift
 	[ -d "$root/proc/1/root/etc" ] || { echo "Permission denied: the machine's files are not seen from a container here" >&2; return 1; }
 	if [ "$#" = 0 ]; then rm -f "$file" && sync; return; fi
-	mkdir -p "${file%/*}" && printf '%s\n' "$@" >"$file.new" && sync && mv -f "$file.new" "$file" && sync
+	# The mark makes the name random, and -C makes the file with O_EXCL: what
+	# others have put there is neither opened nor followed. No file of a helper
+	# that still writes is removed before it, for one at a time tunes a machine.
+	rm -f "${file%/*}"/.zeekdemo-*.new
+	mkdir -p "${file%/*}" && (set -C && printf '%s\n' "$@" >"${file%/*}/.zeekdemo-$mark.new") && sync &&
+		mv -f "${file%/*}/.zeekdemo-$mark.new" "$file" && sync
 }
 
 while IFS=' ' read -r operation pid count; do

@@ -68,6 +68,7 @@ var files = map[string]string{
 	"/proc/empty":                                       "",
 	"/sys/class/net/lo/queues/rx-0/rps_cpus":            "0\n",
 	"/etc/sysctl.d/10-other.conf":                       "a = 1\n",
+	"/etc/sysctl.d/.zeekdemo-killed.new":                "half of o",
 	"/42/proc/net/route":                                "Iface of the container\n",
 	"/42/sys/class/net/eth0/queues/rx-0/rps_cpus":       "00000000,00000000\n",
 	"/42/sys/class/net/eth0/queues/rx-1/rps_cpus":       "0\n",
@@ -167,6 +168,7 @@ func TestBothWaysWriteTheSame(t *testing.T) {
 		name, path, value string
 		ns                nsenter.Namespace
 		want              map[string]string // below the root; "" for a file that must not be there
+		planted           []string          // links to /etc/foreign
 		is                error
 	}{
 		{name: "a sysctl", path: "/proc/sys/net/core/rmem_max", value: "33554432", want: map[string]string{"/proc/sys/net/core/rmem_max": "33554432"}},
@@ -179,12 +181,19 @@ func TestBothWaysWriteTheSame(t *testing.T) {
 		{name: "no such file", path: "/proc/sys/net/core/none", value: "1", want: map[string]string{"/proc/sys/net/core/none": ""}, is: fs.ErrNotExist},
 		{name: "no such interface", ns: nsenter.Namespace{PID: 42}, path: "/sys/class/net/eth9/queues/rx-0/rps_cpus", value: "1", is: fs.ErrNotExist},
 		{name: "no such process", ns: nsenter.Namespace{PID: 43}, path: "/sys/class/net/eth0/queues/rx-0/rps_cpus", value: "1", is: fs.ErrNotExist},
-		{name: "a configuration", path: config, value: "# one\nnet.a = 1\n", want: map[string]string{config: "# one\nnet.a = 1\n", config + ".new": ""}},
+		{name: "a configuration", path: config, value: "# one\nnet.a = 1\n", want: map[string]string{config: "# one\nnet.a = 1\n", config + ".new": "", "/etc/sysctl.d/.zeekdemo-killed.new": ""}},
+		{name: "a configuration where others have planted links", path: config, value: "net.a = 1\n", planted: []string{config, config + ".new", "/etc/sysctl.d/.zeekdemo-x.new"},
+			want: map[string]string{config: "net.a = 1\n", "/etc/foreign": "theirs"}},
 		{name: "a configuration to remove", path: "/etc/sysctl.d/10-other.conf", want: map[string]string{"/etc/sysctl.d/10-other.conf": ""}},
 		{name: "a configuration that is not there, to remove", path: config, want: map[string]string{config: ""}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			ways(t, func(t *testing.T, m nsenter.Machine, root string) {
+				for _, link := range tt.planted {
+					if err := errors.Join(os.WriteFile(root+"/etc/foreign", []byte("theirs"), 0o600), os.Symlink(root+"/etc/foreign", root+link)); err != nil {
+						t.Fatal(err)
+					}
+				}
 				err := m.Write(t.Context(), tt.ns, tt.path, tt.value)
 				if !errors.Is(err, tt.is) {
 					t.Fatalf("got %v, want %v", err, tt.is)
