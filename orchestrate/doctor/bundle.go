@@ -203,7 +203,17 @@ func (c *Collector) countersInside(ctx context.Context, g *gathering, sensor orc
 
 // inside takes what a command prints in a container.
 func (c *Collector) inside(ctx context.Context, g *gathering, name string, in orchestrate.Container, cmd ...string) {
-	printed := look(ctx, c.Limit, func(ctx context.Context) ([]byte, error) {
+	printed := c.print(ctx, in, cmd...)
+	if printed.Why != "" {
+		g.lack(name, printed.Why)
+		return
+	}
+	g.add(name, printed.Value)
+}
+
+// print runs a command in a container.
+func (c *Collector) print(ctx context.Context, in orchestrate.Container, cmd ...string) Fact[[]byte] {
+	return look(ctx, c.Limit, func(ctx context.Context) ([]byte, error) {
 		var out, errs tail
 		code, err := c.Engine.Exec(ctx, in.ID, cmd, &out, &errs)
 		if err == nil && code != 0 {
@@ -211,11 +221,6 @@ func (c *Collector) inside(ctx context.Context, g *gathering, name string, in or
 		}
 		return out.last(), err
 	})
-	if printed.Why != "" {
-		g.lack(name, printed.Why)
-		return
-	}
-	g.add(name, printed.Value)
 }
 
 // running lists the containers of the sensors that run. Those of the other
@@ -290,7 +295,7 @@ func (c *Collector) serviceLogs(ctx context.Context, g *gathering) {
 }
 
 // sensorLogs takes the ends of those logs of Zeek that tell of Zeek itself, and
-// not of the packets that it saw.
+// not of the packets that it saw; of those reporter.log may quote some.
 func (c *Collector) sensorLogs(ctx context.Context, g *gathering) {
 	if c.Facts.Engine.Why != "" {
 		return // said already
@@ -299,7 +304,12 @@ func (c *Collector) sensorLogs(ctx context.Context, g *gathering) {
 	for _, sensor := range c.running(ctx, &gathering{}) {
 		wg.Go(func() {
 			script := `for f in stats capture_loss reporter; do [ -r "$f.log" ] && echo "== $f.log" && tail -n 100 "$f.log"; done; true`
-			c.inside(ctx, g, "logs/"+sensor.Service+"-itself.log", sensor, "sh", "-c", script)
+			name, printed := "logs/"+sensor.Service+"-itself.log", c.print(ctx, sensor, "sh", "-c", script)
+			if printed.Why != "" {
+				g.lack(name, printed.Why)
+				return
+			}
+			g.add(name, quiet(printed.Value))
 		})
 	}
 	wg.Wait()
@@ -334,7 +344,7 @@ func readme(b Bundle) string {
 	var s strings.Builder
 	s.WriteString("A bundle for a bug report about zeekdemo: `zeekdemo doctor --bundle` made it.\n\n" +
 		"Passwords, tokens and other secrets that were recognised have been replaced by\n" + removed +
-		". Addresses and names of machines have not. Logs of the traffic that\nZeek saw are not in here. Look through it before you give it away.\n\nIn here:\n")
+		". Addresses and names of machines have not. Logs of the traffic that\nZeek saw are not in here, nor what its reporter.log quotes of it. Look through it before you give it away.\n\nIn here:\n")
 	for _, f := range b.Files {
 		fmt.Fprintf(&s, "  %s\n", f.Name)
 	}

@@ -32,6 +32,11 @@ func seeded() map[string]string {
 		"a token in a log":           "glsa_0123456789abcdefABCDEF",
 		"a volume's option":          "v0lume-horse",
 		"a short one":                "hunt",
+		"a password in a sentence":   "h0rse-in-a-sentence!",
+		"a passphrase in quotes":     "correct horse of prose",
+		"a word of the traffic":      "USER hans PASS traffic-horse",
+		"a field of the traffic":     "field-horse-4711",
+		"a second line":              "second-line-horse",
 	}
 }
 
@@ -81,6 +86,9 @@ func (e told) Logs(_ context.Context, r orchestrate.LogRequest) error {
 		"proxy says 407 to hans:" + e.secrets["the proxy's password"],
 		"token " + e.secrets["a token in a log"] + " has expired, " + e.secrets["an identity token"] + " too",
 		"pull: login of hans with " + e.secrets["the registry's login"] + " failed: " + e.secrets["a header"],
+		"the admin password is now " + e.secrets["a password in a sentence"] + ", change it",
+		`cannot decrypt with passphrase "` + e.secrets["a passphrase in quotes"] + `"`,
+		e.secrets["a password in a sentence"] + " was tried again; " + e.secrets["a second line"],
 		"the last word is " + e.secrets["a short one"],
 	} {
 		r.Line(r.Service, line)
@@ -94,6 +102,11 @@ func (e told) Exec(_ context.Context, _ string, cmd []string, stdout, stderr io.
 		return 1, nil
 	}
 	fmt.Fprintln(stdout, "== stats.log\n{\"mem\":1}")
+	message, err := json.Marshal(fmt.Sprintf(`unexpected reply "%s" for [user=hans, password=%s]`, e.secrets["a word of the traffic"], e.secrets["a field of the traffic"]))
+	if err != nil {
+		return 1, err
+	}
+	fmt.Fprintf(stdout, "== reporter.log\n{\"ts\":1,\"level\":\"Reporter::WARNING\",\"message\":%s}\n", message)
 	return 0, nil
 }
 
@@ -119,7 +132,8 @@ func collect(t *testing.T, secrets map[string]string, engine orchestrate.Engine)
 	facts := p.Probe(t.Context())
 	c := Collector{Prober: p, Facts: facts, Report: Diagnose(facts), Version: json.RawMessage(`{"version":"1"}`), Text: []byte("ok engine\n"), Secrets: []string{login},
 		Environ: []string{"HTTPS_PROXY=http://hans:" + secrets["the proxy's password"] + "@proxy.example:3128", "HOME=/home/hans",
-			"ZEEKDEMO_GRAFANA_PASSWORD=" + secrets["Grafana's password"], "ZEEKDEMO_IMAGE_ZEEK=zeek/zeek:9.0"}}
+			"ZEEKDEMO_GRAFANA_PASSWORD=" + secrets["Grafana's password"], "ZEEKDEMO_IMAGE_ZEEK=zeek/zeek:9.0",
+			"DOCKER_AUTH_CONFIG={\n" + secrets["a second line"] + "\n}"}}
 	return c.Collect(t.Context())
 }
 
@@ -150,7 +164,7 @@ func TestABundleHasNoSecret(t *testing.T) {
 		"environment.txt":                "ZEEKDEMO_IMAGE_ZEEK=zeek/zeek:9.0",
 		"engine/info.json":               `"NCPU": 8`,
 		"logs/grafana.log":               "starting grafana",
-		"logs/zeek-itself.log":           `{"mem":1}`,
+		"logs/zeek-itself.log":           `"message":"unexpected reply \"[removed]\" for [removed]"`,
 		"counters/drops.json":            "UdpRcvbufErrors",
 		"counters/zeek/snmp":             "Udp: 100 7",
 		"machine/proc/meminfo":           "MemTotal",

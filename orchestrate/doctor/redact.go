@@ -21,8 +21,9 @@ const removed = "[removed]"
 // Redactor takes secrets out of what is written into a bundle, in two ways:
 //
 //   - By where they are: values of names that sound like a secret (in JSON, in
-//     an environment, on a command line, in plain text), logins in URLs,
-//     authorization headers, private keys, and tokens by their known forms.
+//     an environment, on a command line, in plain text), what sentences say of
+//     passwords and their like, logins in URLs, authorization headers, private
+//     keys, and tokens by their known forms.
 //   - By what they are: a value that was found so is taken out wherever else it
 //     occurs, in its usual encodings too. Read all documents with [Redactor.Learn]
 //     before the first is redacted.
@@ -58,16 +59,9 @@ func (r *Redactor) Redact(document []byte) []byte { return r.forget(r.redact(doc
 
 // redact takes secrets out by where they are.
 func (r *Redactor) redact(document []byte, learn bool) []byte {
-	decoder := json.NewDecoder(bytes.NewReader(document))
-	decoder.UseNumber()
-	var value any
-	if first := bytes.TrimSpace(document); len(first) > 0 && (first[0] == '{' || first[0] == '[') && decoder.Decode(&value) == nil && !decoder.More() {
-		var out bytes.Buffer
-		encoder := json.NewEncoder(&out)
-		encoder.SetEscapeHTML(false)
-		encoder.SetIndent("", "  ")
-		if encoder.Encode(r.value(value, learn)) == nil {
-			return out.Bytes()
+	if value, ok := decode(document); ok {
+		if clean, err := encode(r.value(value, learn), "  "); err == nil {
+			return []byte(clean)
 		}
 	}
 	var out strings.Builder
@@ -75,6 +69,26 @@ func (r *Redactor) redact(document []byte, learn bool) []byte {
 		out.WriteString(r.text(line, learn))
 	}
 	return []byte(out.String())
+}
+
+// decode reads a document that is one JSON object or array.
+func decode(document []byte) (value any, ok bool) {
+	first := bytes.TrimSpace(document)
+	if len(first) == 0 || first[0] != '{' && first[0] != '[' {
+		return nil, false
+	}
+	decoder := json.NewDecoder(bytes.NewReader(document))
+	decoder.UseNumber()
+	return value, decoder.Decode(&value) == nil && !decoder.More()
+}
+
+func encode(value any, indent string) (string, error) {
+	var out strings.Builder
+	encoder := json.NewEncoder(&out)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", indent)
+	err := encoder.Encode(value)
+	return out.String(), err
 }
 
 // value walks through JSON.
@@ -85,6 +99,10 @@ func (r *Redactor) value(v any, learn bool) any {
 	case []any:
 		return r.array(v, learn)
 	case string:
+		if name, secret, found := strings.Cut(v, "="); found && environmentName(name) && secretName(name) && secret != "" {
+			r.remember(secret, learn) // a variable, of several lines maybe
+			return name + "=" + removed
+		}
 		var out strings.Builder
 		for line := range strings.Lines(r.blocks(v, learn)) {
 			out.WriteString(r.text(line, learn))
@@ -229,9 +247,9 @@ func compilePatterns() patterns {
 		// A header and all that follows it in its line or string.
 		header: regexp.MustCompile(`(?i)\b((?:proxy-)?authorization|x-registry-(?:auth|config)|x-api-key|(?:set-)?cookie)(["']?\s*[:=]\s*["'\[]*)([^"'\r\n]+)`),
 		scheme: regexp.MustCompile(`(?i)\b(bearer|basic)\s+([A-Za-z0-9+/_.~-]{8,}=*)`),
-		// JSON web tokens, and what GitHub, GitLab, Grafana, Slack, Amazon, Docker
-		// and npm hand out.
-		form: regexp.MustCompile(`\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*|\b(?:gh[pousr]_|github_pat_|glpat-|glsa_|glc_|xox[abeprs]-|dckr_pat_|npm_)[\w-]{10,}|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b`),
+		// JSON web tokens, and what GitHub, GitLab, Grafana, Slack, Amazon, Docker,
+		// npm, Google, Vault and Stripe hand out.
+		form: regexp.MustCompile(`\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*|\b(?:gh[pousr]_|github_pat_|glpat-|glsa_|glc_|xox[abeprs]-|dckr_pat_|npm_|hvs\.|AIza|[rs]k_live_|xapp-)[\w-]{10,}|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b`),
 		// NAME=, NAME: and "NAME": before a value, and the forms of a value.
 		name:   regexp.MustCompile(`([A-Za-z][\w.-]*)\\?["']?\s*[:=]\s*`),
 		quoted: regexp.MustCompile(`^(\\"(?:[^"\\]|\\[^"])*\\"|"(?:[^"\\]|\\.)*"|'[^']*')`),
@@ -249,6 +267,9 @@ func (r *Redactor) blocks(text string, _ bool) string {
 
 // text removes secrets from one line.
 func (r *Redactor) text(line string, learn bool) string {
+	if clean, ok := r.jsonLine(line, learn); ok {
+		return clean
+	}
 	if name, value, found := strings.Cut(strings.TrimRight(line, "\r\n"), "="); found && environmentName(name) {
 		switch { // a variable: its value may hold anything, blanks too
 		case secretName(name) && value != "":
@@ -263,7 +284,8 @@ func (r *Redactor) text(line string, learn bool) string {
 	line = r.each(known.header, line, 3, learn)
 	line = r.each(known.scheme, line, 2, learn)
 	line = r.each(known.form, line, 0, learn)
-	return r.assignments(line, learn)
+	line = r.assignments(line, learn)
+	return r.prose(line, learn)
 }
 
 var environment = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
@@ -352,6 +374,11 @@ func (r *Redactor) remember(secret string, learn bool) {
 		return
 	}
 	r.secrets[secret] = true
+	if strings.Contains(secret, "\n") { // elsewhere its lines may be apart
+		for part := range strings.Lines(secret) {
+			r.remember(part, learn)
+		}
+	}
 	for _, encoding := range []*base64.Encoding{base64.StdEncoding, base64.URLEncoding} {
 		if plain, err := encoding.DecodeString(secret); err == nil && printable(plain) {
 			if _, password, found := strings.Cut(string(plain), ":"); found { // as Docker keeps a login
@@ -381,9 +408,7 @@ func printable(b []byte) bool {
 func (r *Redactor) forget(document []byte) []byte {
 	var all []string
 	for secret := range r.secrets {
-		quoted, _ := json.Marshal(secret)
-		all = append(all, secret, string(quoted[1:len(quoted)-1]), url.QueryEscape(secret), url.PathEscape(secret),
-			base64.StdEncoding.EncodeToString([]byte(secret)), base64.URLEncoding.EncodeToString([]byte(secret)))
+		all = append(all, forms(secret)...)
 	}
 	slices.SortFunc(all, func(a, b string) int { return cmp.Or(len(b)-len(a), strings.Compare(a, b)) })
 	text := string(document)
@@ -391,6 +416,28 @@ func (r *Redactor) forget(document []byte) []byte {
 		text = takeOut(text, form)
 	}
 	return []byte(text)
+}
+
+// forms are how a secret may be written. In base64 it may be a part of more, such
+// as USER:PASSWORD; it then begins at one of three places of the groups of three
+// bytes, of which the first and the last hold other bytes too.
+func forms(secret string) []string {
+	marshalled, _ := json.Marshal(secret)
+	quoted := strings.TrimSuffix(strings.TrimPrefix(string(marshalled), `"`), `"`)
+	encoded, err := encode(secret, "") // without \u0026 for &
+	if err != nil {
+		encoded = secret
+	}
+	list := []string{secret, quoted, strings.Trim(encoded, "\"\n"), url.QueryEscape(secret), url.PathEscape(secret),
+		base64.StdEncoding.EncodeToString([]byte(secret)), base64.URLEncoding.EncodeToString([]byte(secret))}
+	for before := range 3 {
+		inner := secret[min((3-before)%3, len(secret)):]
+		inner = inner[:len(inner)/3*3]
+		if len(inner) >= words {
+			list = append(list, base64.StdEncoding.EncodeToString([]byte(inner)), base64.URLEncoding.EncodeToString([]byte(inner)))
+		}
+	}
+	return list
 }
 
 // takeOut removes a form of a secret; a short one only as a word of its own.

@@ -44,6 +44,22 @@ func TestSecretsAreRemovedByWhereTheyAre(t *testing.T) {
 		"pairs in JSON":           {`[{"name":"API_KEY","value":"horse"}]`, `[{"name":"API_KEY","value":"[removed]"}]`},
 		"configuration in JSON":   {`{"content":"a: 1\npassword: correct horse\nb: 2"}`, `{"content":"a: 1\npassword: [removed]\nb: 2"}`},
 		"proxy in JSON":           {`{"proxies":{"default":{"httpProxy":"http://u:p@x:1"}}}`, `{"proxies":{"default":{"httpProxy":"http://[removed]@x:1"}}}`},
+		"sentence":                {"the password is horse, says hans", "the password is [removed], says hans"},
+		"sentence of how":         {"the password is wrong; the token was not found, a secret is required", "the password is wrong; the token was not found, a secret is required"},
+		"sentence in quotes":      {`passphrase 'correct horse' refused`, `passphrase '[removed]' refused`},
+		"sentence of two":         {`password changed from "old horse" to "new horse"`, `password changed from "[removed]" to "new horse"`},
+		"sentence of whose":       {"the password for user hans is horse-b", "the password for user hans is [removed]"},
+		"sentence of whom":        {"token for loki expired, the cookie of hans has gone", "token for loki expired, the cookie of hans has gone"},
+		"no link":                 {"invalid token h0rse-battery! for loki", "invalid token [removed] for loki"},
+		"no link, plain words":    {"token expired, tokens per second, secret zeekdemo-grafana-1 mounted, cookie 12", "token expired, tokens per second, secret zeekdemo-grafana-1 mounted, cookie 12"},
+		"no link, API key":        {"API key 9f8e7d6c5b4a3f2e rejected", "API key [removed] rejected"},
+		"what it is called":       {"took h0rse-battery! as its admin password.", "took [removed] as its admin password."},
+		"login without scheme":    {"dial hans:horse-b@proxy.example:3128: refused", "dial hans:[removed]@proxy.example:3128: refused"},
+		"image by its digest":     {"pull zeek/zeek:9.0.1@sha256:0123abcd, mailto:hans@x.example", "pull zeek/zeek:9.0.1@sha256:0123abcd, mailto:hans@x.example"},
+		"sentence in JSON lines":  {`{"ts":1.50,"msg":"the password is horse"}` + "\n" + `{"b":1,"a":2}` + "\n", `{"msg":"the password is [removed]","ts":1.50}` + "\n" + `{"b":1,"a":2}` + "\n"},
+		"pairs in JSON lines":     {`{"name":"X_TOKEN","value":"horse"}` + "\n{}\n", `{"name":"X_TOKEN","value":"[removed]"}` + "\n{}\n"},
+		"several lines in JSON":   {`{"Env":["A_TOKEN=hor\nse","B=1"]}`, `{"Env":["A_TOKEN=[removed]","B=1"]}`},
+		"Google's form":           {"got AIzaSyA0123456789abcdef back", "got [removed] back"},
 		"kernel's counters":       {"Udp: InDatagrams NoPorts\nUdp: 17 4\n", "Udp: InDatagrams NoPorts\nUdp: 17 4\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -83,6 +99,10 @@ func TestSecretsAreRemovedByWhatTheyAre(t *testing.T) {
 		"in base64":           {"GRAFANA_PASSWORD=k7horsebattery", "sent azdob3JzZWJhdHRlcnk= away", "sent [removed] away"},
 		"of a login":          {`{"auths":{"r":{"auth":"aGFuczpob3JzZWJhdHRlcnk="}}}`, "password of hans is horsebattery", "password of hans is [removed]"},
 		"of a proxy":          {"HTTP_PROXY=http://hans:horse%21battery@proxy:1", "407 for hans/horse!battery", "407 for hans/[removed]"},
+		"in JSON, & too":      {`GRAFANA_PASSWORD=k7"horse&battery`, `{"message":"k7\"horse&battery is wrong"}`, "{\n  \"message\": \"[removed] is wrong\"\n}\n"},
+		"in a login's base64": {"GRAFANA_PASSWORD=k7horsebattery", "sent emVlazprN2hvcnNlYmF0dGVyeQ== away", "sent emVlazpr[removed]eQ== away"},
+		"told in a sentence":  {"the token is k7horsebattery!", "k7horsebattery came", "[removed] came"},
+		"of several lines":    {"{\"Env\":[\"A_TOKEN=horsefirst\\nhorsesecond\"]}", "then horsesecond came", "then [removed] came"},
 		"short, as a word":    {"X_TOKEN=hunt", "hunt hunter the-hunt ghunt", "[removed] hunter the-[removed] ghunt"},
 		"too short":           {"X_TOKEN=abc", "abc", "abc"},
 		"a small number":      {"X_TOKEN=4789", "UDP 4789", "UDP 4789"},
@@ -119,4 +139,23 @@ func FuzzRedact(f *testing.F) {
 			t.Errorf("redacted twice:\n%q\n%q", once, twice)
 		}
 	})
+}
+
+// What reporter.log quotes of the traffic is not in a bundle; what Zeek says is.
+func TestWhatReporterLogQuotes(t *testing.T) {
+	for name, tc := range map[string]struct{ log, want string }{
+		"a string":              {`{"ts":1.5,"level":"Reporter::WARNING","message":"unknown command \"LOGIN hans horse\" ignored","location":"/zeek/main.zeek, line 3"}`, `{"level":"Reporter::WARNING","location":"/zeek/main.zeek, line 3","message":"unknown command \"[removed]\" ignored","ts":1.5}`},
+		"a string that was cut": {`{"message":"bad value \"LOGIN hans ho"}`, `{"message":"bad value \"[removed]\""}`},
+		"a record":              {`{"message":"no such index [id=[orig_h=192.0.2.1, resp_p=80/tcp], user=hans, uri=/horse] in table"}`, `{"message":"no such index [removed] in table"}`},
+		"a record that was cut": {`{"message":"no such index [id=[orig_h=192.0.2.1], user=ho"}`, `{"message":"no such index [removed]"}`},
+		"a value":               {`{"message":"bad conversion to count (horse)"}`, `{"message":"bad conversion to count ([removed])"}`},
+		"an expression":         {`{"message":"field value missing (HTTP::c$http$user_agent)"}`, `{"message":"field value missing (HTTP::c$http$user_agent)"}`},
+		"a query":               {`{"message":"cannot parse /a?sid=horse&x=1 fully"}`, `{"message":"cannot parse /a?sid=[removed] fully"}`},
+		"columns":               {"#fields\tts\tlevel\tmessage\n1.5\tReporter::ERROR\tbad \"horse\"\t(empty)\n", "#fields\tts\tlevel\tmessage\n1.5\tReporter::ERROR\tbad \"[removed]\"\t([removed])\n"},
+		"other logs":            {"== stats.log\n{\"mem\":1.50,\"peer\":\"zeek\"}\n", "== stats.log\n{\"mem\":1.50,\"peer\":\"zeek\"}\n"},
+	} {
+		if got := string(quiet([]byte(tc.log))); got != tc.want {
+			t.Errorf("%s:\ngot  %s\nwant %s", name, got, tc.want)
+		}
+	}
 }
