@@ -40,6 +40,10 @@ const (
 	HelperKind  CompanionKind = "helper"  // reaches the engine's machine
 )
 
+// ClientLabel is on everything that is made beside the stack: the process it was
+// made for, a [Client].
+const ClientLabel = "org.zeekdemo.client"
+
 // Label marks every companion of the kind; its value is whom it serves.
 func (k CompanionKind) Label() string { return "org.zeekdemo." + string(k) }
 
@@ -57,19 +61,25 @@ type Companion struct {
 	ID      string
 	Kind    CompanionKind
 	Serves  string // see [CompanionSpec]
+	Client  Client // whose it is
 	State   string // created, running, exited, ...
 	Created time.Time
 }
 
 // forgottenAfter is how old a companion that does not run must be to count as
-// forgotten: its client died between making and starting it.
-const forgottenAfter = time.Minute
+// forgotten where nothing is known of its client: that may still be copying the
+// program over a slow line, and the engine's clock may differ from this one's. One
+// that runs needs no such bound: it ends with its client's connection.
+const forgottenAfter = 10 * time.Minute
 
-// Forgotten reports whether nobody needs it any more: it has not been started
-// for a while, or the client that it serves is gone.
+// Forgotten reports whether nobody needs it any more: its client is gone, or it
+// has not been started for a while, and nothing is known of its client.
 func (c Companion) Forgotten() bool {
-	if c.Kind == HelperKind && ParseClient(c.Serves).Gone() {
+	switch c.Client.Life() {
+	case Gone:
 		return true
+	case Alive:
+		return false
 	}
 	return c.State != "running" && time.Since(c.Created) > forgottenAfter
 }
@@ -124,35 +134,4 @@ func RemoveCompanions(ctx context.Context, engine CompanionEngine, kind Companio
 		n++
 	}
 	return n, nil
-}
-
-// removeStackCompanions removes the stack's sidecars and forgotten helpers.
-func removeStackCompanions(ctx context.Context, engine Engine, progress Progress) error {
-	companions, ok := engine.(CompanionEngine)
-	if !ok {
-		return nil
-	}
-	containers, err := byService(ctx, engine)
-	if err != nil {
-		return err
-	}
-	if err := removeSidecarsOf(ctx, companions, containers, progress); err != nil {
-		return err
-	}
-	_, err = RemoveCompanions(ctx, companions, HelperKind, Companion.Forgotten)
-	return err
-}
-
-// removeSidecarsOf removes the sidecars that belong to the stack's containers,
-// and those that do not run.
-func removeSidecarsOf(ctx context.Context, engine CompanionEngine, stack map[string]Container, progress Progress) error {
-	ours := map[string]bool{}
-	for _, c := range stack {
-		ours[c.ID] = true
-	}
-	n, err := RemoveCompanions(ctx, engine, SidecarKind, func(c Companion) bool { return ours[c.Serves] || c.State != "running" })
-	if n > 0 {
-		progress.send(Event{ID: "Sidecars", Text: "Removed", State: Done})
-	}
-	return err
 }

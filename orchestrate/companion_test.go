@@ -26,7 +26,7 @@ var errStuck = errors.New("device or resource busy")
 
 func (e *companionEngine) CreateCompanion(_ context.Context, spec CompanionSpec) (string, error) {
 	e.created = spec
-	e.list = append(e.list, Companion{ID: "new", Kind: spec.Kind(), Serves: spec.Serves(), State: "created", Created: time.Now()})
+	e.list = append(e.list, Companion{ID: "new", Kind: spec.Kind(), Serves: spec.Serves(), Client: ThisClient(), State: "created", Created: time.Now()})
 	return "new", nil
 }
 
@@ -72,22 +72,23 @@ func endedClient(t *testing.T) Client {
 }
 
 func TestForgottenCompanions(t *testing.T) {
-	old, own, dead := time.Now().Add(-2*forgottenAfter), ThisClient().String(), endedClient(t).String()
+	long, own, dead, foreign := time.Now().Add(-2*forgottenAfter), ThisClient(), endedClient(t), ClientHere(1<<22-1, 1, 2)
 	for name, tt := range map[string]struct {
 		companion Companion
 		want      bool
 	}{
-		"a sidecar that works":                  {Companion{Kind: SidecarKind, Serves: "zeek", State: "running", Created: old}, false},
-		"a sidecar that is being started":       {Companion{Kind: SidecarKind, Serves: "zeek", State: "created", Created: time.Now()}, false},
-		"a sidecar that never was":              {Companion{Kind: SidecarKind, Serves: "zeek", State: "created", Created: old}, true},
-		"a sidecar that serves no client":       {Companion{Kind: SidecarKind, Serves: dead, State: "running", Created: old}, false},
-		"a helper that works":                   {Companion{Kind: HelperKind, Serves: own, State: "running", Created: old}, false},
-		"a helper that is being started":        {Companion{Kind: HelperKind, Serves: own, State: "created", Created: time.Now()}, false},
-		"a helper that never was":               {Companion{Kind: HelperKind, Serves: own, State: "created", Created: old}, true},
-		"a helper whose client is gone":         {Companion{Kind: HelperKind, Serves: dead, State: "running", Created: old}, true},
-		"a fresh helper whose client is gone":   {Companion{Kind: HelperKind, Serves: dead, State: "created", Created: time.Now()}, true},
-		"a helper of another machine":           {Companion{Kind: HelperKind, Serves: "elsewhere/1/2", State: "running", Created: old}, false},
-		"a helper with a label of another kind": {Companion{Kind: HelperKind, Serves: "x", State: "running", Created: old}, false},
+		"one that works":                              {Companion{Client: own, State: "running", Created: long}, false},
+		"one that is being started":                   {Companion{Client: own, State: "created", Created: time.Now()}, false},
+		"one that takes long to be started":           {Companion{Client: own, State: "created", Created: long}, false},
+		"one whose client is gone":                    {Companion{Client: dead, State: "running", Created: long}, true},
+		"a fresh one whose client is gone":            {Companion{Client: dead, State: "created", Created: time.Now()}, true},
+		"another container's that works":              {Companion{Client: foreign, State: "running", Created: long}, false},
+		"another container's that was just created":   {Companion{Client: foreign, State: "created", Created: time.Now()}, false},
+		"another container's that never was started":  {Companion{Client: foreign, State: "created", Created: long}, true},
+		"an earlier version's that works":             {Companion{State: "running", Created: long}, false},
+		"an earlier version's that was just created":  {Companion{State: "created", Created: time.Now()}, false},
+		"an earlier version's that never was started": {Companion{State: "created", Created: long}, true},
+		"of an engine whose clock goes before ours":   {Companion{Client: own, State: "created", Created: time.Now().Add(-24 * time.Hour)}, false},
 	} {
 		if got := tt.companion.Forgotten(); got != tt.want {
 			t.Errorf("%s: forgotten %t, want %t", name, got, tt.want)
@@ -136,6 +137,7 @@ func TestStartSidecarRemovesForgottenOnes(t *testing.T) {
 	old := time.Now().Add(-2 * forgottenAfter)
 	e := &companionEngine{list: []Companion{
 		{ID: "forgotten", Kind: SidecarKind, State: "created", Created: old},
+		{ID: "orphan", Kind: SidecarKind, Client: endedClient(t), State: "running", Created: old},
 		{ID: "working", Kind: SidecarKind, State: "running", Created: old},
 		{ID: "starting", Kind: SidecarKind, State: "created", Created: time.Now()},
 	}}
@@ -155,8 +157,8 @@ func TestStartSidecarRemovesForgottenOnes(t *testing.T) {
 // A helper is made for this process, once those of dead ones have gone.
 func TestStartHelperRemovesForgottenOnes(t *testing.T) {
 	e := &companionEngine{list: []Companion{
-		{ID: "orphan", Kind: HelperKind, Serves: endedClient(t).String(), State: "running", Created: time.Now()},
-		{ID: "working", Kind: HelperKind, Serves: ThisClient().String(), State: "running", Created: time.Now()},
+		{ID: "orphan", Kind: HelperKind, Client: endedClient(t), State: "running", Created: time.Now()},
+		{ID: "working", Kind: HelperKind, Client: ThisClient(), State: "running", Created: time.Now()},
 		{ID: "sidecar", Kind: SidecarKind, State: "exited"},
 	}}
 	if _, err := StartHelper(t.Context(), e, HelperSpec{Image: "zeek"}); err != nil {
@@ -189,24 +191,5 @@ func TestACompanionThatDoesNotStartIsRemoved(t *testing.T) {
 		if len(e.list) != 0 {
 			t.Errorf("%s: left: %s", name, e.ids())
 		}
-	}
-}
-
-// The stack's sidecars go with the stack; those of other sensors stay while
-// they work, and so do helpers.
-func TestDownRemovesCompanions(t *testing.T) {
-	e := &companionEngine{stack: []Container{{ID: "zeek", Service: "zeek"}}, list: []Companion{
-		{ID: "ours", Kind: SidecarKind, Serves: "zeek", State: "running"},
-		{ID: "other", Kind: SidecarKind, Serves: "elsewhere", State: "running"},
-		{ID: "dead", Kind: SidecarKind, Serves: "elsewhere", State: "exited"},
-		{ID: "orphan", Kind: HelperKind, Serves: endedClient(t).String(), State: "running"},
-		{ID: "tuning", Kind: HelperKind, Serves: ThisClient().String(), State: "running"},
-	}}
-	events := 0
-	if err := Down(t.Context(), e, false, func(Event) { events++ }); err != nil {
-		t.Fatal(err)
-	}
-	if got := e.ids(); got != "other tuning" || e.downs != 1 || events != 1 {
-		t.Errorf("left: %s; %d downs, %d events", got, e.downs, events)
 	}
 }

@@ -40,7 +40,7 @@ type HelperSpec struct {
 // Kind says that it is a helper.
 func (HelperSpec) Kind() CompanionKind { return HelperKind }
 
-// Serves is this process.
+// Serves is this process, as on every container's [ClientLabel].
 func (HelperSpec) Serves() string { return ThisClient().String() }
 
 // EngineHost is the machine that runs the engine, as the engine describes it.

@@ -69,11 +69,9 @@ type Removal struct {
 	Gone func(client Client) bool // clients of which it is true, such as [Client.Gone]
 }
 
-// The labels of everything that a OneShots makes.
-const (
-	VerifyLabel       = "org.zeekdemo.verify"        // the run
-	VerifyClientLabel = "org.zeekdemo.verify.client" // the process it belongs to, a [Client]
-)
+// VerifyLabel is on everything that a OneShots makes, beside [ClientLabel]; its value
+// is the run.
+const VerifyLabel = "org.zeekdemo.verify"
 
 // OneShot describes a container of its own.
 type OneShot struct {

@@ -1,15 +1,13 @@
 package orchestrate
 
 import (
-	"strconv"
-
 	"github.com/zeekdemo/zeekdemo/orchestrate/internal/procfs"
 )
 
 // seen is what is known of a process of this machine.
 type seen struct {
 	exists  bool
-	started string // no two processes of a number have the same; empty: not known
+	started uint64 // in clock ticks since boot; no two processes of a number have the same; 0: not known
 }
 
 // processFrom judges by a process's /proc/PID/stat. One of which nothing can be
@@ -19,5 +17,5 @@ func processFrom(stat string) seen {
 	if err != nil {
 		return seen{exists: true}
 	}
-	return seen{exists: !p.Ended(), started: strconv.FormatUint(p.Started, 10)}
+	return seen{exists: !p.Ended(), started: p.Started}
 }

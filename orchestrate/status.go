@@ -95,15 +95,3 @@ func describe(s Service, containers map[string]Container, answer error) ServiceS
 func AllHealthy(list []ServiceStatus) bool {
 	return !slices.ContainsFunc(list, func(s ServiceStatus) bool { return !s.Healthy })
 }
-
-// Down removes what Up made: containers and networks, and with volumes the
-// collected logs and metrics as well. Twice is fine.
-func Down(ctx context.Context, engine Engine, volumes bool, progress Progress) error {
-	if _, err := engine.Info(ctx); err != nil {
-		return err
-	}
-	if err := removeStackCompanions(ctx, engine, progress); err != nil {
-		return err
-	}
-	return engine.Down(ctx, ProjectName, volumes, progress)
-}

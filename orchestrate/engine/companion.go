@@ -62,7 +62,7 @@ func companionOptions(spec orchestrate.CompanionSpec, program string, memory, pi
 		Name: "zeekdemo-" + string(spec.Kind()) + "-" + strings.ToLower(rand.Text()[:8]),
 		Config: &container.Config{
 			WorkingDir:  "/",
-			Labels:      map[string]string{spec.Kind().Label(): spec.Serves()},
+			Labels:      map[string]string{spec.Kind().Label(): spec.Serves(), orchestrate.ClientLabel: orchestrate.ThisClient().String()},
 			Healthcheck: &container.HealthConfig{Test: []string{"NONE"}},
 			AttachStdin: true, AttachStdout: true, AttachStderr: true,
 			OpenStdin: true, StdinOnce: true, // the client's end is the program's end of file
@@ -174,9 +174,20 @@ func (e *Engine) Companions(ctx context.Context, kind orchestrate.CompanionKind)
 	var companions []orchestrate.Companion
 	for _, item := range list.Items {
 		companions = append(companions, orchestrate.Companion{ID: item.ID, Kind: kind, Serves: item.Labels[kind.Label()],
-			State: string(item.State), Created: time.Unix(item.Created, 0)})
+			Client: clientOf(item.Labels), State: string(item.State), Created: time.Unix(item.Created, 0)})
 	}
 	return companions, nil
+}
+
+// clientOf reads whose something is. Earlier versions wrote it in other labels, and
+// on sidecars not at all.
+func clientOf(labels map[string]string) orchestrate.Client {
+	for _, label := range []string{orchestrate.ClientLabel, orchestrate.VerifyLabel + ".client", orchestrate.HelperKind.Label()} {
+		if text := labels[label]; text != "" {
+			return orchestrate.ParseClient(text)
+		}
+	}
+	return orchestrate.Client{}
 }
 
 // RemoveCompanion kills and removes. One that the engine is removing already is

@@ -45,7 +45,7 @@ func TestAHelperLivesAsLongAsItsClientSpeaks(t *testing.T) {
 	// Of a kind of its own: what else runs on this machine looks for helpers.
 	kind := orchestrate.CompanionKind(fmt.Sprintf("test-%d", os.Getpid()))
 	options := helperOptions(spec)
-	options.Config.Labels = map[string]string{kind.Label(): spec.Serves()}
+	options.Config.Labels = map[string]string{kind.Label(): spec.Serves(), orchestrate.ClientLabel: spec.Serves()}
 	id, err := e.makeCompanion(t.Context(), kind, program, options)
 	if err != nil {
 		t.Fatal(err)
@@ -65,7 +65,7 @@ func TestAHelperLivesAsLongAsItsClientSpeaks(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, c := range list {
-			if c.ID == id && c.ID == streams.ID && orchestrate.ParseClient(c.Serves) == orchestrate.ThisClient() && !c.Forgotten() {
+			if c.ID == id && c.ID == streams.ID && c.Client == orchestrate.ThisClient() && !c.Forgotten() {
 				state = c.State
 			}
 		}

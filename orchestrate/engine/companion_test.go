@@ -66,7 +66,7 @@ func TestAHelperReachesTheMachine(t *testing.T) {
 		t.Errorf("without a program it has mounts %+v", h.Mounts)
 	}
 	if !slices.Equal(c.Entrypoint, []string{"sh", "-c", "cat", "helper"}) || !slices.Equal(c.Cmd, testHelper.Args) ||
-		orchestrate.ParseClient(c.Labels["org.zeekdemo.helper"]) != orchestrate.ThisClient() {
+		orchestrate.ParseClient(c.Labels["org.zeekdemo.client"]) != orchestrate.ThisClient() {
 		t.Errorf("%+v", c)
 	}
 	withProgram := testHelper

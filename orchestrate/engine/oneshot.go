@@ -71,7 +71,7 @@ func (e *Engine) createOneShot(ctx context.Context, project *types.Project, s ty
 	if err := e.sensorImage(ctx, s.Image, orchestrate.PullPolicy(s.PullPolicy)); err != nil {
 		return "", err
 	}
-	labels := map[string]string{orchestrate.VerifyLabel: o.Run, orchestrate.VerifyClientLabel: orchestrate.ThisClient().String()}
+	labels := map[string]string{orchestrate.VerifyLabel: o.Run, orchestrate.ClientLabel: orchestrate.ThisClient().String()}
 	config, host, err := oneShotConfig(s, o)
 	if err != nil {
 		return "", err
@@ -263,7 +263,7 @@ func (e *Engine) RemoveOneShots(ctx context.Context, r orchestrate.Removal) (int
 	}
 	filters := client.Filters{}.Add("label", label)
 	meant := func(labels map[string]string) bool {
-		return r.Run != "" || r.Gone != nil && r.Gone(orchestrate.ParseClient(labels[orchestrate.VerifyClientLabel]))
+		return r.Run != "" || r.Gone != nil && r.Gone(clientOf(labels))
 	}
 	list, err := e.client.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: filters})
 	if err != nil {

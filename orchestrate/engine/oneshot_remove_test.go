@@ -11,9 +11,9 @@ import (
 // Of one-shots, those that are meant go, with their networks, and no others:
 // by container, by run, or by what their client is, as every version wrote it.
 func TestRemoveOneShots(t *testing.T) {
-	const containers = `[{"Id":"a1","Labels":{"org.zeekdemo.verify":"a","org.zeekdemo.verify.client":"away/1/2"}},
+	const containers = `[{"Id":"a1","Labels":{"org.zeekdemo.verify":"a","org.zeekdemo.client":"away/1/2/3/boot/hans"}},
 		{"Id":"b1","Labels":{"org.zeekdemo.verify":"b","org.zeekdemo.verify.client":"near/1"}}]`
-	const networks = `[{"Id":"na","Name":"a","Labels":{"org.zeekdemo.verify":"a","org.zeekdemo.verify.client":"away/1/2"}},
+	const networks = `[{"Id":"na","Name":"a","Labels":{"org.zeekdemo.verify":"a","org.zeekdemo.client":"away/1/2/3/boot/hans"}},
 		{"Id":"nb","Name":"b","Labels":{"org.zeekdemo.verify":"b","org.zeekdemo.verify.client":"near/1"}}]`
 	is := func(text string) func(orchestrate.Client) bool {
 		return func(c orchestrate.Client) bool { return c.String() == text }
@@ -25,12 +25,12 @@ func TestRemoveOneShots(t *testing.T) {
 		errs    string
 	}{
 		"one container":         {orchestrate.Removal{ID: "x"}, 204, "container x", ""},
-		"a client's":            {orchestrate.Removal{Gone: is("away/1/2")}, 204, "container a1, network na", ""},
-		"a client's, of before": {orchestrate.Removal{Gone: is("near/1")}, 204, "container b1, network nb", ""},
-		"no client's":           {orchestrate.Removal{Gone: is("near/2")}, 204, "", ""},
+		"a client's":            {orchestrate.Removal{Gone: is("away/1/2/3/boot/hans")}, 204, "container a1, network na", ""},
+		"a client's, of before": {orchestrate.Removal{Gone: is("near/1/0/0//")}, 204, "container b1, network nb", ""},
+		"no client's":           {orchestrate.Removal{Gone: is("near/2/0/0//")}, 204, "", ""},
 		"not said whose":        {orchestrate.Removal{}, 204, "", ""},
-		"gone by themselves":    {orchestrate.Removal{Gone: is("near/1")}, 404, "container b1, network nb", ""},
-		"one that stays":        {orchestrate.Removal{Gone: is("near/1")}, 500, "container b1, network nb", "remove network b"},
+		"gone by themselves":    {orchestrate.Removal{Gone: is("near/1/0/0//")}, 404, "container b1, network nb", ""},
+		"one that stays":        {orchestrate.Removal{Gone: is("near/1/0/0//")}, 500, "container b1, network nb", "remove network b"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			docker, e := newFakeDocker(t)

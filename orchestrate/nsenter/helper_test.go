@@ -279,8 +279,7 @@ type forgotten struct {
 }
 
 func (f *forgotten) Companions(_ context.Context, kind orchestrate.CompanionKind) ([]orchestrate.Companion, error) {
-	alive := orchestrate.ThisClient().String()
-	return []orchestrate.Companion{{ID: "dead", Kind: kind, Serves: f.dead.String(), State: "running"}, {ID: "in use", Kind: kind, Serves: alive, State: "running"}, {ID: "never started", Kind: kind, Serves: alive, State: "created"}}, nil
+	return []orchestrate.Companion{{ID: "dead", Kind: kind, Client: f.dead, State: "running"}, {ID: "in use", Kind: kind, Client: orchestrate.ThisClient(), State: "running"}, {ID: "never started", Kind: kind, State: "created"}}, nil
 }
 
 func (f *forgotten) RemoveCompanion(_ context.Context, id string) error {

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/zeekdemo/zeekdemo/orchestrate"
 )
 
 // usual is a plain interface, and a sensor on a bridge of this machine.
@@ -127,7 +129,7 @@ func TestValidate(t *testing.T) {
 
 func exampleRecord() record {
 	return record{iface: "eth0.5@x", index: 12, direction: directionBoth, encap: VXLAN, sensor: netip.MustParseAddrPort("[fd00::2]:4789"),
-		vni: 1<<24 - 1, service: "zeek-geneve", clsact: clsactOurs, owner: owner{4194303, 1 << 60, 4026531836}, detached: true,
+		vni: 1<<24 - 1, service: "zeek-geneve", clsact: clsactOurs, owner: orchestrate.ClientHere(4194303, 1<<60, 4026531836), detached: true,
 		started: time.Unix(1790000000, 0), expression: "host a=b and not filter=x"}
 }
 

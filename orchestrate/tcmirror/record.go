@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/zeekdemo/zeekdemo/orchestrate"
 )
 
 // recordHead begins the alias of every tunnel. Its number rises when the
@@ -15,13 +17,6 @@ const recordHead = "zeekdemo mirror 1"
 
 // maxAlias is the kernel's IFALIASZ without the zero at the end.
 const maxAlias = 255
-
-// owner is the process that started a mirror.
-type owner struct {
-	pid   int
-	start uint64 // in clock ticks since boot: tells it from a later one with the same number
-	space uint64 // its PID namespace's inode
-}
 
 // record is what a tunnel's alias says.
 type record struct {
@@ -33,7 +28,7 @@ type record struct {
 	vni        uint32
 	service    string
 	clsact     clsact
-	owner      owner
+	owner      orchestrate.Client // the process that started the mirror
 	detached   bool
 	started    time.Time
 	expression string // as much of it as there is room for
@@ -46,9 +41,10 @@ func (r record) String() string {
 	if r.detached {
 		detached = 1
 	}
+	pid, start, space := r.owner.Numbers() // the device's boot is the kernel's
 	text := fmt.Sprintf("%s if=%s index=%d dir=%s encap=%s to=%s vni=%d service=%s clsact=%s owner=%d/%d/%d detached=%d start=%d filter=",
 		recordHead, r.iface, r.index, r.direction, r.encap, r.sensor, r.vni, r.service, r.clsact,
-		r.owner.pid, r.owner.start, r.owner.space, detached, r.started.Unix())
+		pid, start, space, detached, r.started.Unix())
 	expression := strings.Join(strings.Fields(r.expression), " ")
 	if room := maxAlias - len(text); len(expression) > room {
 		expression = expression[:max(room-len("…"), 0)]
@@ -105,13 +101,20 @@ func (r *record) set(key, value string) (err error) {
 	case "clsact":
 		r.clsact = clsact(value)
 	case "owner":
-		_, err = fmt.Sscanf(value, "%d/%d/%d", &r.owner.pid, &r.owner.start, &r.owner.space)
+		r.owner, err = parseOwner(value)
 	case "detached":
 		r.detached = n != 0
 	case "start":
 		r.started = time.Unix(int64(n), 0)
 	}
 	return err
+}
+
+func parseOwner(text string) (orchestrate.Client, error) {
+	var pid int
+	var start, space uint64
+	_, err := fmt.Sscanf(text, "%d/%d/%d", &pid, &start, &space)
+	return orchestrate.ClientHere(pid, start, space), err
 }
 
 // The cookie of a filter's action is the tunnel's name and one more byte that

@@ -107,7 +107,7 @@ func newJob(spec Spec, f facts) (*job, error) {
 	j := &job{spec: spec, plan: p, way: f.route}
 	j.tunnel = tunnel{encap: spec.Encap, vni: spec.VNI, sensor: spec.Sensor, name: newName(os.Getpid())}
 	j.record = record{iface: spec.Interface, index: f.iface.index, direction: p.direction, encap: spec.Encap, sensor: spec.Sensor,
-		vni: spec.VNI, service: spec.Service, clsact: p.clsact, owner: self(), detached: spec.Detached,
+		vni: spec.VNI, service: spec.Service, clsact: p.clsact, owner: orchestrate.ThisClient(), detached: spec.Detached,
 		started: time.Now(), expression: spec.Expression}
 	if p.classifier == classifierBPF {
 		j.program, err = program(receivers(spec.Sensor, spec.Exclude), spec.Filter)
@@ -475,13 +475,14 @@ func (f found) mirror(name string, link netlink.Link) Mirror {
 		if there := f.filters[name]; len(there) > 0 { // somebody changed the alias
 			m.index, m.Interface, m.clsact = there[0].link, f.names[there[0].link], f.clsact[name]
 		}
-		m.Alive = owner{pid: m.Process, space: pidSpace()}.alive()
+		m.Alive = m.Process > 0 && !orchestrate.ClientOfProcess(m.Process).Gone()
 		return m
 	}
 	m.Interface, m.Direction, m.VNI, m.Sensor, m.Service, m.Expression = r.iface, r.direction, r.vni, r.sensor, r.service, r.expression
-	m.Detached, m.Process, m.Started, m.clsact, m.index = r.detached, r.owner.pid, r.started, r.clsact, r.index
+	m.Process, _, _ = r.owner.Numbers()
+	m.Detached, m.Started, m.clsact, m.index = r.detached, r.started, r.clsact, r.index
 	m.record = r
-	m.Alive = r.detached || r.owner.alive()
+	m.Alive = r.detached || !r.owner.Gone() // one of another PID namespace cannot be seen from here
 	if now, ok := f.names[r.index]; ok {
 		m.Interface = now
 	} else {

@@ -15,6 +15,7 @@ import (
 
 type downOptions struct {
 	volumes bool
+	all     bool
 }
 
 func newDown(app *App) *cobra.Command {
@@ -23,12 +24,18 @@ func newDown(app *App) *cobra.Command {
 		Use:   "down",
 		Short: "Remove the stack",
 		Long: `Remove exactly what "up" made: the containers and networks of the stack, and
-with --volumes the logs and metrics it collected. What a "verify" left behind
-that was killed goes as well. Images stay. Doing it twice is fine.`,
+with --volumes the logs and metrics it collected. What a "verify" or a sidecar
+left behind that was killed goes as well. Images stay. Doing it twice is fine.
+
+An engine may serve several people. What another process runs beside the stack is
+left alone and named: a "verify" with its sensors, a sidecar that sends, a helper
+that tunes. So is what belongs to a process that cannot be seen from here, on
+another machine or in another container; --all removes these too.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runDown(cmd.Context(), app, o) },
 	}
 	cmd.Flags().BoolVar(&o.volumes, "volumes", false, "remove the collected logs and metrics as well")
+	cmd.Flags().BoolVar(&o.all, "all", false, "remove what others run beside the stack as well, which fails their runs")
 	return cmd
 }
 
@@ -38,19 +45,16 @@ func runDown(ctx context.Context, app *App, o downOptions) error {
 		removed := 0
 		store, err := app.tuningStore()
 		tuned := err == nil && hosttune.StaysTuned(ctx, e, store)
-		err = app.progress(func(p orchestrate.Progress) error {
-			return orchestrate.Down(ctx, e, o.volumes, func(event orchestrate.Event) {
+		var left []orchestrate.Remaining
+		err = app.progress(func(p orchestrate.Progress) (err error) {
+			left, err = orchestrate.Down(ctx, e, orchestrate.DownRequest{Volumes: o.volumes, All: o.all}, func(event orchestrate.Event) {
 				if event.State == orchestrate.Done {
 					removed++
 				}
 				p(event)
 			})
+			return err
 		})
-		if shots, ok := e.(orchestrate.OneShots); ok && err == nil {
-			var n int
-			n, err = shots.RemoveOneShots(ctx, orchestrate.Removal{Gone: orchestrate.Client.NotHere})
-			removed += n
-		}
 		if err != nil {
 			return interrupted(ctx, err, "`zeekdemo down` again removes the rest")
 		}
@@ -60,9 +64,20 @@ func runDown(ctx context.Context, app *App, o downOptions) error {
 		if removed == 0 {
 			fmt.Fprintln(app.Err, "Nothing to remove: no stack is here.")
 		}
+		tellRemaining(app, left)
 		tellMirrors(app)
 		return nil
 	})
+}
+
+// tellRemaining says what others run that was left alone.
+func tellRemaining(app *App, left []orchestrate.Remaining) {
+	for _, r := range left {
+		fmt.Fprintf(app.Err, "Left alone: %s.\n", r)
+	}
+	if len(left) > 0 {
+		fmt.Fprintln(app.Err, "It goes when its process ends; `zeekdemo down --all` removes it now.")
+	}
 }
 
 // tellMirrors says which mirrors to the stack remain, when the stack has gone.

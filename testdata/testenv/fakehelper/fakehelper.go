@@ -135,7 +135,7 @@ func (e *Engine) Companions(_ context.Context, kind orchestrate.CompanionKind) (
 		if r.cmd != nil {
 			state = "running"
 		}
-		list = append(list, orchestrate.Companion{ID: id, Kind: kind, Serves: r.spec.Serves(), State: state, Created: r.created})
+		list = append(list, orchestrate.Companion{ID: id, Kind: kind, Serves: r.spec.Serves(), Client: orchestrate.ParseClient(r.spec.Serves()), State: state, Created: r.created})
 	}
 	return list, nil
 }

@@ -629,12 +629,13 @@ func TestARunThatCannotBeginOrEnd(t *testing.T) {
 	}
 }
 
-// Folders of processes that are gone are removed, those of living ones not.
+// Folders of processes that are gone are removed; those of living ones, and of other
+// PID namespaces, are not.
 func TestForgottenFoldersAreRemoved(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
 	var kept []string
-	for pid, stays := range map[int]bool{os.Getpid(): true, 1 << 30: false} {
-		folder := filepath.Join(os.TempDir(), fmt.Sprintf("%s%d-1", temporaryPrefix, pid))
+	for client, stays := range map[orchestrate.Client]bool{orchestrate.ThisClient(): true, orchestrate.ClientOfProcess(1 << 30): false, orchestrate.ClientHere(1<<30, 1, 2): true} {
+		folder := filepath.Join(os.TempDir(), strings.TrimSuffix(temporaryName(client), "*")+"1")
 		if err := os.MkdirAll(filepath.Join(folder, "deep"), 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -642,6 +643,7 @@ func TestForgottenFoldersAreRemoved(t *testing.T) {
 			kept = append(kept, folder)
 		}
 	}
+	slices.Sort(kept)
 	RemoveForgotten()
 	left, err := filepath.Glob(filepath.Join(os.TempDir(), "*"))
 	if err != nil || !slices.Equal(left, kept) {

@@ -22,7 +22,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -89,7 +88,7 @@ func Run(ctx context.Context, e orchestrate.Engine, captures []string, o Options
 		return nil, err
 	}
 	RemoveForgotten()
-	if r.folder, err = os.MkdirTemp("", fmt.Sprintf("%s%d-*", temporaryPrefix, os.Getpid())); err != nil {
+	if r.folder, err = os.MkdirTemp("", temporaryName(orchestrate.ThisClient())); err != nil {
 		return nil, fmt.Errorf("make a folder for temporary files: %w", err)
 	}
 	defer os.RemoveAll(r.folder)
@@ -187,8 +186,8 @@ func (r *run) project() orchestrate.Project {
 	return orchestrate.Project{Name: orchestrate.ProjectName, Compose: assets.Compose(), Env: r.Settings.Environment(), Pull: r.Settings.Pull}
 }
 
-// temporaryPrefix begins the name of the folder for temporary files; the PID of
-// its process follows.
+// temporaryPrefix begins the name of the folder for temporary files; the text of its
+// process follows, and a random number.
 const temporaryPrefix = "zeekdemo-verify-"
 
 // RemoveForgotten removes the temporary files of processes that were killed. What
@@ -196,11 +195,24 @@ const temporaryPrefix = "zeekdemo-verify-"
 func RemoveForgotten() {
 	folders, _ := filepath.Glob(filepath.Join(os.TempDir(), temporaryPrefix+"*")) // the pattern is well-formed
 	for _, folder := range folders {
-		pid, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(folder), temporaryPrefix), "-")
-		if n, err := strconv.Atoi(pid); err == nil && orchestrate.ClientOfProcess(n).Gone() {
+		if temporaryOwner(filepath.Base(folder)).Gone() {
 			os.RemoveAll(folder)
 		}
 	}
+}
+
+// temporaryName is the pattern of a client's folder, whose text has slashes.
+func temporaryName(client orchestrate.Client) string {
+	return temporaryPrefix + strings.ReplaceAll(client.String(), "/", ",") + "-*"
+}
+
+// temporaryOwner reads whose a folder is.
+func temporaryOwner(folder string) orchestrate.Client {
+	text := strings.TrimPrefix(folder, temporaryPrefix)
+	if i := strings.LastIndexByte(text, '-'); i >= 0 {
+		text = text[:i]
+	}
+	return orchestrate.ParseClient(strings.ReplaceAll(text, ",", "/"))
 }
 
 // freshID draws the name of a run.

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/zeekdemo/zeekdemo/testdata/testenv"
+)
+
+// An engine serves several people: what one verifies is not in the way of another
+// one's `down`, whether their processes see each other or not, and is named.
+func TestDownLeavesOthersVerificationsAlone(t *testing.T) {
+	capture := testenv.Shared(t, "pcaps", "bro.org.pcap")
+	p := verifyTest(t)
+	for name, tt := range map[string]struct {
+		wrap  []string // in front of the command
+		named string
+	}{
+		"another process":          {nil, ")."},
+		"in another PID namespace": {[]string{"unshare", "--pid", "--fork", "--kill-child", "--mount-proc"}, "), which cannot be seen from here."},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if len(tt.wrap) > 0 && os.Getuid() != 0 {
+				t.Skip("SKIPPED: only root makes PID namespaces")
+			}
+			args := append(tt.wrap, p.path, "verify", "--pull", "never", "--json", "--pps", "200", capture)
+			cmd := exec.Command(args[0], args[1:]...)
+			var stdout, stderr bytes.Buffer
+			cmd.Stdout, cmd.Stderr = &stdout, &stderr
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }() // where the test ends before
+			sensorRuns(t)
+			p.must(t, "verify", "--pull", "never", testenv.Shared(t, "pcaps", "dns53.pcap")) // tidies first
+			r := p.must(t, "down")
+			if !strings.Contains(r.stderr, "Left alone: a verification of ") || !strings.Contains(r.stderr, tt.named) || !strings.Contains(r.stderr, "`zeekdemo down --all` removes it now") {
+				t.Errorf("down says\n%s", r.stderr)
+			}
+			err := cmd.Wait()
+			var doc verified
+			if jsonErr := json.Unmarshal(stdout.Bytes(), &doc); err != nil || jsonErr != nil || doc.Verdict != "equal" {
+				t.Errorf("the verification ends with %v, %v\n%s%s", err, jsonErr, stdout.String(), stderr.String())
+			}
+		})
+	}
+}
+
+// What a client in another container left that was killed stays until somebody
+// asks for it: nobody here can tell it from one that runs.
+func TestDownAllRemovesWhatNobodyCanJudge(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("SKIPPED: only root makes PID namespaces")
+	}
+	capture := testenv.Shared(t, "pcaps", "bro.org.pcap")
+	p := verifyTest(t)
+	cmd := exec.Command("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", p.path, "verify", "--pull", "never", "--pps", "2", capture)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	sensorRuns(t)
+	_ = cmd.Process.Signal(syscall.SIGKILL)
+	_ = cmd.Wait() // killed
+	if r := p.must(t, "down"); !strings.Contains(r.stderr, "which cannot be seen from here") || leftOfVerify(t) == "" {
+		t.Errorf("down says\n%s", r.stderr)
+	}
+	if r := p.must(t, "down", "--all"); strings.Contains(r.stderr, "Left alone") {
+		t.Errorf("down --all says\n%s", r.stderr)
+	}
+	removeTemporaries(t) // which another PID namespace's files are, too
+}
+
+// sensorRuns waits for the sensor of a verification that listens.
+func sensorRuns(t *testing.T) {
+	t.Helper()
+	eventually(t, time.Minute, "the sensor runs", func() error {
+		if docker(t, "ps", "-q", "--filter", "label=org.zeekdemo.verify", "--filter", "status=running") == "" {
+			return os.ErrNotExist
+		}
+		return nil
+	})
+}
+
+// removeTemporaries empties the folder for temporary files, which is this test's.
+func removeTemporaries(t *testing.T) {
+	t.Helper()
+	entries, err := os.ReadDir(os.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), "zeekdemo-verify-") {
+			if err := os.RemoveAll(os.TempDir() + "/" + e.Name()); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
