@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/zeekdemo/zeekdemo/orchestrate"
 	"github.com/zeekdemo/zeekdemo/testdata/testenv"
 )
 
@@ -74,6 +76,52 @@ func TestDownAllRemovesWhatNobodyCanJudge(t *testing.T) {
 		t.Errorf("down --all says\n%s", r.stderr)
 	}
 	removeTemporaries(t) // which another PID namespace's files are, too
+}
+
+// One command at a time changes the stack. The next one says who does, and an
+// interrupt ends its waiting; what a killed one left is taken over.
+func TestOneCommandAtATime(t *testing.T) {
+	p := verifyTest(t)
+	p.must(t, "down") // what reads the lock's image has it by now
+	holder := exec.Command(p.path, "tune-host", "--reach", "helper", "--image", "zeekdemo-none:1")
+	_ = holder.Run() // it fails, for there is no such image, and leaves no lock
+	if left := docker(t, "ps", "-aq", "--filter", "label=org.zeekdemo.lock"); left != "" {
+		t.Fatalf("a lock is left: %s", left)
+	}
+	self := orchestrate.ThisClient() // a living process
+	lock := func(client string) {
+		docker(t, "create", "--name", orchestrate.LockName, "--network", "none", "--label", orchestrate.LockLabel+"=up", "--label", orchestrate.ClientLabel+"="+client, orchestrate.LockName+":1", "/never")
+	}
+	lock(self.String())
+	p.fails(t, []string{"another one does still: `zeekdemo up` of " + self.Person() + ", since "}, "down", "--lock-timeout", "0")
+	waiting := exec.Command(p.path, "down")
+	said, err := waiting.StderrPipe()
+	if err == nil {
+		err = waiting.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(said).ReadString('\n')
+	if err != nil || !strings.HasPrefix(line, "Waiting for another one: `zeekdemo up` of "+self.Person()) {
+		t.Errorf("down says %q, %v", line, err)
+	}
+	begun := time.Now()
+	_ = waiting.Process.Signal(os.Interrupt)
+	_ = waiting.Wait() // its exit code is looked at
+	if code, took := waiting.ProcessState.ExitCode(), time.Since(begun); code != 130 || took > 10*time.Second {
+		t.Errorf("interrupted: exit code %d after %s", code, took)
+	}
+	docker(t, "rm", orchestrate.LockName)
+	ended := exec.Command("true")
+	if err := ended.Run(); err != nil {
+		t.Fatal(err)
+	}
+	lock(orchestrate.ClientOfProcess(ended.Process.Pid).String())
+	p.must(t, "down", "--lock-timeout", "0")
+	if left := docker(t, "ps", "-aq", "--filter", "label=org.zeekdemo.lock"); left != "" {
+		t.Errorf("a lock is left: %s", left)
+	}
 }
 
 // sensorRuns waits for the sensor of a verification that listens.

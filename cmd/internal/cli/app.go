@@ -14,6 +14,7 @@ import (
 	"os"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -192,6 +193,17 @@ func (a *App) withEngine(f func(orchestrate.Engine) error) error {
 		defer c.Close()
 	}
 	return f(e)
+}
+
+// locked runs f while no other command changes the engine's stack or its machine.
+func (a *App) locked(ctx context.Context, e orchestrate.Engine, command string, timeout time.Duration, f func() error) error {
+	unlock, err := orchestrate.Lock(ctx, e, command, timeout, func(h orchestrate.Holder) {
+		fmt.Fprintf(a.Err, "Waiting for another one: %s\n", h)
+	})
+	if err != nil {
+		return interrupted(ctx, err, "nothing was changed")
+	}
+	return errors.Join(f(), unlock())
 }
 
 // observer shows a person what a delivery tells.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -16,6 +17,7 @@ import (
 type downOptions struct {
 	volumes bool
 	all     bool
+	lock    time.Duration
 }
 
 func newDown(app *App) *cobra.Command {
@@ -36,38 +38,47 @@ another machine or in another container; --all removes these too.`,
 	}
 	cmd.Flags().BoolVar(&o.volumes, "volumes", false, "remove the collected logs and metrics as well")
 	cmd.Flags().BoolVar(&o.all, "all", false, "remove what others run beside the stack as well, which fails their runs")
+	lockFlag(cmd.Flags(), &o.lock)
 	return cmd
 }
 
 func runDown(ctx context.Context, app *App, o downOptions) error {
+	if err := checkLock(o.lock); err != nil {
+		return err
+	}
 	verify.RemoveForgotten()
 	return app.withEngine(func(e orchestrate.Engine) error {
-		removed := 0
-		store, err := app.tuningStore()
-		tuned := err == nil && hosttune.StaysTuned(ctx, e, store)
-		var left []orchestrate.Remaining
-		err = app.progress(func(p orchestrate.Progress) (err error) {
-			left, err = orchestrate.Down(ctx, e, orchestrate.DownRequest{Volumes: o.volumes, All: o.all}, func(event orchestrate.Event) {
-				if event.State == orchestrate.Done {
-					removed++
-				}
-				p(event)
-			})
-			return err
-		})
-		if err != nil {
-			return interrupted(ctx, err, "`zeekdemo down` again removes the rest")
-		}
-		if tuned {
-			fmt.Fprintln(app.Err, "The machine stays tuned; `zeekdemo tune-host --revert` takes that back.")
-		}
-		if removed == 0 {
-			fmt.Fprintln(app.Err, "Nothing to remove: no stack is here.")
-		}
-		tellRemaining(app, left)
-		tellMirrors(app)
-		return nil
+		return app.locked(ctx, e, "down", o.lock, func() error { return o.remove(ctx, app, e) })
 	})
+}
+
+// remove removes the stack, and says what stays.
+func (o downOptions) remove(ctx context.Context, app *App, e orchestrate.Engine) error {
+	removed := 0
+	store, err := app.tuningStore()
+	tuned := err == nil && hosttune.StaysTuned(ctx, e, store)
+	var left []orchestrate.Remaining
+	err = app.progress(func(p orchestrate.Progress) (err error) {
+		left, err = orchestrate.Down(ctx, e, orchestrate.DownRequest{Volumes: o.volumes, All: o.all}, func(event orchestrate.Event) {
+			if event.State == orchestrate.Done {
+				removed++
+			}
+			p(event)
+		})
+		return err
+	})
+	if err != nil {
+		return interrupted(ctx, err, "`zeekdemo down` again removes the rest")
+	}
+	if tuned {
+		fmt.Fprintln(app.Err, "The machine stays tuned; `zeekdemo tune-host --revert` takes that back.")
+	}
+	if removed == 0 {
+		fmt.Fprintln(app.Err, "Nothing to remove: no stack is here.")
+	}
+	tellRemaining(app, left)
+	tellMirrors(app)
+	return nil
 }
 
 // tellRemaining says what others run that was left alone.

@@ -22,7 +22,7 @@ import (
 // from inside the command's own process.
 //
 //	ZEEKDEMO_FAKE        the state file
-//	ZEEKDEMO_FAKE_FAULT  unreachable, taken, noimage, unready, login (to Grafana), alert
+//	ZEEKDEMO_FAKE_FAULT  unreachable, taken, noimage, unready, login (to Grafana), alert, locked (by another container's process)
 type fakeEngine struct {
 	path  string
 	fault string
@@ -96,6 +96,21 @@ func (e *fakeEngine) Info(context.Context) (orchestrate.EngineInfo, error) {
 		return orchestrate.EngineInfo{}, orchestrate.WithHint(errors.New("reach the Docker engine at unix:///nowhere: no such file"), "start the engine")
 	}
 	return orchestrate.EngineInfo{Version: "0", OS: "linux", Address: "fake", Remote: false}, nil
+}
+
+// TakeLock lets another one have the lock where that is the fault.
+func (e *fakeEngine) TakeLock(context.Context, string, orchestrate.Holder) (string, *orchestrate.Holder, error) {
+	if e.fault == "locked" {
+		return "", &orchestrate.Holder{ID: "0123456789abcdef", Client: orchestrate.ParseClient("box/7/1/2/b/hans"), Command: "up", Since: time.Now()}, nil
+	}
+	return "lock", nil, nil
+}
+
+func (e *fakeEngine) ReleaseLock(_ context.Context, id string) error {
+	if id != "lock" {
+		return errors.New("it is another one's lock")
+	}
+	return nil
 }
 
 func (e *fakeEngine) Up(_ context.Context, p orchestrate.Project, progress orchestrate.Progress) error {

@@ -36,6 +36,18 @@ func jsonFlag(f *pflag.FlagSet, to *bool, what string) {
 	f.BoolVar(to, "json", false, "print "+what+"one JSON document")
 }
 
+// lockFlag is for commands that change the stack or the engine's machine.
+func lockFlag(f *pflag.FlagSet, to *time.Duration) {
+	f.DurationVar(to, "lock-timeout", time.Minute, "how long to wait for another up, down or tune-host on this engine; 0 does not wait")
+}
+
+func checkLock(timeout time.Duration) error {
+	if timeout < 0 {
+		return usagef("--lock-timeout %s: want a time, or 0 not to wait", timeout)
+	}
+	return nil
+}
+
 func imageFlag(f *pflag.FlagSet, to *[]string) {
 	f.StringArrayVar(to, "image", nil, "use another image, as NAME=REF, e.g. zeek=zeek/zeek:9.0 (repeatable)")
 }

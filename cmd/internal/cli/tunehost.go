@@ -7,6 +7,7 @@ import (
 	"os"
 	"regexp"
 	"runtime"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -25,6 +26,7 @@ type tuneOptions struct {
 	image                  string
 	binary                 string
 	json                   bool
+	lock                   time.Duration
 }
 
 func newTuneHost(app *App) *cobra.Command {
@@ -69,12 +71,16 @@ reaches the virtual machine of Docker Desktop or colima as well.
 	f.StringVar(&o.binary, "sidecar-binary", "", `this program built for the engine's platform, where that is not this machine's;
 only --interface by way of a helper needs it`)
 	jsonFlag(f, &o.json, "")
+	lockFlag(f, &o.lock)
 	return cmd
 }
 
 // validate looks at the flags alone.
 func (o tuneOptions) validate() error {
 	if _, err := o.reach.parse(); err != nil {
+		return err
+	}
+	if err := checkLock(o.lock); err != nil {
 		return err
 	}
 	for _, name := range o.interfaces {
@@ -111,11 +117,17 @@ func runTuneHost(ctx context.Context, app *App, o tuneOptions) error {
 	}
 	o.reach.note(app.Err)
 	return app.withEngine(func(e orchestrate.Engine) error {
-		t, err := app.openTuner(ctx, e, o.hosttune())
-		if err == nil {
-			err = errors.Join(o.run(ctx, app, t), t.Close())
+		tune := func() error {
+			t, err := app.openTuner(ctx, e, o.hosttune())
+			if err == nil {
+				err = errors.Join(o.run(ctx, app, t), t.Close())
+			}
+			return tuningInterrupted(ctx, err)
 		}
-		return tuningInterrupted(ctx, err)
+		if _, unreachable := e.Info(ctx); o.status || o.dryRun || unreachable != nil {
+			return tune() // it only reads, or as root on the engine's machine needs no engine
+		}
+		return app.locked(ctx, e, "tune-host", o.lock, tune)
 	})
 }
 

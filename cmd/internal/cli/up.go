@@ -19,6 +19,7 @@ import (
 
 type upOptions struct {
 	waitTimeout     time.Duration
+	lockTimeout     time.Duration
 	pull            string
 	images          []string
 	grafanaUser     string
@@ -42,6 +43,9 @@ changed, and a half-started stack is completed. The flags are the whole
 configuration; those of an earlier "up" are not remembered. Sensors that are new
 on a machine that tune-host has tuned are tuned as the others were.
 
+One "up", "down" or "tune-host" at a time works on an engine, on whatever machine
+it was typed; the next one says which one that is, and waits for --lock-timeout.
+
 An image can also be replaced by a variable: ZEEKDEMO_IMAGE_ZEEK=REF, and
 likewise for collector, exporter, grafana, loki and prometheus.
 ZEEKDEMO_GRAFANA_PASSWORD sets the password without showing it in the list of
@@ -51,6 +55,7 @@ processes.`,
 	}
 	f := cmd.Flags()
 	f.DurationVar(&o.waitTimeout, "wait-timeout", 3*time.Minute, "how long to wait for the services to answer once they were started")
+	lockFlag(f, &o.lockTimeout)
 	f.StringVar(&o.pull, "pull", string(orchestrate.PullMissing), "when to pull images: missing, always or never")
 	imageFlag(f, &o.images)
 	f.StringVar(&o.grafanaUser, "grafana-user", "", `Grafana's user (default "zeek")`)
@@ -97,6 +102,9 @@ func (o upOptions) settings(getenv func(string) string) (orchestrate.Settings, e
 	if o.waitTimeout <= 0 {
 		return s, usagef("--wait-timeout %s: want a time above zero", o.waitTimeout)
 	}
+	if err := checkLock(o.lockTimeout); err != nil {
+		return s, err
+	}
 	if err := s.Validate(); err != nil {
 		return s, usageError{err}
 	}
@@ -110,22 +118,10 @@ func runUp(ctx context.Context, app *App, o upOptions) error {
 	}
 	var services []orchestrate.ServiceStatus
 	err = app.withEngine(func(e orchestrate.Engine) error {
-		start := func() error {
-			err := app.progress(func(p orchestrate.Progress) (err error) {
-				services, err = orchestrate.Up(ctx, e, assets.Compose(), settings, o.waitTimeout, p)
-				return err
-			})
-			tellLate(app.Err, err)
-			return interrupted(ctx, err, "`zeekdemo up` again completes the stack, `zeekdemo down` removes what is there of it")
-		}
-		if o.tune {
-			return tuneAround(ctx, app, e, settings, start)
-		}
-		if err := start(); err != nil {
+		return app.locked(ctx, e, "up", o.lockTimeout, func() (err error) {
+			services, err = o.start(ctx, app, e, settings)
 			return err
-		}
-		tuneAgain(ctx, app, e)
-		return nil
+		})
 	})
 	if err != nil {
 		return err
@@ -133,6 +129,27 @@ func runUp(ctx context.Context, app *App, o upOptions) error {
 	printWelcome(app, services, settings)
 	followDetached(app, services)
 	return nil
+}
+
+// start starts the stack, and tunes as was asked for now or before.
+func (o upOptions) start(ctx context.Context, app *App, e orchestrate.Engine, settings orchestrate.Settings) (services []orchestrate.ServiceStatus, err error) {
+	start := func() error {
+		err := app.progress(func(p orchestrate.Progress) (err error) {
+			services, err = orchestrate.Up(ctx, e, assets.Compose(), settings, o.waitTimeout, p)
+			return err
+		})
+		tellLate(app.Err, err)
+		return interrupted(ctx, err, "`zeekdemo up` again completes the stack, `zeekdemo down` removes what is there of it")
+	}
+	if o.tune {
+		err = tuneAround(ctx, app, e, settings, start)
+		return services, err
+	}
+	if err := start(); err != nil {
+		return nil, err
+	}
+	tuneAgain(ctx, app, e)
+	return services, nil
 }
 
 // tellLate shows what a service printed that does not answer.
