@@ -51,7 +51,8 @@ type Engine interface {
 	// Logs writes what the project's services print.
 	Logs(ctx context.Context, req LogRequest) error
 	// Exec runs a command in a running container until it ends or ctx does,
-	// and returns its exit code.
+	// and returns its exit code. The command's standard input is empty; it ends
+	// when ctx does, or this process.
 	Exec(ctx context.Context, containerID string, cmd []string, stdout, stderr io.Writer) (int, error)
 }
 

@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -122,6 +124,51 @@ func TestOneCommandAtATime(t *testing.T) {
 	if left := docker(t, "ps", "-aq", "--filter", "label=org.zeekdemo.lock"); left != "" {
 		t.Errorf("a lock is left: %s", left)
 	}
+}
+
+// However following a log ends, no tail goes on in the sensor's container.
+func TestFollowingALogLeavesNoTail(t *testing.T) {
+	p := stackTest(t)
+	p.must(t, "up", "--pull", "never")
+	tails := func() int {
+		return strings.Count(docker(t, "top", "zeekdemo-zeek-1", "-eo", "pid,args"), "tail -n +1 -F followed.log")
+	}
+	for name, end := range map[string]func(p *os.Process, out io.Closer) error{
+		"interrupted": func(p *os.Process, _ io.Closer) error { return p.Signal(os.Interrupt) },
+		"terminated":  func(p *os.Process, _ io.Closer) error { return p.Signal(syscall.SIGTERM) },
+		"killed":      func(p *os.Process, _ io.Closer) error { return p.Kill() },
+		"nobody reads": func(_ *os.Process, out io.Closer) error {
+			docker(t, "exec", "zeekdemo-zeek-1", "sh", "-c", "echo another line >>followed.log") // which cannot be passed on
+			return out.Close()
+		},
+	} {
+		docker(t, "exec", "zeekdemo-zeek-1", "sh", "-c", "echo a line >followed.log")
+		follow := exec.Command(p.path, "logs", "zeek", "--log", "followed", "-f")
+		out, err := follow.StdoutPipe()
+		if err == nil {
+			err = follow.Start()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "a line\n" || tails() == 0 {
+			t.Errorf("%s: it shows %q, %v, by %d tails", name, line, err, tails())
+		}
+		if err := end(follow.Process, out); err != nil {
+			t.Error(err)
+		}
+		if name == "nobody reads" {
+			docker(t, "exec", "zeekdemo-zeek-1", "sh", "-c", "echo a third line >>followed.log")
+		}
+		_ = follow.Wait() // however it ended
+		eventually(t, 30*time.Second, name+", and no tail is left", func() error {
+			if n := tails(); n > 0 {
+				return errors.New(docker(t, "top", "zeekdemo-zeek-1", "-eo", "pid,args"))
+			}
+			return nil
+		})
+	}
+	docker(t, "exec", "zeekdemo-zeek-1", "rm", "followed.log")
 }
 
 // sensorRuns waits for the sensor of a verification that listens.

@@ -55,6 +55,7 @@ func Connect(warnings io.Writer) (*Engine, error) {
 		return nil, orchestrate.WithHint(fmt.Errorf("connect to the Docker engine: %w", err),
 			"`docker context ls` shows the contexts there are; DOCKER_CONTEXT and DOCKER_HOST choose one")
 	}
+	c = bounded{c}
 	cli, err := command.NewDockerCli(command.WithAPIClient(c), command.WithCombinedStreams(io.Discard))
 	if err != nil {
 		return nil, fmt.Errorf("prepare the Docker client: %w", err)
@@ -239,9 +240,11 @@ func describeState(c *orchestrate.Container, s *container.State) {
 	}
 }
 
-// Exec runs a command in a container.
+// Exec runs a command in a container. Its standard input is empty, and ends when
+// nobody reads its output any more, even if this process was killed: by that a
+// command that would go on for ever can end.
 func (e *Engine) Exec(ctx context.Context, id string, cmd []string, stdout, stderr io.Writer) (int, error) {
-	created, err := e.client.ExecCreate(ctx, id, client.ExecCreateOptions{Cmd: cmd, AttachStdout: true, AttachStderr: true})
+	created, err := e.client.ExecCreate(ctx, id, client.ExecCreateOptions{Cmd: cmd, AttachStdin: true, AttachStdout: true, AttachStderr: true})
 	if err != nil {
 		return 0, fmt.Errorf("run %s in the container: %w", cmd[0], err)
 	}

@@ -18,6 +18,8 @@ import (
 func explainReach(address string, err error) error {
 	wrapped := fmt.Errorf("reach the Docker engine at %s: %w", address, oneLine{err})
 	switch {
+	case errors.Is(err, errNoAnswer):
+		return orchestrate.WithHint(wrapped, "something listens there that says nothing: look at the engine (sudo systemctl status docker), and start it again")
 	case strings.HasPrefix(address, "ssh://"):
 		return orchestrate.WithHint(wrapped, "`ssh "+strings.TrimPrefix(address, "ssh://")+" docker version` has to work without a question")
 	case errors.Is(err, os.ErrPermission) || strings.Contains(err.Error(), "permission denied"):

@@ -111,6 +111,12 @@ func serviceLogs(ctx context.Context, app *App, e orchestrate.Engine, o logsOpti
 		}})
 }
 
+// followScript follows a file by its name, for it may come later, and Zeek may start a
+// new one. An engine does not end what it runs in a container when nobody reads it
+// any more, but closes its standard input; tail does not read that, and busybox's
+// has no --pid. The shell waits for that end, and sees to tail's.
+const followScript = `tail -n "$1" -F "$2" & cat >/dev/null; kill $!`
+
 // zeekLog reads a log in the sensor's container, where its working directory
 // is the folder of its logs.
 func zeekLog(ctx context.Context, app *App, e orchestrate.Engine, o logsOptions) error {
@@ -126,12 +132,12 @@ func zeekLog(ctx context.Context, app *App, e orchestrate.Engine, o logsOptions)
 	if o.tail != "all" {
 		lines = o.tail
 	}
-	cmd := []string{"tail", "-n", lines}
-	if o.follow {
-		cmd = append(cmd, "-F") // by name: the file may come later, and Zeek may start a new one
-	}
 	file := o.log + ".log"
-	code, err := e.Exec(ctx, sensor.Container.ID, append(cmd, file), app.Out, io.Discard)
+	cmd := []string{"tail", "-n", lines, file}
+	if o.follow {
+		cmd = []string{"sh", "-c", followScript, "follow", lines, file}
+	}
+	code, err := e.Exec(ctx, sensor.Container.ID, cmd, app.Out, io.Discard)
 	switch {
 	case err != nil:
 		return err
