@@ -80,23 +80,28 @@ const (
 // engine is used, until unlock is called. A lock whose holder is gone is taken over.
 // It waits for a living one for the given time, after it has told of it once, and no
 // longer than ctx lasts; then the error is a [LockedError]. An engine that has no
-// locks locks nothing.
-func Lock(ctx context.Context, engine Engine, command string, wait time.Duration, tell func(Holder)) (unlock func() error, err error) {
+// locks locks nothing, and one that cannot make this one (its disk is full, say) does
+// not keep a command from mending that: it is told, and the command goes on.
+func Lock(ctx context.Context, engine Engine, command string, wait time.Duration, tell func(line string)) (unlock func() error, err error) {
 	info, err := engine.Info(ctx)
 	if err != nil {
 		return nil, err
 	}
 	locks, ok := engine.(Locks)
+	unlocked := func() error { return nil }
 	if !ok {
-		return func() error { return nil }, nil
+		return unlocked, nil
 	}
 	late := time.NewTimer(wait)
 	defer late.Stop()
 	for told, unnamed := false, 0; ; {
 		id, other, err := locks.TakeLock(ctx, LockName, Holder{Client: ThisClient(), Command: command})
 		switch {
-		case err != nil:
+		case err != nil && ctx.Err() != nil:
 			return nil, fmt.Errorf("lock the stack: %w", err)
+		case err != nil:
+			tell(fmt.Sprintf("Going on without a lock, which others would not see: %v", err))
+			return unlocked, nil
 		case other == nil:
 			return func() error { return release(ctx, locks, id) }, nil
 		case other.ID == "" && unnamed < unnamedPolls:
@@ -109,7 +114,7 @@ func Lock(ctx context.Context, engine Engine, command string, wait time.Duration
 			continue
 		case !told && wait > 0:
 			told = true
-			tell(*other)
+			tell(fmt.Sprintf("Waiting for another one: %s", other))
 		}
 		select {
 		case <-ctx.Done():

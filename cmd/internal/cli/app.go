@@ -197,8 +197,8 @@ func (a *App) withEngine(f func(orchestrate.Engine) error) error {
 
 // locked runs f while no other command changes the engine's stack or its machine.
 func (a *App) locked(ctx context.Context, e orchestrate.Engine, command string, timeout time.Duration, f func() error) error {
-	unlock, err := orchestrate.Lock(ctx, e, command, timeout, func(h orchestrate.Holder) {
-		fmt.Fprintf(a.Err, "Waiting for another one: %s\n", h)
+	unlock, err := orchestrate.Lock(ctx, e, command, timeout, func(line string) {
+		fmt.Fprintln(a.Err, line)
 	})
 	if err != nil {
 		return interrupted(ctx, err, "nothing was changed")
