@@ -50,9 +50,12 @@ func ClientOfProcess(pid int) Client { return ClientHere(pid, 0, pidSpace()) }
 
 // ClientHere is a process of this boot of this machine, by its number, its start in
 // clock ticks since boot, and its PID namespace's inode. [Client.Numbers] gives them
-// back.
+// back. Without a number it is nobody.
 func ClientHere(pid int, started, space uint64) Client {
-	return Client{pid: max(pid, 0), started: started, space: space, boot: bootID()}
+	if pid <= 0 {
+		return Client{}
+	}
+	return Client{pid: pid, started: started, space: space, boot: bootID()}
 }
 
 // Numbers are what tells a process from the others of this boot.

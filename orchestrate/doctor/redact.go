@@ -41,6 +41,10 @@ const (
 	words    = 8
 )
 
+// passes bounds how often a document is looked through: each one but the last has
+// taken something out.
+const passes = 32
+
 // NewRedactor returns one that has learned nothing yet.
 func NewRedactor() *Redactor { return &Redactor{secrets: map[string]bool{}} }
 
@@ -54,8 +58,18 @@ func (r *Redactor) LearnEnvironment(environ []string) {
 	}
 }
 
-// Redact returns a document without secrets. JSON stays JSON.
-func (r *Redactor) Redact(document []byte) []byte { return r.forget(r.redact(document, false)) }
+// Redact returns a document without secrets. JSON stays JSON. What is taken out may
+// bring together what then reads as a secret, so it goes on until nothing changes.
+func (r *Redactor) Redact(document []byte) []byte {
+	for range passes {
+		clean := r.forget(r.redact(document, false))
+		if bytes.Equal(clean, document) {
+			break
+		}
+		document = clean
+	}
+	return document
+}
 
 // redact takes secrets out by where they are.
 func (r *Redactor) redact(document []byte, learn bool) []byte {
