@@ -27,7 +27,7 @@ func TestWithin(t *testing.T) {
 		"no answer":          {t.Context(), hangs, errNoAnswer, 0},
 		"interrupted before": {ended, hangs, context.Canceled, 0},
 	} {
-		if got, err := within(tt.ctx, 50*time.Millisecond, tt.call); got != tt.value || !errors.Is(err, tt.is) || tt.is == nil && err != nil {
+		if got, err := within(tt.ctx, 50*time.Millisecond, func(ctx context.Context, _ struct{}) (int, error) { return tt.call(ctx) }, struct{}{}); got != tt.value || !errors.Is(err, tt.is) || tt.is == nil && err != nil {
 			t.Errorf("%s: %d, %v", name, got, err)
 		}
 	}
