@@ -124,8 +124,11 @@ func runTuneHost(ctx context.Context, app *App, o tuneOptions) error {
 			}
 			return tuningInterrupted(ctx, err)
 		}
-		if _, unreachable := e.Info(ctx); o.status || o.dryRun || unreachable != nil {
-			return tune() // it only reads, or as root on the engine's machine needs no engine
+		if o.status || o.dryRun {
+			return tune() // it only reads
+		}
+		if _, unreachable := e.Info(ctx); unreachable != nil {
+			return tune() // as root on the engine's machine it needs none
 		}
 		return app.locked(ctx, e, "tune-host", o.lock, tune)
 	})
