@@ -47,6 +47,11 @@ func TestOneShotIsMadeFromTheService(t *testing.T) {
 		if want := []mount.Mount{{Type: mount.TypeVolume, Target: "/logs"}}; !slices.Equal(host.Mounts, want) {
 			t.Errorf("%s: mounts %+v, want an anonymous volume at /logs", name, host.Mounts)
 		}
+		if slices.ContainsFunc(config.Env, func(v string) bool {
+			return strings.HasPrefix(v, "SENSOR_ROTATE=") || strings.HasPrefix(v, "SENSOR_KEEP=") || strings.HasPrefix(v, "SENSOR_DISK=")
+		}) || !slices.Contains(config.Env, "SENSOR_WORKERS=1") {
+			t.Errorf("%s: its logs would not stay: %q", name, config.Env)
+		}
 		if !host.RestartPolicy.IsNone() && host.RestartPolicy.Name != "" {
 			t.Errorf("%s: restarts %s", name, host.RestartPolicy.Name)
 		}
