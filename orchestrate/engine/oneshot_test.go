@@ -85,10 +85,10 @@ func TestOneShotThatReadsAFile(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if want := []string{"zeek", "-C", "-r", "/logs/capture"}; !slices.Equal(config.Cmd[:4], want) {
-			t.Errorf("%s: command %q", name, config.Cmd[:4])
+		if want := []string{"zeek", "-C", "-r", "/logs/capture"}; !slices.Equal(config.Cmd[4:8], want) {
+			t.Errorf("%s: command %q", name, config.Cmd[4:8])
 		}
-		if !slices.Equal(config.Cmd[4:], []string(s.Command[3:])) {
+		if !slices.Equal(config.Cmd[8:], []string(s.Command[7:])) {
 			t.Errorf("%s: other scripts than the sensor's", name)
 		}
 		if host.NetworkMode != "none" {
