@@ -21,7 +21,9 @@
 //	ZEEKDEMO_GRAFANA_USER, ZEEKDEMO_GRAFANA_PASSWORD                Grafana's login; zeek, zeek
 //	ZEEKDEMO_GENEVE_SOURCE                                          what the GENEVE sensor takes: geneve, geneve:dlt=raw or geneve+vxlan; geneve
 //	ZEEKDEMO_GENEVE_VNI                                             the script that logs its VNIs: geneve_vni, or geneve_vxlan_vni with geneve+vxlan; geneve_vni
-//	ZEEKDEMO_WORKERS, ZEEKDEMO_LOGGERS, ZEEKDEMO_PROXIES            nodes of a sensor that is a cluster; 1 each, which is a Zeek by itself
+//	ZEEKDEMO_WORKERS, ZEEKDEMO_GENEVE_WORKERS                       processes that share a sensor's port; 1, which is a Zeek by itself
+//	ZEEKDEMO_LOGGERS, ZEEKDEMO_PROXIES                              other nodes of a sensor that is a cluster; 1 each
+//	ZEEKDEMO_MEMORY, ZEEKDEMO_GENEVE_MEMORY                         limit of a sensor's memory; 2g, to which a cluster wants 200m for each worker
 //	ZEEKDEMO_PIN_WORKERS                                            CPUs of the workers, in turn; none
 //	ZEEKDEMO_LOG_ROTATE                                             seconds after which a log goes on in a new file, 0 for never; an hour
 //	ZEEKDEMO_LOG_KEEP                                               seconds for which finished files are kept, 0 for ever; a week

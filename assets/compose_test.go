@@ -231,8 +231,8 @@ func TestSensors(t *testing.T) {
 			if s.WorkingDir != "/logs/"+tt.name {
 				t.Errorf("working directory %q: the collector takes the folder below /logs for the sensor's name", s.WorkingDir)
 			}
-			if want := (types.HealthCheckTest{"CMD", "grep", "-q", tt.hexPort, "/proc/net/udp"}); !slices.Equal(s.HealthCheck.Test, want) {
-				t.Errorf("health check %q, want %q", s.HealthCheck.Test, want)
+			if test := s.HealthCheck.Test[len(s.HealthCheck.Test)-1]; !strings.Contains(test, tt.hexPort) {
+				t.Errorf("health check %q does not look for %q", test, tt.hexPort)
 			}
 			if got := slices.Sorted(maps.Keys(s.Networks)); !slices.Equal(got, []string{"monitoring", "telemetry"}) {
 				t.Errorf("networks %q", got)

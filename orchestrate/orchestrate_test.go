@@ -231,9 +231,9 @@ const procNetUDP = `  sl  local_address rem_address   st tx_queue rx_queue tr tm
 `
 
 func TestListensUDP(t *testing.T) {
-	for port, want := range map[uint16]bool{4789: true, 6081: false, 0: false} {
+	for port, want := range map[uint16]int{4789: 1, 6081: 0, 0: 0} {
 		if got := socketState(procNetUDP, port).Listening; got != want {
-			t.Errorf("port %d: %t, want %t", port, got, want)
+			t.Errorf("port %d: %d, want %d", port, got, want)
 		}
 	}
 }

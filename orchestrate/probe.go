@@ -86,11 +86,11 @@ func (p *prober) sensorListens(s Service, c Container) error {
 	}
 	if !p.remote && c.PID > 0 {
 		list, err := os.ReadFile(filepath.Join(p.proc, strconv.Itoa(c.PID), "net", "udp"))
-		if err == nil && socketState(string(list), s.Port).Listening {
-			return nil
-		}
 		if err == nil {
-			return fmt.Errorf("no socket listens on UDP port %d yet", s.Port)
+			if n := socketState(string(list), s.Port).Listening; n < workersOf(c) {
+				return errors.New(missing(n, workersOf(c), s.Port) + " yet")
+			}
+			return nil
 		}
 	}
 	if c.Health == "" {

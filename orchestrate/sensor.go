@@ -11,6 +11,7 @@ type Sensor struct {
 	Service   Service
 	Container Container
 	Mode      GeneveMode // what its datagrams hold, by the command that it runs
+	Workers   int        // how many processes share its port
 	// Published is where the engine publishes its port on this machine; not
 	// valid if it does not.
 	Published netip.AddrPort
@@ -38,7 +39,7 @@ func FindSensor(ctx context.Context, engine Engine, encap string) (Sensor, error
 	if err != nil {
 		return Sensor{}, err
 	}
-	s := Sensor{Service: service, Container: c, Mode: modeOf(c.Command)}
+	s := Sensor{Service: service, Container: c, Mode: modeOf(c.Command), Workers: workersOf(c)}
 	s.Published, _ = service.published(c)
 	if addr, ok := c.Addresses[MonitoringNetwork]; ok && addr.IsValid() {
 		s.Direct = netip.AddrPortFrom(addr, service.Port)

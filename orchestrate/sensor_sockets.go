@@ -15,10 +15,13 @@ import (
 
 // SocketState is what the kernel says of a sensor's UDP sockets.
 type SocketState struct {
-	Listening bool
+	Listening int    // how many listen
 	Queued    uint64 // bytes of kernel memory that wait to be read
 	Drops     uint64 // datagrams dropped because a queue was full
 }
+
+// All reports whether so many workers listen, of which a sensor has at least one.
+func (s SocketState) All(workers int) bool { return s.Listening >= max(1, workers) }
 
 // SensorSockets looks at the sockets on a UDP port in a container's network
 // namespace: on the engine's own machine at the kernel's list, elsewhere with
@@ -46,7 +49,7 @@ func SensorSockets(ctx context.Context, e Engine, c Container, port uint16) (Soc
 func socketState(table string, port uint16) (s SocketState) {
 	for _, socket := range procfs.UDP(table, port) {
 		if socket.Listens() {
-			s.Listening = true
+			s.Listening++
 			s.Queued, s.Drops = s.Queued+socket.Queued, s.Drops+socket.Drops
 		}
 	}
@@ -56,12 +59,12 @@ func socketState(table string, port uint16) (s SocketState) {
 // AwaitSensor waits until a sensor that was started listens, and returns the
 // way to it.
 func AwaitSensor(ctx context.Context, e Engine, shots OneShots, service Service, c Container, limit time.Duration) (Sensor, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no socket listens on UDP port %d after %s", service.Port, limit))
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("%s after %s", missing(0, workersOf(c), service.Port), limit))
 	defer cancel()
 	for {
 		state, err := SensorSockets(ctx, e, c, service.Port)
 		switch {
-		case err == nil && state.Listening:
+		case err == nil && state.All(workersOf(c)):
 			return listening(service, c), nil
 		case err != nil && ctx.Err() == nil:
 			return Sensor{}, fmt.Errorf("start sensor %s: %w", c.Name, whyEnded(ctx, shots, c, err))
@@ -72,9 +75,17 @@ func AwaitSensor(ctx context.Context, e Engine, shots OneShots, service Service,
 	}
 }
 
+// missing says that not every worker of a sensor listens.
+func missing(listening, workers int, port uint16) string {
+	if workers == 1 {
+		return fmt.Sprintf("no socket listens on UDP port %d", port)
+	}
+	return fmt.Sprintf("%d of %d workers listen on UDP port %d", listening, workers, port)
+}
+
 // listening is a sensor in a container that has one network.
 func listening(service Service, c Container) Sensor {
-	s := Sensor{Service: service, Container: c, Mode: modeOf(c.Command)}
+	s := Sensor{Service: service, Container: c, Mode: modeOf(c.Command), Workers: workersOf(c)}
 	s.Published, _ = service.published(c)
 	for _, addr := range c.Addresses {
 		s.Direct = netip.AddrPortFrom(addr, service.Port)
@@ -119,7 +130,7 @@ func Drain(ctx context.Context, e Engine, s Sensor) (SocketState, error) {
 		switch {
 		case err != nil:
 			return last, err
-		case !state.Listening:
+		case state.Listening == 0:
 			return last, fmt.Errorf("sensor %s: its socket is gone", s.Container.Name)
 		case state.Queued == 0:
 			quiet++

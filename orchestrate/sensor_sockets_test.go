@@ -18,13 +18,13 @@ const udpTable = `   sl  local_address rem_address   st tx_queue rx_queue tr tm-
 `
 
 func TestSocketState(t *testing.T) {
-	if got, want := socketState(udpTable, 4789), (SocketState{Listening: true, Queued: 0x310, Drops: 9}); got != want {
+	if got, want := socketState(udpTable, 4789), (SocketState{Listening: 2, Queued: 0x310, Drops: 9}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 	for _, table := range []string{"", udpTable[:150], "1 2 3\n", strings.ReplaceAll(udpTable, ":12B5", ":12B6"),
 		strings.ReplaceAll(udpTable, "00000000:0000 07", "0100007F:0035 01"), // sockets with a peer
 	} {
-		if got := socketState(table, 4789); got.Listening {
+		if got := socketState(table, 4789); got.Listening != 0 {
 			t.Errorf("%q: %+v", table, got)
 		}
 	}

@@ -30,6 +30,7 @@ type Settings struct {
 	Images          map[string]string // image reference by name out of ImageNames
 	Pull            PullPolicy
 	Geneve          GeneveMode // what the GENEVE sensor takes; empty for Ethernet
+	Cluster         Cluster    // how many processes make a sensor
 }
 
 // Validate refuses settings that are wrong or unsafe. It touches nothing.
@@ -51,6 +52,9 @@ func (s Settings) Validate() error {
 		if _, err := ParseGeneveMode(string(s.Geneve)); err != nil {
 			return err
 		}
+	}
+	if err := s.Cluster.Validate(); err != nil {
+		return err
 	}
 	if !s.Bind.IsValid() {
 		return errors.New("no address to bind the published ports to")
@@ -75,6 +79,7 @@ func (s Settings) Environment() map[string]string {
 		env["ZEEKDEMO_GRAFANA_PASSWORD"] = s.GrafanaPassword
 	}
 	maps.Copy(env, s.Geneve.environment())
+	maps.Copy(env, s.Cluster.environment())
 	for name, ref := range s.Images {
 		env[ImageVariable(name)] = ref
 	}

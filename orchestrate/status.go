@@ -22,6 +22,7 @@ type ServiceStatus struct {
 	Image     string                `json:"image,omitempty"` // as in the Compose file
 	Container string                `json:"container,omitempty"`
 	Takes     string                `json:"takes,omitempty"`     // of a sensor: "vxlan", or "geneve:" and its [GeneveMode]
+	Workers   int                   `json:"workers,omitempty"`   // of a sensor: the processes that share its port
 	Addresses map[string]netip.Addr `json:"addresses,omitempty"` // by network
 	Ports     []string              `json:"ports,omitempty"`     // e.g. "127.0.0.1:4789/udp"
 	URL       string                `json:"url,omitempty"`
@@ -78,6 +79,9 @@ func describe(s Service, containers map[string]Container, answer error) ServiceS
 	}
 	st.State, st.Image, st.Container, st.Addresses, st.URL = c.State, c.Image, c.Name, c.Addresses, s.URL(c)
 	st.Takes = s.takes(c)
+	if s.IsSensor() {
+		st.Workers = workersOf(c)
+	}
 	for _, p := range c.Ports {
 		if p.HostPort != 0 {
 			st.Ports = append(st.Ports, netip.AddrPortFrom(p.HostIP, p.HostPort).String()+"/"+p.Protocol)

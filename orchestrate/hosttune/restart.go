@@ -57,12 +57,12 @@ func (t *Tuner) restartSensor(ctx context.Context, e orchestrate.HelperEngine, l
 	return nil
 }
 
-// listens reports whether a sensor is there and has opened its socket.
+// listens reports whether a sensor is there and each of its workers has opened its socket.
 func (t *Tuner) listens(ctx context.Context, service orchestrate.Service) bool {
 	sensor, err := orchestrate.FindSensor(ctx, t.Engine, service.Encap)
 	if err != nil {
 		return false
 	}
 	state, err := orchestrate.SensorSockets(ctx, t.Engine, sensor.Container, service.Port)
-	return err == nil && state.Listening
+	return err == nil && state.All(sensor.Workers)
 }
