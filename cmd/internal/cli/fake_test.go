@@ -113,6 +113,11 @@ func (e *fakeEngine) ReleaseLock(_ context.Context, id string) error {
 	return nil
 }
 
+// Capacity is that of a machine with four processors.
+func (e *fakeEngine) Capacity(context.Context) (orchestrate.Capacity, error) {
+	return orchestrate.Capacity{CPUs: 4, Memory: 8 << 30}, nil
+}
+
 func (e *fakeEngine) Up(_ context.Context, p orchestrate.Project, progress orchestrate.Progress) error {
 	switch e.fault {
 	case "taken":
@@ -156,6 +161,8 @@ func (e *fakeEngine) Containers(context.Context, string) ([]orchestrate.Containe
 			if source == "" || s.Encap != "geneve" {
 				source = s.Encap
 			}
+			workers := e.load().Env[map[string]string{"vxlan": "ZEEKDEMO_WORKERS", "geneve": "ZEEKDEMO_GENEVE_WORKERS"}[s.Encap]]
+			c.Env = []string{"SENSOR_WORKERS=" + workers}
 			c.Command = []string{"zeek", "-i", fmt.Sprintf("udp::0.0.0.0:%d:%s", s.Port, source), "local"}
 		}
 		c.Ports = append(c.Ports, port)

@@ -17,6 +17,7 @@ import (
 	"github.com/zeekdemo/zeekdemo/forward/encap"
 	"github.com/zeekdemo/zeekdemo/forward/pace"
 	"github.com/zeekdemo/zeekdemo/forward/transmit"
+	"github.com/zeekdemo/zeekdemo/orchestrate"
 	"github.com/zeekdemo/zeekdemo/orchestrate/nsenter"
 )
 
@@ -50,6 +51,43 @@ func checkLock(timeout time.Duration) error {
 
 func imageFlag(f *pflag.FlagSet, to *[]string) {
 	f.StringArrayVar(to, "image", nil, "use another image, as NAME=REF, e.g. zeek=zeek/zeek:9.0 (repeatable)")
+}
+
+// workersFlag is how many processes share a sensor's port.
+func workersFlag(f *pflag.FlagSet, to *string, help string) {
+	f.StringVar(to, "workers", "1", help)
+}
+
+// nodesOptions are the processes of the stack's sensors.
+type nodesOptions struct {
+	workers string
+	loggers int
+	proxies int
+	pin     bool
+}
+
+func (o *nodesOptions) flags(f *pflag.FlagSet) {
+	workersFlag(f, &o.workers, `Zeek processes that share the work of the VXLAN sensor: a number, or auto (what
+the engine's processors bear, at most 8); vxlan=N,geneve=N names the sensors`)
+	f.IntVar(&o.loggers, "loggers", 1, "processes that write the logs of a sensor with several workers")
+	f.IntVar(&o.proxies, "proxies", 1, "proxy processes of a sensor with several workers")
+	f.BoolVar(&o.pin, "pin-workers", false, "give each worker a processor, and leave one for the sender")
+}
+
+// parse does not know the engine's machine yet, on which auto depends. The zero value
+// is a sensor of one process.
+func (o nodesOptions) parse() (c orchestrate.Cluster, err error) {
+	c = orchestrate.Cluster{Loggers: o.loggers, Proxies: o.proxies, Pin: o.pin}
+	if o == (nodesOptions{}) {
+		return c, nil
+	}
+	if c.Workers, err = orchestrate.ParseWorkers(o.workers); err != nil {
+		return c, usagef("--workers: %w", err)
+	}
+	if o.loggers < 1 || o.proxies < 1 {
+		return c, usagef("--loggers %d, --proxies %d: want at least 1", o.loggers, o.proxies)
+	}
+	return c, nil
 }
 
 func durationFlag(f *pflag.FlagSet, to *time.Duration) {

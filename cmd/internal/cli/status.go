@@ -125,9 +125,17 @@ func statusRows(services []orchestrate.ServiceStatus) [][]string {
 		if s.URL != "" {
 			ports = s.URL
 		}
-		rows = append(rows, []string{s.Service, s.State, s.Health, uptime, dash(strings.Join(addresses, ",")), dash(ports), dash(s.Takes), dash(s.Image)})
+		rows = append(rows, []string{s.Service, s.State, s.Health, uptime, dash(strings.Join(addresses, ",")), dash(ports), dash(takes(s)), dash(s.Image)})
 	}
 	return rows
+}
+
+// takes says what a sensor takes, and with how many workers where it is a cluster.
+func takes(s orchestrate.ServiceStatus) string {
+	if s.Workers > 1 {
+		return fmt.Sprintf("%s, %d workers", s.Takes, s.Workers)
+	}
+	return s.Takes
 }
 
 // mirrorRows are the mirrors in the kernel as a table.

@@ -27,6 +27,7 @@ type upOptions struct {
 	bind            string
 	tune            bool
 	geneveMode      string
+	nodes           nodesOptions
 }
 
 func newUp(app *App) *cobra.Command {
@@ -64,6 +65,7 @@ processes.`,
 	f.StringVar(&o.geneveMode, "geneve-mode", string(orchestrate.GeneveEthernet), `what the GENEVE sensor takes: ethernet, ip (IP packets without Ethernet, as
 AWS Gateway Load Balancer and Google NSI send them), or gwlb (Ethernet in VXLAN,
 as AWS Traffic Mirroring sends it through a Gateway Load Balancer)`)
+	o.nodes.flags(f)
 	f.StringVar(&o.bind, "bind", "127.0.0.1", "address of this machine on which the ports are published")
 	return cmd
 }
@@ -75,6 +77,10 @@ func (o upOptions) settings(getenv func(string) string) (orchestrate.Settings, e
 		GrafanaUser: o.grafanaUser, GrafanaPassword: o.grafanaPassword, Geneve: orchestrate.GeneveMode(o.geneveMode)}
 	if _, err := orchestrate.ParseGeneveMode(o.geneveMode); err != nil {
 		return s, usagef("--geneve-mode %q: want ethernet, ip or gwlb", o.geneveMode)
+	}
+	var err error
+	if s.Cluster, err = o.nodes.parse(); err != nil {
+		return s, err
 	}
 	bind, err := netip.ParseAddr(o.bind)
 	if err != nil {
@@ -119,6 +125,9 @@ func runUp(ctx context.Context, app *App, o upOptions) error {
 	var services []orchestrate.ServiceStatus
 	err = app.withEngine(func(e orchestrate.Engine) error {
 		return app.locked(ctx, e, "up", o.lockTimeout, func() (err error) {
+			if settings.Cluster, err = settings.Cluster.Fit(ctx, e); err != nil {
+				return err
+			}
 			services, err = o.start(ctx, app, e, settings)
 			return err
 		})
@@ -214,7 +223,7 @@ func printWelcome(app *App, services []orchestrate.ServiceStatus, s orchestrate.
 	for _, service := range services {
 		if service.Takes != "" {
 			for _, port := range service.Ports {
-				rows = append(rows, []string{service.Service, port, service.Takes})
+				rows = append(rows, []string{service.Service, port, takes(service)})
 			}
 		}
 	}
