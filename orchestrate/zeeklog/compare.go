@@ -32,6 +32,8 @@ type Difference struct {
 	Want       string        `json:"want,omitempty"`
 	Fields     []FieldChange `json:"fields,omitempty"` // where both sides have a line
 	Cause      Cause         `json:"cause"`
+	// Why is the reason of a difference that is no fault, where it is known.
+	Why string `json:"why,omitempty"`
 }
 
 // FieldChange is one field on which two lines disagree.
@@ -49,6 +51,8 @@ type Rules struct {
 	// Jitter is how far apart two measured times may be; without one, times and
 	// intervals are left out.
 	Jitter time.Duration
+	// Workers is how many processes shared the live traffic; see perWorker.
+	Workers int
 }
 
 // PathJitter is a Jitter for two processes that had the same frames, the one live

@@ -8,7 +8,8 @@ type Attribution struct {
 	// Faults are what nothing but the path explains.
 	Faults []Difference
 	// Own is what Zeek does otherwise in every process: others that read the same
-	// frames differ there as well.
+	// frames differ there as well. With several workers it is also what follows
+	// from dividing the connections, each with its reason.
 	Own []Difference
 }
 
@@ -21,6 +22,7 @@ type Attribution struct {
 func (r Rules) Attribute(live, offline Logs, controls ...Logs) Attribution {
 	found := r.compare(live, offline)
 	own := unsteady{}
+	why := r.workersReason(offline)
 	for _, control := range controls {
 		differences := r.compare(control, offline)
 		own.note(differences)
@@ -28,7 +30,7 @@ func (r Rules) Attribute(live, offline Logs, controls ...Logs) Attribution {
 			return Attribution{Own: plain(found)} // one of them had it like this
 		}
 	}
-	return own.divide(found)
+	return own.divide(found, why)
 }
 
 // Pace lists what differs between processes that read the same frames at the
@@ -40,12 +42,19 @@ func (r Rules) Pace(asSent, asCaptured Logs, controls ...Logs) []Difference {
 	for _, control := range controls {
 		own.note(r.compare(control, asSent))
 	}
-	return own.divide(r.compare(asSent, asCaptured)).Faults
+	return own.divide(r.compare(asSent, asCaptured), nil).Faults
 }
 
-// divide takes what was noted from the rest.
-func (u unsteady) divide(found []keyed) (a Attribution) {
+// divide takes what was noted from the rest, and what has another reason; why is nil
+// where there is none.
+func (u unsteady) divide(found []keyed, why func(keyed) string) (a Attribution) {
 	for _, d := range found {
+		if why != nil {
+			if d.Why = why(d); d.Why != "" {
+				a.Own = append(a.Own, d.Difference)
+				continue
+			}
+		}
 		rest, ok := u.explains(d)
 		if ok {
 			a.Own = append(a.Own, d.Difference)

@@ -9,7 +9,8 @@ import (
 // Kind is what several differences have in common.
 type Kind struct {
 	Log    string `json:"log"`
-	Reason string `json:"reason"` // "connections divided otherwise", "history, service", "lines that only one has"
+	Reason string `json:"reason"`        // "connections divided otherwise", "history, service", "lines that only one has"
+	Why    string `json:"why,omitempty"` // where it is known
 	Lines  int    `json:"lines"`
 	// Example is the first of them.
 	Example Difference `json:"example"`
@@ -18,15 +19,15 @@ type Kind struct {
 // Summarise returns one Kind for each log and reason, conn.log first, then those
 // of most lines.
 func Summarise(differences []Difference) []Kind {
-	at := map[[2]string]int{}
+	at := map[[3]string]int{}
 	var kinds []Kind
 	for _, d := range differences {
-		key := [2]string{d.Log, d.reason()}
+		key := [3]string{d.Log, d.reason(), d.Why}
 		i, ok := at[key]
 		if !ok {
 			i = len(kinds)
 			at[key] = i
-			kinds = append(kinds, Kind{Log: d.Log, Reason: key[1], Example: d})
+			kinds = append(kinds, Kind{Log: d.Log, Reason: key[1], Why: d.Why, Example: d})
 		}
 		kinds[i].Lines++
 	}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -33,6 +34,7 @@ type verifyOptions struct {
 	expect string
 	junit  string
 	json   bool
+	nodes  nodesOptions
 }
 
 const verifyHelp = `Send each capture through the tunnel into a fresh sensor of its own, and let the
@@ -102,6 +104,8 @@ func (o *verifyOptions) flags(cmd *cobra.Command) {
 	f.BoolVar(&o.all, "all", false, "list every line that differs, not one for each log and reason")
 	f.StringVar(&o.expect, "expect", "", "check the live logs against the expectations in this file")
 	f.StringVar(&o.junit, "junit", "", "write the results to this file as JUnit XML")
+	workersFlag(f, &o.nodes.workers, `verify a sensor of so many Zeek processes, or auto (what the engine's processors bear, at most 8)`)
+	o.nodes.loggers, o.nodes.proxies = 1, 1
 	jsonFlag(f, &o.json, "the results")
 }
 
@@ -127,7 +131,11 @@ func (o *verifyOptions) parse(getenv func(string) string) (v verify.Options, err
 	}
 	// The sensors are verify's own, and take what it sends, whatever those of the
 	// stack take.
-	stack := upOptions{images: o.images, pull: o.pull, bind: "127.0.0.1", waitTimeout: time.Minute, geneveMode: string(orchestrate.GeneveEthernet)}
+	stack := upOptions{images: o.images, pull: o.pull, bind: "127.0.0.1", waitTimeout: time.Minute, geneveMode: string(orchestrate.GeneveEthernet), nodes: o.nodes}
+	if strings.ContainsAny(o.nodes.workers, ",=") {
+		return v, usagef("--workers %q: want a number, or auto", o.nodes.workers)
+	}
+	stack.nodes.workers = o.encap + "=" + o.nodes.workers
 	if v.Settings, err = stack.settings(getenv); err != nil {
 		return v, err
 	}

@@ -185,6 +185,9 @@ func describeKinds(prefix, got, want string, kinds []zeeklog.Kind) []string {
 		if k.Lines == 1 {
 			text = describeDifference(got, want, k.Example)
 		}
+		if k.Why != "" {
+			text += " (" + k.Why + ")"
+		}
 		lines = append(lines, prefix+text)
 	}
 	return lines

@@ -254,22 +254,23 @@ func TestAsManyAtATimeAsTheMachineBears(t *testing.T) {
 
 func TestHowManyCapturesAMachineBears(t *testing.T) {
 	for _, tt := range []struct {
-		cpus int
-		mib  int64
-		want int
-	}{{2, 24 << 10, 2}, {8, 16 << 10, 8}, {8, 8 << 10, 4}, {4, 2047, 1}, {4, 0, 1}, {0, 0, 1}, {1, 64 << 10, 1}} {
-		if got := bearable(orchestrate.Capacity{CPUs: tt.cpus, Memory: tt.mib << 20}); got != tt.want {
-			t.Errorf("%d processors and %d MiB: %d captures, want %d", tt.cpus, tt.mib, got, tt.want)
+		cpus, workers int
+		mib           int64
+		want          int
+	}{{2, 1, 24 << 10, 2}, {8, 1, 16 << 10, 8}, {8, 1, 8 << 10, 4}, {4, 1, 2047, 1}, {4, 1, 0, 1}, {0, 1, 0, 1}, {1, 1, 64 << 10, 1},
+		{8, 3, 16 << 10, 2}, {2, 3, 24 << 10, 2}, {8, 2, 6 << 10, 1}} {
+		if got := bearable(orchestrate.Capacity{CPUs: tt.cpus, Memory: tt.mib << 20}, tt.workers); got != tt.want {
+			t.Errorf("%d processors, %d MiB, %d workers: %d captures, want %d", tt.cpus, tt.mib, tt.workers, got, tt.want)
 		}
 	}
 	e := newFake(t)
-	if n := jobs(t.Context(), e); n != 1 {
+	if n := jobs(t.Context(), e, 1); n != 1 {
 		t.Errorf("of a machine that is not known: %d", n)
 	}
-	if n := jobs(t.Context(), sized{fakeEngine: e, size: orchestrate.Capacity{CPUs: 8, Memory: 1 << 50}, err: errors.New("no answer")}); n != 1 {
+	if n := jobs(t.Context(), sized{fakeEngine: e, size: orchestrate.Capacity{CPUs: 8, Memory: 1 << 50}, err: errors.New("no answer")}, 1); n != 1 {
 		t.Errorf("of an engine that does not answer: %d", n)
 	}
-	if n := jobs(t.Context(), sized{fakeEngine: e, size: orchestrate.Capacity{CPUs: 8, Memory: 1 << 50}}); n != 8 {
+	if n := jobs(t.Context(), sized{fakeEngine: e, size: orchestrate.Capacity{CPUs: 8, Memory: 1 << 50}}, 1); n != 8 {
 		t.Errorf("of eight processors: %d", n)
 	}
 }

@@ -127,7 +127,7 @@ func (s *subject) rules(columns zeeklog.Columns) zeeklog.Rules {
 	if columns == nil {
 		s.row.TypesNote = "Zeek did not tell the types of its logs' fields; those of Zeek 9 were taken"
 	}
-	return zeeklog.Rules{Columns: columns, Jitter: zeeklog.PathJitter}
+	return zeeklog.Rules{Columns: columns, Jitter: zeeklog.PathJitter, Workers: s.workers()}
 }
 
 // controls reads what was sent again where something differs: as before, and with

@@ -116,26 +116,33 @@ func newRun(ctx context.Context, e orchestrate.Engine, o Options) (*run, error) 
 		return nil, err
 	}
 	r.remote = info.Remote
+	if r.Settings.Cluster, err = r.Settings.Cluster.Fit(ctx, e); err != nil {
+		return nil, err
+	}
 	var ok bool
 	if r.shots, ok = e.(orchestrate.OneShots); !ok {
 		return nil, errors.New("verify: this engine makes no containers beside the stack")
 	}
 	if r.Jobs == 0 {
-		r.Jobs = jobs(ctx, e)
+		r.Jobs = jobs(ctx, e, r.workers())
 	}
 	return r, nil
 }
+
+// workers is how many processes share a sensor's port.
+func (r *run) workers() int { return max(1, r.Settings.Cluster.Workers[r.Kind.String()]) }
 
 // What one capture at a time wants of the engine's machine. A Zeek takes about 160
 // MiB when it has started, and more with what it sees.
 const (
 	processMemory = 512 << 20 // bytes of a Zeek
-	processes     = 4         // its sensor while that ends, two that read offline, and the sensor of a later one
+	offlines      = 2         // that read meanwhile
+	others        = 3         // of a cluster beside its workers
 )
 
 // jobs is how many captures at a time the engine's machine bears; 1 where that is
 // not known.
-func jobs(ctx context.Context, e orchestrate.Engine) int {
+func jobs(ctx context.Context, e orchestrate.Engine, workers int) int {
 	sized, ok := e.(orchestrate.Sized)
 	if !ok {
 		return 1
@@ -144,12 +151,17 @@ func jobs(ctx context.Context, e orchestrate.Engine) int {
 	if err != nil {
 		return 1
 	}
-	return bearable(c.Now())
+	return bearable(c.Now(), workers)
 }
 
-// bearable is a capture for each processor, as far as the memory goes.
-func bearable(c orchestrate.Capacity) int {
-	return max(1, min(c.CPUs, int(c.Memory/(processes*processMemory))))
+// bearable is a capture for each processor, as far as the memory goes: for its sensor
+// while that ends, those that read offline, and the sensor of a later one.
+func bearable(c orchestrate.Capacity, workers int) int {
+	sensor := 1
+	if workers > 1 {
+		sensor = workers + others
+	}
+	return max(1, min(c.CPUs, int(c.Memory/int64((2*sensor+offlines)*processMemory))))
 }
 
 // clean removes what the run made.

@@ -1,0 +1,71 @@
+package zeeklog
+
+import (
+	"slices"
+	"strings"
+)
+
+// perWorker tells why a difference between a cluster and one process that had the
+// same frames is none of the path: each worker analyses its own connections, and
+// what Zeek knows across connections is collected by other processes, at their own
+// times. Connections, protocol logs and files are not among it.
+//
+// Said are the lines, after the name of their log, that the one process wrote. It
+// returns "" for what must be equal. Source: scripts of Zeek 9.0, as named.
+func perWorker(d keyed, said map[string]bool) string {
+	switch {
+	case inventories[d.Log]: // policy/protocols/conn/known-hosts.zeek and its like, base/frameworks/software
+		return "a list that workers fill through the proxies, each at its own time"
+	case d.Log == "notice" && sums(d):
+		return "the manager adds up what each worker counted, and its intervals are its own" // base/frameworks/sumstats/cluster.zeek
+	case d.Log == "weird": // base/frameworks/notice/weird.zeek and the core's Weird::sampling_threshold
+		return "each worker counts by itself how often it has seen a weird, and leaves out what it saw often"
+	case (d.Log == "notice" || d.Log == "x509" || d.Log == "ocsp") && d.Want == "" && said[d.Log+" "+d.Got]:
+		return "each worker suppresses by itself what it has logged before" // base/files/x509/main.zeek, base/frameworks/notice/main.zeek
+	case d.Log == "dhcp": // base/protocols/dhcp/main.zeek
+		return "the manager puts a conversation together from what workers tell it"
+	case d.Log == "ssl" && only(d, "validation_status"): // policy/protocols/ssl/validate-certs.zeek
+		return "an intermediate certificate that one worker saw reaches the others later"
+	case d.Log == "conn" && only(d, "service") && announced(d):
+		return "a data connection was announced on another worker, which told the others too late" // base/protocols/ftp/main.zeek, irc/dcc-send.zeek
+	}
+	return ""
+}
+
+// sums tells notices of scripts that count over connections.
+func sums(d keyed) bool {
+	return slices.ContainsFunc([]string{"Scan::", "SSH::Password_Guessing", "FTP::Bruteforcing", "HTTP::SQL_Injection_", "Traceroute::", "SMTP::Blocklist_", "Weird::"},
+		func(prefix string) bool { return strings.HasPrefix(d.kind, prefix) })
+}
+
+// only tells whether two lines differ in this field and no other.
+func only(d keyed, field string) bool {
+	return len(d.Fields) > 0 && !slices.ContainsFunc(d.Fields, func(f FieldChange) bool { return f.Field != field })
+}
+
+// announced tells a service that Zeek knows from another connection only.
+func announced(d keyed) bool {
+	for _, f := range d.Fields {
+		for _, s := range []string{"ftp-data", "irc-dcc-data", "gridftp-data"} {
+			if f.Got == "" && f.Want == s {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// workersReason returns what tells why a difference follows from dividing the
+// connections among workers; nil where there is but one.
+func (r Rules) workersReason(offline Logs) func(keyed) string {
+	if r.Workers < 2 {
+		return nil
+	}
+	v, said := r.view(offline), map[string]bool{}
+	for _, log := range []string{"notice", "x509", "ocsp"} {
+		for _, l := range v.comparable(log, offline[log]) {
+			said[log+" "+l.text] = true
+		}
+	}
+	return func(d keyed) string { return perWorker(d, said) }
+}
