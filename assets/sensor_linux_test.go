@@ -1,6 +1,7 @@
 package assets_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -33,9 +34,16 @@ echo "listening"
 while :; do sleep 100 & nap=$!; wait $nap; done
 `
 
+// fakeLayout writes what the real generator writes of ports.
 const fakeLayout = `#!/bin/sh
 for file; do :; done
-echo "$*" > "$file"
+port=9990
+exec > "$file"
+echo "# $*"
+for node in manager $(seq -f logger-%g $2) $(seq -f proxy-%g $4) $(seq -f worker-%g $6); do
+  port=$((port + 1))
+  printf '    ["%s"] = [$node_type=Cluster::X, $ip=127.0.0.1, $metrics_port=%s/tcp],\n' $node $port
+done
 `
 
 // shells are those in which process 1 of a sensor must work: Debian's and busybox's.
@@ -175,6 +183,9 @@ func TestOneWorkerIsZeekItself(t *testing.T) {
 				t.Errorf("its script lacks %q:\n%s", line, p.script("alone"))
 			}
 		}
+		if got := string(must(os.ReadFile(filepath.Join(p.logs, "nodes.json")))); got != "[]\n" {
+			t.Errorf("it lists nodes: %s", got)
+		}
 		if code := p.ends(syscall.SIGTERM); code != 0 {
 			t.Errorf("exit code %d", code)
 		}
@@ -293,6 +304,7 @@ func TestCluster(t *testing.T) {
 		}
 		p.awaitFile("conn.log", fmt.Sprintf("logger-1 %d\n", p.pid("logger-1.pid")))
 		p.awaitFile("logger-2/conn.log", fmt.Sprintf("logger-2 %d\n", p.pid("logger-2.pid")))
+		p.lists(filepath.Base(dir), nodes[1:])
 		if code := p.ends(syscall.SIGTERM); code != 0 {
 			t.Errorf("exit code %d", code)
 		}
@@ -303,6 +315,23 @@ func TestCluster(t *testing.T) {
 			}
 		}
 	})
+}
+
+// lists checks that Prometheus learns of these nodes, each on a port of its own.
+func (p *process1) lists(sensor string, nodes []string) {
+	p.Helper()
+	var groups []struct {
+		Targets []string
+		Labels  map[string]string
+	}
+	if err := json.Unmarshal(must(os.ReadFile(filepath.Join(p.logs, "nodes.json"))), &groups); err != nil {
+		p.Fatal(err)
+	}
+	for i, node := range nodes {
+		if i >= len(groups) || groups[i].Labels["node"] != node || groups[i].Labels["sensor"] != sensor || groups[i].Targets[0] != fmt.Sprintf("%s:%d", sensor, 9992+i) {
+			p.Errorf("%s is not listed as one of %s: %v", node, sensor, groups)
+		}
+	}
 }
 
 // inOrder checks that every worker had ended before a proxy was asked to, every proxy

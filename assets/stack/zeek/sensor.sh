@@ -226,6 +226,23 @@ stop() { # EXIT CODE
   exit "$failed"
 }
 
+# Lists for Prometheus the nodes whose numbers are not on the first port.
+list() { # NODE PORT, a line each
+  separator='['
+  while read -r node port; do
+    [ "$port" != 9991 ] || continue
+    printf '%s{"targets":["%s:%s"],"labels":{"sensor":"%s","node":"%s"}}' "$separator" "${logs##*/}" "$port" "${logs##*/}" "$node"
+    separator=,
+  done
+  [ "$separator" = , ] || printf '['
+  echo ']'
+}
+
+# As a whole, for it may be read at any time.
+tell_prometheus() { # NODE PORT, a line each
+  list >"$logs/nodes.new" && mv "$logs/nodes.new" "$logs/nodes.json"
+}
+
 names() { # KIND COUNT
   i=1
   while [ "$i" -le "$2" ]; do
@@ -239,6 +256,7 @@ cluster() { # ZEEK ARGUMENTS...
   mkdir -p "$nodes"
   zeek-cluster-layout-generator -L "$loggers" -P "$proxies" -W "$workers" -a 127.0.0.1 -m 9991 -b 0.0.0.0 \
     -o "$nodes/cluster-layout.zeek" || exit 1
+  sed -n 's/^ *\["\([^"]*\)"\].*metrics_port=\([0-9]*\).*/\1 \2/p' "$nodes/cluster-layout.zeek" | tell_prometheus
   trap 'stop 0' TERM INT
   trap 'stop 1' USR1
   for name in manager $(names logger "$loggers") $(names proxy "$proxies") $(names worker "$workers"); do
@@ -285,6 +303,7 @@ for place in "$logs" "$logs"/logger-*/; do
   move_aside "${place%/}" || exit 1
 done
 if [ "$workers" -le 1 ]; then
+  tell_prometheus </dev/null
   standalone "$@"
 fi
 cluster "$@"
