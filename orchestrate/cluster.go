@@ -152,10 +152,27 @@ func (c Cluster) environment() map[string]string {
 	return env
 }
 
+// PacketMetricsPorts are the ports inside a sensor's container at which the processes
+// tell their numbers that take packets: of a cluster the workers, after its manager,
+// loggers and proxies (zeek-cluster-layout-generator counts upwards in that order).
+func PacketMetricsPorts(c Container) (ports []int) {
+	workers := workersOf(c)
+	if workers == 1 {
+		return []int{MetricsPort}
+	}
+	for i := range workers {
+		ports = append(ports, MetricsPort+1+numberIn(c, "SENSOR_LOGGERS")+numberIn(c, "SENSOR_PROXIES")+i)
+	}
+	return ports
+}
+
 // workersOf reads from a sensor's container how many workers share its port.
-func workersOf(c Container) int {
+func workersOf(c Container) int { return numberIn(c, "SENSOR_WORKERS") }
+
+// numberIn reads a variable of a container; what is no number is 1.
+func numberIn(c Container, name string) int {
 	for _, variable := range c.Env {
-		if text, ok := strings.CutPrefix(variable, "SENSOR_WORKERS="); ok {
+		if text, ok := strings.CutPrefix(variable, name+"="); ok {
 			n, _ := strconv.Atoi(text)
 			return max(1, n)
 		}

@@ -106,6 +106,9 @@ func Compare(a, b Picture) Report {
 		h.Wide = h.Wide || (a.origin || slices.Contains(h.Notes, beganAnew)) && (h.Hop == HopLoopback || h.Hop == HopBridge)
 		r.Hops = append(r.Hops, h)
 	}
+	for i := range r.Hops {
+		r.Hops[i].uneven()
+	}
 	r.disentangle()
 	r.sum(b)
 	r.judge(b)
@@ -154,7 +157,7 @@ func difference(before, after *State) HopReport {
 	}
 	if before != nil && !anew && len(after.Values) > 0 {
 		for _, v := range before.Values {
-			if after.value(v.Name) == nil && v.Role != RoleSign {
+			if after.value(v.Name) == nil && v.Role != RoleSign && v.Role != RoleShare {
 				h.Unknown = append(h.Unknown, Unknown{v.Name, "it was there before and is gone"})
 			}
 		}

@@ -100,7 +100,7 @@ func findPath(ctx context.Context, e orchestrate.Engine, here bool) (Path, error
 	for _, c := range list {
 		containers[c.Service] = c
 	}
-	path := Path{Bridge: MonitoringBridge, Services: Services{Zeek: map[string]string{}}}
+	path := Path{Bridge: MonitoringBridge, Services: Services{Zeek: map[string][]string{}}}
 	for _, s := range orchestrate.Services() {
 		c, ok := containers[s.Name]
 		if s.IsSensor() {
@@ -116,7 +116,9 @@ func findPath(ctx context.Context, e orchestrate.Engine, here bool) (Path, error
 func (all *Services) add(s orchestrate.Service, c orchestrate.Container, here, remote bool) {
 	switch {
 	case s.IsSensor():
-		all.Zeek[s.Name] = inside(c, here, orchestrate.MetricsPort)
+		for _, port := range orchestrate.PacketMetricsPorts(c) {
+			all.Zeek[s.Name] = append(all.Zeek[s.Name], one(inside(c, here, port))...)
+		}
 	case s.Name == "collector":
 		all.Collector = inside(c, here, collectorMetricsPort)
 	case remote:

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -66,9 +68,9 @@ func TestFindsWhoIsWhere(t *testing.T) {
 	if geneve.Missing == nil || geneve.Missing.Error() != "the sensor's container is exited" || geneve.Published.IsValid() {
 		t.Errorf("zeek-geneve: %+v", geneve)
 	}
-	want := Services{Zeek: map[string]string{"zeek": "http://172.19.0.2:9991", "zeek-geneve": ""}, Collector: "http://172.19.0.3:8888",
+	want := Services{Zeek: map[string][]string{"zeek": {"http://172.19.0.2:9991"}, "zeek-geneve": nil}, Collector: "http://172.19.0.3:8888",
 		Loki: "http://127.0.0.1:13100", Prometheus: "http://127.0.0.1:19090"}
-	if got := p.Services; got.Zeek["zeek"] != want.Zeek["zeek"] || got.Zeek["zeek-geneve"] != "" || got.Collector != want.Collector || got.Loki != want.Loki || got.Prometheus != want.Prometheus {
+	if got := p.Services; !maps.EqualFunc(got.Zeek, want.Zeek, slices.Equal) || got.Collector != want.Collector || got.Loki != want.Loki || got.Prometheus != want.Prometheus {
 		t.Errorf("%+v\nwant %+v", got, want)
 	}
 }
@@ -77,7 +79,7 @@ func TestFindsWhoIsWhere(t *testing.T) {
 func TestFindsNothingOfAnotherMachine(t *testing.T) {
 	e := &anEngine{containers: someStack(), info: orchestrate.EngineInfo{Remote: true}}
 	p, err := findPath(t.Context(), e, false)
-	if s := p.Services; err != nil || s.Zeek["zeek"]+s.Collector+s.Loki+s.Prometheus != "" {
+	if s := p.Services; err != nil || len(s.Zeek["zeek"]) > 0 || s.Collector+s.Loki+s.Prometheus != "" {
 		t.Errorf("%+v, %v", s, err)
 	}
 	e.containers = e.containers[1:]

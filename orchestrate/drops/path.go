@@ -142,12 +142,13 @@ type Role string
 
 // The roles.
 const (
-	RoleIn   Role = "in"   // packets (or log lines) that came to the hop
-	RoleLost Role = "lost" // some of them died here
-	RoleVain Role = "vain" // came and died here: in and lost
-	RoleHeld Role = "held" // was refused for now, and will be offered again
-	RolePart Role = "part" // of those that are counted as lost elsewhere in the hop: it tells the reason
-	RoleSign Role = "sign" // worth knowing, no loss
+	RoleIn    Role = "in"    // packets (or log lines) that came to the hop
+	RoleLost  Role = "lost"  // some of them died here
+	RoleVain  Role = "vain"  // came and died here: in and lost
+	RoleHeld  Role = "held"  // was refused for now, and will be offered again
+	RolePart  Role = "part"  // of those that are counted as lost elsewhere in the hop: it tells the reason
+	RoleSign  Role = "sign"  // worth knowing, no loss
+	RoleShare Role = "share" // of those that are counted as come: what one of several workers had
 )
 
 // Queue is how full a hop's queue is.

@@ -23,7 +23,7 @@ import (
 // Services are the base URLs by which the stack's services are asked, such as
 // "http://172.19.0.2:9991". What is empty cannot be asked that way.
 type Services struct {
-	Zeek       map[string]string // by sensor
+	Zeek       map[string][]string // of each process that takes packets, by sensor
 	Collector  string
 	Loki       string
 	Prometheus string // has what it scraped of all of them; up to five seconds old
@@ -88,15 +88,16 @@ func (a *asker) begin(ctx context.Context, path Path, since, begun time.Time) fu
 	all := answers{zeek: map[string]answer{}, missed: map[string]missedAnswer{}}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
-	ask := func(base, selector string, names []string, put func(answer)) {
-		skip := a.skip(base)
+	ask := func(bases []string, selector string, names []string, put func(answer)) {
+		whole := strings.Join(bases, " ")
+		skip := a.skip(whole)
 		wg.Go(func() {
-			got := a.metrics(ctx, base, path.Services.Prometheus, selector, names, skip)
+			got := a.metrics(ctx, bases, path.Services.Prometheus, selector, names, skip)
 			mu.Lock()
 			defer mu.Unlock()
 			put(got)
 			if got.stale || got.err != nil {
-				a.rest(base)
+				a.rest(whole)
 			}
 		})
 	}
@@ -109,9 +110,17 @@ func (a *asker) begin(ctx context.Context, path Path, since, begun time.Time) fu
 			all.missed[s.Name] = missedAnswer{m, err}
 		})
 	}
-	ask(path.Services.Collector, `job="collector"`, collectorNames(), func(got answer) { all.collector = got })
-	ask(path.Services.Loki, `job="loki"`, lokiNames(), func(got answer) { all.loki = got })
+	ask(one(path.Services.Collector), `job="collector"`, collectorNames(), func(got answer) { all.collector = got })
+	ask(one(path.Services.Loki), `job="loki"`, lokiNames(), func(got answer) { all.loki = got })
 	return func() answers { wg.Wait(); return all }
+}
+
+// one is a list of what is known.
+func one(base string) []string {
+	if base == "" {
+		return nil
+	}
+	return []string{base}
 }
 
 // skip reports whether a service that did not answer is left in peace.
@@ -152,12 +161,12 @@ func lokiNames() []string {
 	return []string{"loki_distributor_lines_received_total", "loki_discarded_samples_total", "process_start_time_seconds"}
 }
 
-// metrics asks a service itself, else Prometheus.
-func (a *asker) metrics(ctx context.Context, base, prometheus, selector string, names []string, skip bool) answer {
+// metrics asks a service's processes themselves, else Prometheus.
+func (a *asker) metrics(ctx context.Context, bases []string, prometheus, selector string, names []string, skip bool) answer {
 	err := errors.New("its address is not known here")
-	if base != "" && !skip {
+	if len(bases) > 0 && !skip {
 		var list []metric
-		if list, err = a.scrape(ctx, base+"/metrics", names); err == nil {
+		if list, err = a.scrapeAll(ctx, bases, names); err == nil {
 			return answer{metrics: list}
 		}
 	}
@@ -175,6 +184,18 @@ func (a *asker) metrics(ctx context.Context, base, prometheus, selector string, 
 		list[i].name = wantedMetric(list[i].name, names)
 	}
 	return answer{metrics: list, stale: true}
+}
+
+// scrapeAll reads from several pages, all or none.
+func (a *asker) scrapeAll(ctx context.Context, bases, names []string) (all []metric, err error) {
+	for _, base := range bases {
+		list, err := a.scrape(ctx, base+"/metrics", names)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, list...)
+	}
+	return all, nil
 }
 
 // scrape reads the named metrics from a page in Prometheus' text format.
@@ -332,7 +353,7 @@ func (s *State) take(a answer) bool {
 	}
 	for _, m := range a.metrics {
 		if m.name == "process_start_time_seconds" {
-			s.Identity = strconv.FormatFloat(m.value, 'f', -1, 64)
+			s.Identity += " " + strconv.FormatFloat(m.value, 'f', -1, 64)
 		}
 	}
 	return true
@@ -376,8 +397,28 @@ func zeekState(sensor string, a answer) State {
 	}
 	s.sum(RoleIn, a, "zeek_net_received_packets_total")
 	s.sum(RoleVain, a, "zeek_net_dropped_packets_total")
-	s.Facts.LagSecond = a.gauge("zeek_net_packet_lag_seconds")
+	s.workers(a)
+	for _, m := range a.metrics {
+		if m.name == "zeek_net_packet_lag_seconds" && m.value > s.Facts.LagSecond { // nor NaN
+			s.Facts.LagSecond = m.value
+		}
+	}
 	return s
+}
+
+// workers adds what each worker of a cluster took.
+func (s *State) workers(a answer) {
+	for _, m := range a.metrics {
+		if node := m.labels["node"]; m.name == "zeek_net_received_packets_total" && strings.HasPrefix(node, "worker-") {
+			s.Values = append(s.Values, Value{Name: "packets of " + node, Role: RoleShare, N: uint64(max(0, m.value)), bits: 64})
+		}
+	}
+	slices.SortFunc(s.Values, func(a, b Value) int {
+		if a.Role != RoleShare || b.Role != RoleShare {
+			return 0
+		}
+		return cmp.Or(cmp.Compare(len(a.Name), len(b.Name)), cmp.Compare(a.Name, b.Name))
+	})
 }
 
 // weirdLines counts what Zeek found odd.

@@ -79,7 +79,7 @@ func newStack(t *testing.T) *stack {
 func (s *stack) states(t *testing.T) Picture {
 	t.Helper()
 	r := NewReader(Dir(t.TempDir()), Host{}, nil)
-	r.path = Path{Sensors: []SensorAt{{Name: "zeek"}}, Services: Services{Zeek: map[string]string{"zeek": s.URL + "/zeek"},
+	r.path = Path{Sensors: []SensorAt{{Name: "zeek"}}, Services: Services{Zeek: map[string][]string{"zeek": {s.URL + "/zeek"}},
 		Collector: s.URL + "/collector", Loki: s.URL + "/loki", Prometheus: s.URL + "/prometheus"}}
 	p := Picture{At: time.Now()}
 	r.services(&p, r.ask.begin(t.Context(), r.path, time.Now().Add(-time.Minute), time.Now())())
