@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strconv"
@@ -164,6 +165,48 @@ func PacketMetricsPorts(c Container) (ports []int) {
 		ports = append(ports, MetricsPort+1+numberIn(c, "SENSOR_LOGGERS")+numberIn(c, "SENSOR_PROXIES")+i)
 	}
 	return ports
+}
+
+// Nodes are the processes of a sensor that take packets.
+type Nodes struct {
+	Ports []int             `json:"ports"`           // at which they tell their numbers, inside the container
+	Names map[uint64]string `json:"names,omitempty"` // of a cluster's workers, by the inode of their socket
+}
+
+// nodeFiles lists what the processes of a cluster have open, each after its name, as
+// process 1 of a sensor knows them (assets/stack/zeek/sensor.sh).
+const nodeFiles = `for f in /tmp/nodes/worker-*.pid; do echo "node $(basename "$f" .pid)"; ls -l "/proc/$(cat "$f")/fd"; done`
+
+// FindNodes asks a sensor's container who its workers are. Where it does not tell,
+// they have no names.
+func FindNodes(ctx context.Context, e Engine, c Container) Nodes {
+	nodes := Nodes{Ports: PacketMetricsPorts(c)}
+	if workersOf(c) == 1 {
+		return nodes
+	}
+	var out strings.Builder
+	if _, err := e.Exec(ctx, c.ID, []string{"sh", "-c", nodeFiles}, &out, io.Discard); err == nil {
+		nodes.Names = parseNodeFiles(out.String())
+	}
+	return nodes
+}
+
+// parseNodeFiles finds the sockets in what nodeFiles prints.
+func parseNodeFiles(text string) map[uint64]string {
+	names, node := map[uint64]string{}, ""
+	for line := range strings.Lines(text) {
+		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "node "); ok {
+			node = name
+			continue
+		}
+		if _, link, ok := strings.Cut(line, "-> socket:["); ok {
+			number, _, _ := strings.Cut(link, "]")
+			if inode, err := strconv.ParseUint(number, 10, 64); err == nil {
+				names[inode] = node
+			}
+		}
+	}
+	return names
 }
 
 // workersOf reads from a sensor's container how many workers share its port.

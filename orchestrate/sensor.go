@@ -12,6 +12,7 @@ type Sensor struct {
 	Container Container
 	Mode      GeneveMode // what its datagrams hold, by the command that it runs
 	Workers   int        // how many processes share its port
+	Nodes     Nodes      // these, where they were asked for: see [FindNodes]
 	// Published is where the engine publishes its port on this machine; not
 	// valid if it does not.
 	Published netip.AddrPort

@@ -18,6 +18,7 @@ const (
 	diagRequestLen = 56 // struct inet_diag_req_v2
 	diagMessageLen = 72 // struct inet_diag_msg
 	diagQueue      = 56 // its idiag_rqueue
+	diagInode      = 68 // its idiag_inode
 	diagID         = 4  // its struct inet_diag_sockid:
 	idSource       = 4
 	idDestination  = 20
@@ -290,6 +291,7 @@ func parseDiag(m []byte) (s Socket, ok bool) {
 	}
 	s.Local = netip.AddrPortFrom(addr, binary.BigEndian.Uint16(id))
 	s.ID = uint64(binary.NativeEndian.Uint32(id[idCookie:])) | uint64(binary.NativeEndian.Uint32(id[idCookie+4:]))<<32
+	s.Inode = uint64(binary.NativeEndian.Uint32(m[diagInode:]))
 	s.Queued = int(int32(binary.NativeEndian.Uint32(m[diagQueue:])))
 	for rest := m[diagMessageLen:]; len(rest) >= 4; {
 		length := int(binary.NativeEndian.Uint16(rest))

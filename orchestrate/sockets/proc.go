@@ -191,7 +191,8 @@ func parseLine(line []byte) (s Socket, ok bool) {
 		return s, false
 	}
 	_, queued, ok := bytes.Cut(fields[4], []byte(":"))
-	return Socket{Local: local, Queued: int(hex(queued)), ID: decimal(fields[9]), Drops: decimal(fields[12])}, ok
+	inode := decimal(fields[9])
+	return Socket{Local: local, Queued: int(hex(queued)), ID: inode, Inode: inode, Drops: decimal(fields[12])}, ok
 }
 
 // parseAddr reads ADDRESS:PORT in hexadecimal. The address is a series of

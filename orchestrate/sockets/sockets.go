@@ -29,6 +29,7 @@ import (
 // kernel accounts it (true size of the buffers, not of their payload).
 type Socket struct {
 	ID     uint64         // the kernel's cookie, or the inode where that is not to be had
+	Inode  uint64         // as the links in /proc/PID/fd name it
 	Local  netip.AddrPort // as bound; 0.0.0.0 or :: for every address
 	Queued int            // memory of the datagrams that wait
 	// Allocated is what counts against Buffer: Queued and memory of datagrams

@@ -222,6 +222,25 @@ func TestOtherNamespace(t *testing.T) {
 	}
 }
 
+// Both ways tell the inode by which a process's open files name its socket.
+func TestWhoseSocketItIs(t *testing.T) {
+	c := listenAt(t, "udp4", "127.0.0.1:0")
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var link string
+	if err := raw.Control(func(fd uintptr) { link, err = os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd)) }); err != nil {
+		t.Fatal(err)
+	}
+	for name, w := range watches(t, c.LocalAddr().(*net.UDPAddr).AddrPort()) {
+		list, err := w.Read(nil)
+		if err != nil || len(list) != 1 || fmt.Sprintf("socket:[%d]", list[0].Inode) != link {
+			t.Errorf("%s: %+v, want %s (%v)", name, list, link, err)
+		}
+	}
+}
+
 func TestReadingDoesNotAllocate(t *testing.T) {
 	c := listenAt(t, "udp4", "127.0.0.1:0")
 	for name, w := range watches(t, c.LocalAddr().(*net.UDPAddr).AddrPort()) {

@@ -62,10 +62,10 @@ func TestParseLine(t *testing.T) {
 	}{
 		{"  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops             \n", Socket{}, false},
 		{" 4096: 0100007F:12B5 00000000:0000 07 00000000:00034080 00:00000000 00000000     0        0 54321 2 0000000000000000 32065        \n",
-			Socket{ID: 54321, Local: netip.MustParseAddrPort("127.0.0.1:4789"), Queued: 213120, Drops: 32065}, true},
+			Socket{ID: 54321, Inode: 54321, Local: netip.MustParseAddrPort("127.0.0.1:4789"), Queued: 213120, Drops: 32065}, true},
 		{" 4096: 0100007F:12B5 0200007F:0001 01 00000000:00034080 00:00000000 00000000     0        0 54321 2 0000000000000000 32065        \n", Socket{}, false},
 		{"  181: 00000000000000000000000001000000:17C1 00000000000000000000000000000000:0000 07 00000000:00000300 00:00000000 00000000     0        0 7 2 0000000000000000 0\n",
-			Socket{ID: 7, Local: netip.MustParseAddrPort("[::1]:6081"), Queued: 768}, true},
+			Socket{ID: 7, Inode: 7, Local: netip.MustParseAddrPort("[::1]:6081"), Queued: 768}, true},
 		{"  181: 00000000:12B5 00000000:0000 07 00000000:0\n", Socket{}, false},
 		{"\n", Socket{}, false},
 	}
@@ -94,7 +94,7 @@ func FuzzSameAsProcfs(f *testing.F) {
 			t.Fatalf("%q: procfs reads %+v", line, want)
 		}
 		got, ok := parseLine([]byte(line))
-		same := got == (Socket{ID: want[0].Inode, Local: want[0].Local, Queued: int(want[0].Queued), Drops: want[0].Drops})
+		same := got == (Socket{ID: want[0].Inode, Inode: want[0].Inode, Local: want[0].Local, Queued: int(want[0].Queued), Drops: want[0].Drops})
 		if ok != want[0].Listens() || ok && !same {
 			t.Errorf("%q:\ngot  %+v, %t\nwant %+v", line, got, ok, want[0])
 		}

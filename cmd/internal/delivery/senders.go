@@ -146,7 +146,7 @@ func Feedback(t way.Target) (*watch.Watch, error) {
 	if t.Kind == way.Published {
 		proxy = t.Address
 	}
-	route, err := watch.ToContainer(t.Sensor.Container, t.Sensor.Service.Port, proxy)
+	route, err := watch.ToContainer(t.Sensor, proxy)
 	if err != nil {
 		return nil, err
 	}
@@ -184,7 +184,7 @@ func (s *bySidecar) send(ctx context.Context, r *Replay, started started) (Sent,
 
 // job describes the run to the sidecar.
 func (s *bySidecar) job(r *Replay) sidecar.Job {
-	return sidecar.Job{Destination: s.to.Address, Config: r.Config, Pace: r.Pace, CPU: r.CPU, Limit: r.Limit, Duration: r.Duration, Lossless: r.Lossless, Waiting: r.Waiting}
+	return sidecar.Job{Destination: s.to.Address, Nodes: s.to.Sensor.Nodes, Config: r.Config, Pace: r.Pace, CPU: r.CPU, Limit: r.Limit, Duration: r.Duration, Lossless: r.Lossless, Waiting: r.Waiting}
 }
 
 func (s *bySidecar) close() { s.client.Close() }

@@ -64,5 +64,5 @@ func (r *liveRun) feed(c *sidecar.Client, source forward.Source) (over bool, err
 
 // job describes the run to a sidecar.
 func (r *liveRun) job() sidecar.Job {
-	return sidecar.Job{Destination: r.target.Address, Config: r.Config, CPU: r.CPU, Lossless: r.Lossless, Waiting: watch.Waiting{Run: r.Waiting.Run}, Pace: pace.MaxSpec()}
+	return sidecar.Job{Destination: r.target.Address, Nodes: r.target.Sensor.Nodes, Config: r.Config, CPU: r.CPU, Lossless: r.Lossless, Waiting: watch.Waiting{Run: r.Waiting.Run}, Pace: pace.MaxSpec()}
 }

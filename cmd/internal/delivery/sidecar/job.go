@@ -12,6 +12,7 @@ import (
 	"github.com/zeekdemo/zeekdemo/forward/encap"
 	"github.com/zeekdemo/zeekdemo/forward/pace"
 	"github.com/zeekdemo/zeekdemo/forward/transmit"
+	"github.com/zeekdemo/zeekdemo/orchestrate"
 )
 
 // Command is the hidden command that runs inside a sidecar.
@@ -19,20 +20,21 @@ const Command = "sidecar"
 
 // protocol is the version of job and messages. Both ends must have the same:
 // --sidecar-binary may be of another release.
-const protocol = 6
+const protocol = 7
 
 // Job is what the client wants sent.
 type Job struct {
-	Protocol    int            `json:"protocol"`    // set by Run
-	Destination netip.AddrPort `json:"destination"` // on the namespace's loopback
-	Config      encap.Config   `json:"config"`
-	Pace        pace.Spec      `json:"pace"`
-	CPU         transmit.CPU   `json:"cpu"`
-	Limit       uint64         `json:"limit"`
-	Duration    time.Duration  `json:"duration"`
-	Lossless    watch.Mode     `json:"lossless"`
-	Waiting     watch.Waiting  `json:"waiting"`
-	Journal     bool           `json:"journal"` // tell what was sent when
+	Protocol    int               `json:"protocol"`    // set by Run
+	Destination netip.AddrPort    `json:"destination"` // on the namespace's loopback
+	Nodes       orchestrate.Nodes `json:"nodes"`       // of the sensor
+	Config      encap.Config      `json:"config"`
+	Pace        pace.Spec         `json:"pace"`
+	CPU         transmit.CPU      `json:"cpu"`
+	Limit       uint64            `json:"limit"`
+	Duration    time.Duration     `json:"duration"`
+	Lossless    watch.Mode        `json:"lossless"`
+	Waiting     watch.Waiting     `json:"waiting"`
+	Journal     bool              `json:"journal"` // tell what was sent when
 }
 
 // Message is what the sidecar tells, one a line: the first when it is about to

@@ -124,7 +124,7 @@ func untilEnded(ctx context.Context, source *relay.Source) (context.Context, fun
 
 // watch opens the feedback: the sensor's sockets are in this very namespace.
 func (j Job) watch(tx transmit.Transmitter) (*watch.Watch, string, error) {
-	w, err := watch.Own(j.Destination.Port()).Open()
+	w, err := watch.Own(j.Destination.Port(), j.Nodes).Open()
 	if err == nil {
 		w.By(tx)
 		return w, "", nil

@@ -204,7 +204,7 @@ func (x sending) watch() (w *watch.Watch, reason string, err error) {
 	if x.way.Kind == way.Published {
 		proxy = x.to
 	}
-	route, err := watch.ToContainer(x.sensor.Container, x.sensor.Service.Port, proxy)
+	route, err := watch.ToContainer(x.sensor, proxy)
 	if err == nil {
 		w, err = route.OnBridge(orchestrate.VerifyBridge(x.id)).Open()
 	}
@@ -229,7 +229,7 @@ func (x sending) bySidecar(ctx context.Context, source forward.Source) error {
 	}
 	defer journal.Close()
 	client.Journal, client.Say = journal, x.Observer.Say
-	last, err := client.Run(ctx, sidecar.Job{Destination: x.to, Config: x.config, Pace: x.Pace, CPU: x.CPU, Lossless: x.Lossless, Waiting: x.Waiting, Journal: true}, source)
+	last, err := client.Run(ctx, sidecar.Job{Destination: x.to, Nodes: x.sensor.Nodes, Config: x.config, Pace: x.Pace, CPU: x.CPU, Lossless: x.Lossless, Waiting: x.Waiting, Journal: true}, source)
 	x.row.Path.Sent, x.row.Path.Refused = last.Report.DatagramsSent, last.Kernel.Refused
 	x.row.Report, x.row.Lossless = last.Report, last.Account
 	if err = errors.Join(x.untilDamage(err), context.Cause(ctx)); err != nil {

@@ -99,6 +99,8 @@ func (r *run) listen(ctx context.Context, shot orchestrate.OneShot) (id string, 
 	if err != nil {
 		return id, s, err
 	}
-	s, err = orchestrate.AwaitSensor(ctx, r.engine, r.shots, r.service, c, startLimit)
+	if s, err = orchestrate.AwaitSensor(ctx, r.engine, r.shots, r.service, c, startLimit); err == nil {
+		s.Nodes = orchestrate.FindNodes(ctx, r.engine, c)
+	}
 	return id, s, err
 }

@@ -118,25 +118,42 @@ func (b *bystanders) testimony(ctx context.Context, expected uint64) *uint64 {
 // zeek is a Zeek that serves its metrics.
 type zeek struct {
 	client *orchestrate.QueryClient
-	page   string // the URL
+	pages  []string // the URLs, one for each process that takes packets
 }
 
 var _ Witness = (*zeek)(nil)
 
-// zeekAt is the sensor at an address; nil if that is not valid.
-func zeekAt(addr netip.Addr) Witness {
-	if !addr.IsValid() {
+// zeekAt is the sensor at an address, with the ports at which its processes tell their
+// numbers; nil if there is none.
+func zeekAt(addr netip.Addr, ports []int) Witness {
+	if !addr.IsValid() || len(ports) == 0 {
 		return nil
 	}
-	return &zeek{orchestrate.NewQueryClient(askedOnce), fmt.Sprintf("http://%s/metrics", netip.AddrPortFrom(addr, orchestrate.MetricsPort))}
+	z := &zeek{client: orchestrate.NewQueryClient(askedOnce)}
+	for _, port := range ports {
+		z.pages = append(z.pages, fmt.Sprintf("http://%s/metrics", netip.AddrPortFrom(addr, uint16(port))))
+	}
+	return z
 }
 
 // receivedPackets counts what Zeek's packet source has returned: one per datagram.
 const receivedPackets = "zeek_net_received_packets_total"
 
 // Received implements Witness.
-func (z *zeek) Received(ctx context.Context) (uint64, error) {
-	page, err := z.client.Get(ctx, z.page)
+func (z *zeek) Received(ctx context.Context) (sum uint64, err error) {
+	for _, page := range z.pages {
+		n, err := z.received(ctx, page)
+		if err != nil {
+			return 0, err
+		}
+		sum += n
+	}
+	return sum, nil
+}
+
+// received asks one process.
+func (z *zeek) received(ctx context.Context, url string) (uint64, error) {
+	page, err := z.client.Get(ctx, url)
 	if err != nil {
 		return 0, fmt.Errorf("ask the sensor: %w", err)
 	}

@@ -65,10 +65,13 @@ func TestZeekAsWitness(t *testing.T) {
 		_, _ = w.Write([]byte(page))
 	}))
 	defer server.Close()
-	for path, want := range map[string]uint64{"/one": 17557, "/several": 872, "/without": 0, "/broken": 0, "/none": 0} {
-		z := &zeek{orchestrate.NewQueryClient(time.Minute), server.URL + path}
+	for paths, want := range map[string]uint64{"/one": 17557, "/several": 872, "/without": 0, "/broken": 0, "/none": 0, "/one /several": 18429, "/one /none": 0} {
+		z := &zeek{client: orchestrate.NewQueryClient(time.Minute)}
+		for path := range strings.FieldsSeq(paths) {
+			z.pages = append(z.pages, server.URL+path)
+		}
 		if got, err := z.Received(t.Context()); got != want || (err == nil) != (want > 0) {
-			t.Errorf("%s: %d, %v", path, got, err)
+			t.Errorf("%s: %d, %v", paths, got, err)
 		}
 	}
 }

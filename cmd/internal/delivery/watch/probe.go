@@ -13,7 +13,8 @@ type probe struct {
 	sensor *sockets.Watch
 	proxy  *sockets.Watch // nil without docker-proxy
 	buf    []sockets.Socket
-	names  map[uint64]names // made once per socket
+	names  map[uint64]names  // made once per socket
+	nodes  map[uint64]string // of workers, by the inode of their socket
 }
 
 // names are what a socket is called.
@@ -25,7 +26,7 @@ type names struct {
 var _ pace.Probe = (*probe)(nil)
 
 func openProbe(r Route) (*probe, error) {
-	p := &probe{names: map[uint64]names{}}
+	p := &probe{names: map[uint64]names{}, nodes: r.names}
 	var err error
 	if p.sensor, err = sockets.Open(r.Sensor, netip.AddrPortFrom(netip.IPv4Unspecified(), r.Port), sockets.AsksForMuch); err != nil {
 		return nil, err
@@ -74,6 +75,9 @@ func (p *probe) stage(buf []pace.Socket, w *sockets.Watch, stage int) ([]pace.So
 		n, ok := p.names[s.ID]
 		if !ok {
 			local := s.Local.String()
+			if node := p.nodes[s.Inode]; node != "" && stage == 0 {
+				local = node + " at " + local
+			}
 			n = names{local, local + " of " + [...]string{"the sensor", "docker-proxy"}[stage]}
 			p.names[s.ID] = n
 		}

@@ -30,25 +30,28 @@ type Route struct {
 	// Proxy is docker-proxy's socket on this host; not valid without.
 	Proxy netip.AddrPort
 
-	places  []drops.Place // whose counters go into the ledger
-	witness Witness       // of what the sensor received; nil for none
-	inside  bool          // this process sends from the sensor's namespace
+	places  []drops.Place     // whose counters go into the ledger
+	witness Witness           // of what the sensor received; nil for none
+	names   map[uint64]string // of workers, by the inode of their socket
+	inside  bool              // this process sends from the sensor's namespace
 }
 
-// ToContainer is the way into a container of an engine on this machine: by the
+// ToContainer is the way into a sensor's container of an engine on this machine: by the
 // port published at proxy, or straight to its address if proxy is not valid. It
 // fails where the container's processes are not this kernel's.
-func ToContainer(c orchestrate.Container, port uint16, proxy netip.AddrPort) (Route, error) {
+func ToContainer(s orchestrate.Sensor, proxy netip.AddrPort) (Route, error) {
+	c := s.Container
 	if !c.RunsHere() {
 		return Route{}, errors.New("the sensor does not run on this machine")
 	}
 	return Route{
-		Sensor: sockets.OfProcess(c.PID), Port: port, Proxy: proxy,
+		Sensor: sockets.OfProcess(c.PID), Port: s.Service.Port, Proxy: proxy,
 		places: []drops.Place{
 			{Name: AtSensor, Net: fmt.Sprintf("/proc/%d/net", c.PID)},
 			{Name: AtHost, Net: "/proc/self/net", Devices: drops.BridgePorts("/sys", drops.MonitoringBridge), Softnet: true},
 		},
-		witness: zeekAt(anyAddress(c)),
+		witness: zeekAt(anyAddress(c), orchestrate.PacketMetricsPorts(c)),
+		names:   s.Nodes.Names,
 		inside:  sameNamespace(c.PID),
 	}, nil
 }
@@ -73,9 +76,9 @@ func sameNamespace(pid int) bool {
 }
 
 // Own is the way to a sensor in this process's own network namespace.
-func Own(port uint16) Route {
+func Own(port uint16, nodes orchestrate.Nodes) Route {
 	return Route{Port: port, places: []drops.Place{{Name: AtSensor, Net: "/proc/self/net", Softnet: true}},
-		witness: zeekAt(netip.AddrFrom4([4]byte{127, 0, 0, 1})), inside: true}
+		witness: zeekAt(netip.AddrFrom4([4]byte{127, 0, 0, 1}), nodes.Ports), names: nodes.Names, inside: true}
 }
 
 // OnBridge is the same way on another bridge than the stack's.

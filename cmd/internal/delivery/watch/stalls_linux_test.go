@@ -17,6 +17,7 @@ import (
 
 	"github.com/zeekdemo/zeekdemo/forward/pace"
 	"github.com/zeekdemo/zeekdemo/forward/transmit"
+	"github.com/zeekdemo/zeekdemo/orchestrate"
 	"github.com/zeekdemo/zeekdemo/testdata/testenv"
 )
 
@@ -264,7 +265,7 @@ func TestSenderBesideTheSensor(t *testing.T) {
 	defer outside.Close()
 	for _, questions := range []int{0, 3} {
 		b.Inside(t, func() error {
-			rt := Own(4789)
+			rt := Own(4789, orchestrate.Nodes{})
 			rt.Sensor.Path = b.Path()
 			doc, err := governed(t.Context(), t, netip.MustParseAddrPort("127.0.0.1:4789"), transmit.UDP, rt, 20_000, func(*Watch) {
 				client, err := net.Dial("udp4", outside.LocalAddr().String())

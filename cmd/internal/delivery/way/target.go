@@ -78,6 +78,7 @@ func preferIPv4(addrs []netip.Addr) netip.Addr {
 
 // Find is the target that a sensor of the stack is on this way.
 func (o Opened) Find(ctx context.Context, e orchestrate.Engine, s orchestrate.Sensor) (Target, error) {
+	s.Nodes = orchestrate.FindNodes(ctx, e, s.Container)
 	t := Target{Choice: o.Choice, Address: o.Address(s), Grafana: orchestrate.FindGrafana(ctx, e), Sensor: s}
 	if !t.Address.IsValid() {
 		return t, orchestrate.WithHint(fmt.Errorf("find sensor %s: its port is not published", s.Service.Name),
