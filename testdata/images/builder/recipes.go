@@ -43,7 +43,9 @@ func zeek() recipe {
 		module: ".", source: "zeek-standin", pkg: "./zeek-standin",
 		binary: "/usr/local/zeek/bin/zeek", busybox: true,
 		entries: []entry{{path: "/etc/passwd", content: "root:x:0:0:root:/root:/bin/sh\n"}, {path: "/root"},
-			{path: "/proc"}, {path: "/sys"}, {path: "/mnt"}},
+			{path: "/proc"}, {path: "/sys"}, {path: "/mnt"},
+			{path: "/usr/local/zeek/bin/zeek-cluster-layout-generator", mode: 0o755,
+				content: "#!/bin/sh\nexec /usr/local/zeek/bin/zeek --standin-cluster-layout \"$@\"\n"}},
 		changes: []string{"ENV PATH=" + path, `CMD ["/bin/sh"]`},
 	}
 }

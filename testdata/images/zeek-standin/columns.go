@@ -39,6 +39,7 @@ var columnTypes = map[string]string{
 		"data_channel.orig_h addr,data_channel.resp_h addr,data_channel.resp_p port",
 	"notice": "ts time,fuid string,proto enum transport_proto,note enum Notice::Type,msg string,sub string,src addr,dst addr,p port," +
 		"actions set[enum Notice::Action],email_dest set[string],suppress_for interval",
+	"cluster": "ts time,node string,message string",
 	"stats": "ts time,peer string,mem count,pkts_proc count,bytes_recv count,pkts_dropped count,pkts_link count,pkt_lag interval," +
 		"active_tcp_conns count,active_udp_conns count,active_icmp_conns count,tcp_conns count,udp_conns count,icmp_conns count",
 }

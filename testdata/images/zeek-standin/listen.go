@@ -82,6 +82,7 @@ type receiver struct {
 	faults faults
 	batch  *batch
 	stats  *stats
+	owed   time.Duration // of faults.delay: what was not passed yet
 }
 
 // run receives until ctx ends. What the socket still holds then is lost, as
@@ -98,7 +99,8 @@ func (r *receiver) run(ctx context.Context) error {
 		r.handle(ctx, n)
 		if now := time.Now(); now.After(nextTick) {
 			nextTick = now.Add(tick)
-			r.tick(now)
+			r.stats.tick(now)
+			r.sensor.tick(now)
 		}
 	}
 	return nil
@@ -112,7 +114,7 @@ func (r *receiver) handle(ctx context.Context, n int) {
 	start := time.Now().UnixNano()
 	for i := range n {
 		if r.faults.delay > 0 {
-			spend(r.faults.delay)
+			r.spend(r.faults.delay)
 		}
 		r.datagram(r.batch.datagram(i))
 	}
@@ -137,25 +139,17 @@ func (r *receiver) datagram(d []byte) {
 	r.sensor.frame(time.Now().UnixNano(), v, r.link, frame, len(frame))
 }
 
-// tick ends silent flows and flushes the logs.
-func (r *receiver) tick(now time.Time) {
-	r.stats.tick(now)
-	r.sensor.mu.Lock()
-	defer r.sensor.mu.Unlock()
-	r.sensor.advance(now.UnixNano())
-	if err := r.sensor.logs.flush(); err != nil {
-		r.sensor.logs.errors = append(r.sensor.logs.errors[:0], err) // one is enough to tell
-	}
-}
-
-// spend passes the time busily where the sleep would be longer than asked for.
-func spend(d time.Duration) {
-	if d >= time.Millisecond {
-		time.Sleep(d)
+// spend passes the time asleep, so that more workers than processors are as many times
+// as fast. A sleep is no shorter than a millisecond, and what it takes too long is
+// saved at the next.
+func (r *receiver) spend(d time.Duration) {
+	r.owed += d
+	if r.owed < time.Millisecond {
 		return
 	}
-	for start := time.Now(); time.Since(start) < d; {
-	}
+	start := time.Now()
+	time.Sleep(r.owed)
+	r.owed -= time.Since(start)
 }
 
 func sleep(ctx context.Context, d time.Duration) {

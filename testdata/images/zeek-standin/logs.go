@@ -14,6 +14,8 @@ import (
 // logSet is the folder of JSON logs. Lines are collected and written by flush.
 type logSet struct {
 	dir    string
+	peer   string // this process, where a log names it
+	push   *push  // takes the lines in the place of files; nil: none
 	files  map[string]*logFile
 	line   []byte
 	errors []error
@@ -28,13 +30,17 @@ type logFile struct {
 
 // newLogSet writes into dir, "" being the working directory.
 func newLogSet(dir string) *logSet {
-	return &logSet{dir: dir, files: make(map[string]*logFile)}
+	return &logSet{dir: dir, peer: "zeek", files: make(map[string]*logFile)}
 }
 
 // write appends the line to NAME.log, which it makes at the first one. As with
 // Zeek, what another process left under that name is gone then. An error is kept
 // for close: the packets go on.
 func (l *logSet) write(name string, line []byte) {
+	if l.push != nil {
+		l.push.add(name, line)
+		return
+	}
 	lf := l.files[name]
 	if lf == nil {
 		f, err := os.OpenFile(filepath.Join(l.dir, name+".log"), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
@@ -50,6 +56,9 @@ func (l *logSet) write(name string, line []byte) {
 
 // flush hands all lines to the kernel.
 func (l *logSet) flush() error {
+	if l.push != nil {
+		l.push.flush()
+	}
 	var errs []error
 	for _, lf := range l.files {
 		errs = append(errs, lf.w.Flush())
@@ -59,6 +68,9 @@ func (l *logSet) flush() error {
 
 // close flushes and closes all files and returns what went wrong since the start.
 func (l *logSet) close() error {
+	if l.push != nil {
+		l.push.close()
+	}
 	errs := append(l.errors, l.flush())
 	for _, lf := range l.files {
 		errs = append(errs, lf.f.Close())
@@ -113,7 +125,7 @@ func (l *logSet) weird(t int64, name string) []byte {
 	o := l.object(t)
 	o.text("name", name)
 	o.flag("notice", false)
-	o.text("peer", "zeek")
+	o.text("peer", l.peer)
 	o.text("source", "IP")
 	return l.done(o)
 }

@@ -16,11 +16,13 @@
 // Environment, all optional, for fault scenarios:
 //
 //	ZEEK_STANDIN_METRICS  a file that /metrics serves verbatim
-//	ZEEK_STANDIN_DELAY    time spent on every packet, such as 20us (a slow reader)
+//	ZEEK_STANDIN_DELAY    time passed on every packet, such as 20us (a slow reader)
 //	ZEEK_STANDIN_PAUSE    time without reading after the first packet, such as 3s
 //	ZEEK_STANDIN_IDLE     silence after which a live flow ends, instead of the defaults
 //
-// and Zeek's own ZEEK_SEED_FILE and ZEEK_DNS_FAKE.
+// and Zeek's own ZEEK_SEED_FILE, ZEEK_DNS_FAKE, CLUSTER_NODE (see cluster.go) and
+// ZEEK_TELEMETRY_LISTEN_ADDRESS. With --standin-cluster-layout first it is
+// zeek-cluster-layout-generator, see layout.go.
 package main
 
 import (
@@ -41,6 +43,9 @@ const notice = "zeek-standin: this is NOT Zeek but a stand-in for tests (version
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	if len(os.Args) > 1 && os.Args[1] == layoutFlag {
+		os.Exit(writeLayout(os.Args[2:], os.Stdout, os.Stderr))
+	}
 	code := run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
@@ -68,7 +73,11 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 
 // sense reads the one packet source of opts to its end and logs what it saw.
 func sense(ctx context.Context, opts options, getenv func(string) string, stderr io.Writer) error {
-	script, err := loadScript(opts, stderr)
+	node, err := joinCluster(opts, getenv)
+	if err != nil {
+		return err
+	}
+	script, err := loadScript(opts, node.script(), stderr)
 	if err != nil {
 		return err
 	}
@@ -86,6 +95,10 @@ func sense(ctx context.Context, opts options, getenv func(string) string, stderr
 	s := newSensor(script, newLogSet(script.logDir), seeds, newResolver(getenv, "/etc/resolv.conf"))
 	if opts.readFile != "" {
 		return errors.Join(readCapture(ctx, opts.readFile, s), s.finish())
+	}
+	if node != nil {
+		s.limits = liveLimits(faults.idle)
+		return node.run(ctx, opts.iface, script, faults, s, stderr)
 	}
 	if opts.iface == "" {
 		return errors.New("nothing to do: give -i udp::ADDR:PORT[:ENCAPSULATION][:dlt=LINKTYPE] or -r FILE")

@@ -40,6 +40,9 @@ func serveMetrics(script script, verbatim string, s *sensor) (metricsServer, err
 		}
 		writeMetrics(w, s, started)
 	})
+	if s.node != nil && s.node.kind == nodeManager {
+		mux.HandleFunc("GET /services.json", s.node.services)
+	}
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	go server.Serve(l)
 	return metricsServer{server}, nil
@@ -73,20 +76,35 @@ func writeMetrics(w io.Writer, s *sensor, started time.Time) {
 	m := &exposition{w: bufio.NewWriter(w)}
 	defer m.w.Flush()
 	snap := s.snapshot()
-	m.logs(snap.lines)
+	if s.node != nil {
+		m.node = s.node.name
+		m.cluster(s.node)
+	} else {
+		m.logs(snap.lines)
+		m.events(snap)
+	}
 	m.network(snap)
-	m.events(snap)
+	if s.node == nil || s.node.source {
+		m.source(snap)
+	}
 	m.process(started)
 }
 
 // exposition writes Prometheus' text format, version 0.0.4.
-type exposition struct{ w *bufio.Writer }
+type exposition struct {
+	w    *bufio.Writer
+	node string // a label of every value; "": none
+}
 
 func (m *exposition) family(name, typ, help string) {
 	fmt.Fprintf(m.w, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, typ)
 }
 
 func (m *exposition) value(name, labels string, v float64) {
+	if m.node != "" {
+		labels = fmt.Sprintf("{node=%q", m.node) + strings.TrimSuffix(","+strings.TrimPrefix(labels, "{"), ",")
+		labels = strings.TrimSuffix(labels, "}") + "}"
+	}
 	fmt.Fprintf(m.w, "%s%s %s\n", name, labels, strconv.FormatFloat(v, 'f', -1, 64))
 }
 
@@ -132,14 +150,18 @@ func logModule(name string) string {
 func (m *exposition) network(s snapshot) {
 	m.single("zeek_net_received_bytes_total", "counter", "Total number of bytes received", float64(s.bytes))
 	m.single("zeek_net_received_packets_total", "counter", "Total number of packets received", float64(s.packets))
-	m.single("zeek_net_dropped_packets_total", "counter", "Total number of packets dropped", float64(s.dropped)) // as with Zeek: not those that its socket dropped
-	m.single("zeek_net_link_packets_total", "counter", "Total number of packets on the packet source link before filtering", float64(s.packets))
-	m.single("zeek_net_packet_lag_seconds", "gauge", "Difference of network time and wallclock time in seconds.", float64(s.lastLag)/1e9)
 	m.single("zeek_net_timestamp_seconds", "gauge", "The current network time.", float64(s.lastPacket)/1e9)
 	m.family("zeek_total_sessions_total", "counter", "Total number of sessions")
 	m.protocols("zeek_total_sessions_total", float64(s.tcp), float64(s.udp), float64(s.icmp))
 	m.family("zeek_active_sessions", "gauge", "Active Zeek Sessions")
 	m.protocols("zeek_active_sessions", float64(s.activeTCP), float64(s.activeUDP), float64(s.activeICMP))
+}
+
+// source writes the families that only a process with a packet source has.
+func (m *exposition) source(s snapshot) {
+	m.single("zeek_net_dropped_packets_total", "counter", "Total number of packets dropped", float64(s.dropped)) // as with Zeek: not those that its socket dropped
+	m.single("zeek_net_link_packets_total", "counter", "Total number of packets on the packet source link before filtering", float64(s.packets))
+	m.single("zeek_net_packet_lag_seconds", "gauge", "Difference of network time and wallclock time in seconds.", float64(s.lastLag)/1e9)
 }
 
 func (m *exposition) protocols(name string, tcp, udp, icmp float64) {

@@ -47,10 +47,9 @@ func defaultScript() script {
 	}
 }
 
-// loadScript applies the script files of opts in order, then its -e text.
+// loadScript applies to s the script files of opts in order, then its -e text.
 // Names that are no files ("local", a package of Zeek's own) are skipped.
-func loadScript(opts options, stderr io.Writer) (script, error) {
-	s := defaultScript()
+func loadScript(opts options, s script, stderr io.Writer) (script, error) {
 	texts := make([]string, 0, len(opts.scripts)+len(opts.exec))
 	for _, name := range opts.scripts {
 		text, err := os.ReadFile(name)

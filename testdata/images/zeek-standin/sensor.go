@@ -74,6 +74,7 @@ type sensor struct {
 	names  *resolver
 	now    int64 // ns since the epoch: of the last packet, or of the clock when live
 	counts counters
+	node   *member // of a cluster; nil: by itself
 }
 
 func newSensor(script script, logs *logSet, seeds seeds, names *resolver) *sensor {
@@ -192,6 +193,16 @@ func (s *sensor) advance(t int64) {
 			continue
 		}
 		s.end(d.f)
+	}
+}
+
+// tick ends what is overdue and flushes the logs.
+func (s *sensor) tick(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.advance(now.UnixNano())
+	if err := s.logs.flush(); err != nil {
+		s.logs.errors = append(s.logs.errors[:0], err) // one is enough to tell
 	}
 }
 

@@ -32,7 +32,7 @@ func (st *stats) report(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	o := s.logs.object(now.UnixNano())
-	o.text("peer", "zeek")
+	o.text("peer", s.logs.peer)
 	o.number("mem", resident>>20)
 	o.number("pkts_proc", snap.packets-before.packets)
 	o.number("bytes_recv", snap.bytes-before.bytes)
