@@ -203,6 +203,9 @@ type Run struct {
 	// kept count it is 0.
 	Gone   []string
 	InGone uint64
+	// Died are those of Gone whose process had taken datagrams for Zeek: with it went
+	// what it had not logged yet.
+	Died []string
 }
 
 // own returns within which bounds the run's own sockets have taken datagrams.
@@ -235,13 +238,14 @@ type Ledger struct {
 	Lost        uint64    `json:"lost"`              // datagrams; with Doubt at least so many
 	Gone        []string  `json:"gone,omitempty"`    // sockets that went in the middle of the run
 	InGone      uint64    `json:"in_gone,omitempty"` // of Lost: in the queues of these
+	Died        []string  `json:"died,omitempty"`    // of Gone: what their processes had taken and not logged is lost
 	Counters    []Counter `json:"counters"`          // that grew meanwhile; sockets on the way first
 	Verdict     string    `json:"verdict"`           // one line
 }
 
 // Settle takes the difference of two snapshots and judges what became of a run.
 func Settle(before, after Snapshot, r Run) Ledger {
-	l := Ledger{Sent: r.Sent, QueuedBytes: r.QueuedBytes, Gone: r.Gone, Counters: []Counter{}}
+	l := Ledger{Sent: r.Sent, QueuedBytes: r.QueuedBytes, Gone: r.Gone, Died: r.Died, Counters: []Counter{}}
 	l.count(r)
 	var own uint64
 	for _, c := range after {
@@ -262,8 +266,16 @@ func Settle(before, after Snapshot, r Run) Ledger {
 	}
 	l.Lost = max(l.Lost, own)
 	l.InGone = min(r.InGone, l.Lost-own)
-	l.Verdict = l.verdict(own)
+	l.Verdict = l.verdict(own) + l.died()
 	return l
+}
+
+// died says what nobody can count.
+func (l Ledger) died() string {
+	if len(l.Died) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; %s ended meanwhile: what it had taken and not logged is lost, and how much that was is not known", strings.Join(l.Died, ", "))
 }
 
 // count divides what was taken between the run and others. If more was taken

@@ -62,6 +62,8 @@ func TestSocketsThatWent(t *testing.T) {
 			"15 of 100 packets lost: dropped at socket 0.0.0.0:4789 #7 of the sensor (3); 12 may have been in the queue of 0.0.0.0:4789 #7 of the sensor, which has gone"},
 		{Run{Sent: 100, Taken: 88, Gone: []string{"a", "b"}}, nil, "12 of 100 packets lost: some may have been in the queue of a, b, which has gone"},
 		{Run{Sent: 100, Taken: 100, Gone: []string{"a"}}, nil, "all 100 packets were taken by the sensor"},
+		{Run{Sent: 100, Taken: 100, Gone: []string{"a of the sensor"}, Died: []string{"a"}}, nil,
+			"all 100 packets were taken by the sensor; a ended meanwhile: what it had taken and not logged is lost, and how much that was is not known"},
 	} {
 		if l := Settle(nil, tt.after, tt.run); l.Verdict != tt.verdict {
 			t.Errorf("got  %s\nwant %s", l.Verdict, tt.verdict)

@@ -66,7 +66,7 @@ func (a Account) Delivery() Delivered {
 	switch {
 	case l == nil:
 		return OnlySent
-	case l.Lost > 0:
+	case l.Lost > 0, len(l.Died) > 0:
 		return SomeLost
 	case a.Blind > 0, l.Doubt > 0, l.QueuedBytes > 0, l.Taken < l.Sent:
 		return OnlySent
@@ -102,7 +102,7 @@ func (a Account) Result() error {
 	switch {
 	case a.Ledger == nil:
 		return nil
-	case a.Ledger.Lost > 0:
+	case a.Ledger.Lost > 0, len(a.Ledger.Died) > 0:
 		return &LossError{errors.New(a.Ledger.Verdict)}
 	case a.Ledger.QueuedBytes > 0: // it stopped reading before the end
 		return orchestrate.WithHint(fmt.Errorf("wait for the sensor: it has taken nothing for %s: %s", a.waited(), a.Ledger.Verdict),
@@ -219,6 +219,9 @@ func joined(l drops.Ledger, stretches, blind int) string {
 		fmt.Fprintf(&text, "all %d packets were taken", l.Sent)
 	}
 	fmt.Fprintf(&text, ", in %d stretches between which a container was replaced", stretches)
+	if len(l.Died) > 0 {
+		fmt.Fprintf(&text, "; what %s had taken and not logged is lost", strings.Join(l.Died, ", "))
+	}
 	if blind > 0 {
 		fmt.Fprintf(&text, "; nothing is known of %d of these", blind)
 	}
@@ -231,6 +234,7 @@ func (a *Account) add(o Account) {
 	to.Sent, to.Taken, to.Lost = to.Sent+from.Sent, to.Taken+from.Taken, to.Lost+from.Lost+unaccounted(*from)
 	to.Others, to.Doubt, to.InGone = to.Others+from.Others, to.Doubt+from.Doubt, to.InGone+from.InGone
 	to.Counters, to.Gone = append(to.Counters, from.Counters...), append(slices.Clone(to.Gone), from.Gone...)
+	to.Died = append(slices.Clone(to.Died), from.Died...)
 	if a.Seen == nil || o.Seen == nil {
 		return
 	}

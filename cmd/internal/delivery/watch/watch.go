@@ -198,7 +198,7 @@ func (w *Watch) settle(ctx context.Context, a *Account, sent uint64, runErr erro
 	}
 	a.Sockets = w.watched(last)
 	seen := w.governor.Feedback()
-	run := drops.Run{Sent: sent, Taken: seen.Taken, QueuedBytes: w.queued(), Gone: w.gone(last, gone), InGone: seen.InGone}
+	run := drops.Run{Sent: sent, Taken: seen.Taken, QueuedBytes: w.queued(), Gone: w.gone(last, gone), InGone: seen.InGone, Died: w.died(last, gone)}
 	w.others.bound(w.probe.sensor, &run)
 	ledger := drops.Settle(w.before, after, run)
 	if ledger.Doubt > 0 && gone == nil {
@@ -246,6 +246,17 @@ func (w *Watch) gone(last []drops.Socket, all *pace.GoneError) (names []string) 
 	for i, q := range w.governor.Queues() {
 		if q.Gone && all == nil {
 			names = append(names, fmt.Sprintf("%s of the %s", last[i].Name, last[i].Place))
+		}
+	}
+	return names
+}
+
+// died names those of them that were the sensor's own, whose processes held what they
+// had taken.
+func (w *Watch) died(last []drops.Socket, all *pace.GoneError) (names []string) {
+	for i, q := range w.governor.Queues() {
+		if q.Gone && all == nil && last[i].Place == AtSensor {
+			names = append(names, last[i].Name)
 		}
 	}
 	return names
