@@ -108,7 +108,7 @@ func stoppedInOrder(t *testing.T, p program) {
 // worker, and does not say that everything was taken.
 func killedWorker(t *testing.T, p program, capture string) {
 	t.Helper()
-	cmd := exec.Command(p.path, "replay", capture, "--pps", "10000", "--json")
+	cmd := exec.Command(p.path, "replay", capture, "--pps", "3000", "--json")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
