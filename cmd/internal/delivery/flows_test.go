@@ -211,6 +211,9 @@ func insideAndPorts(t *testing.T, name string) (inside [][]byte, ports []uint16)
 // Every frame of a flow has one outer source port: both directions, fragments, ICMP
 // errors about it, and whatever tunnels it is in.
 func TestEveryFlowHasOnePort(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED: tshark reads every capture; runs without -short")
+	}
 	exceptions := map[string]unknowable{
 		"ipv6-fragmented-dns.pcap": 1,
 		"mix.pcap":                 2,
