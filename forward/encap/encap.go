@@ -38,6 +38,8 @@ type Encapsulator struct {
 	portMin  uint16
 	portSpan uint64 // number of source ports
 
+	fragments fragments
+
 	inner    inner  // the frame at hand in its Ethernet form
 	scratch  []byte // the same where it must lie in one piece
 	template []byte // headers of the super-frame at hand
@@ -144,7 +146,7 @@ func (e *Encapsulator) encapsulate(b *forward.Batch, f *forward.Frame) forward.O
 	n := len(f.Data)
 	if f.LinkType == forward.LinkEthernet && n >= f.Length && n <= e.asIs && n > 0 {
 		if left := unfinishedIn(f.Data, n); left&e.repaired == 0 {
-			e.append(b, f.Data, nil, 0, f.Time, e.port(flowHash(f.Data)))
+			e.append(b, f.Data, nil, 0, f.Time, e.port(e.fragments.flowHash(f.Data)))
 			return forward.Outcome{Inner: n, Flags: left.told()}
 		}
 	}
@@ -253,10 +255,10 @@ func (e *Encapsulator) put(b *forward.Batch, time int64, out *forward.Outcome) f
 // hash is the flow hash of an inner frame.
 func (e *Encapsulator) hash(frame []byte) uint64 {
 	if e.config.RawIP {
-		h, _ := flowHashIP(frame)
+		h, _ := e.fragments.flowHashIP(frame)
 		return h
 	}
-	return flowHash(frame)
+	return e.fragments.flowHash(frame)
 }
 
 // whole returns the Ethernet form in one piece.
@@ -274,7 +276,7 @@ func (e *Encapsulator) stripToIP() bool {
 	frame := e.whole()
 	at := locateNetwork(frame)
 	packet := frame[at.offset:]
-	if _, ok := flowHashIP(packet); !ok || at.etherType != etherTypeIPv4 && at.etherType != etherTypeIPv6 {
+	if _, ok := (*fragments)(nil).flowHashIP(packet); !ok || at.etherType != etherTypeIPv4 && at.etherType != etherTypeIPv6 {
 		return false
 	}
 	in := &e.inner

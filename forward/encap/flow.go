@@ -41,26 +41,26 @@ const (
 	protoShim6    = 140
 )
 
-// flowHash is a hash of the flow that an Ethernet frame belongs to. It is the
+// flowHash is a hash of the flow that an Ethernet frame belongs to, given the
+// fragments that came before. It is the
 // same for both directions, so that a monitor's workers, chosen by the outer
 // source port, see whole connections. It covers
 //
 //   - of IP packets, behind VLAN tags (any number), MPLS labels, PPPoE, LLC/SNAP
 //     and provider backbone tags: addresses and protocol, and the ports of TCP,
 //     UDP, SCTP, DCCP and UDP-Lite. Extension headers of IPv6 are looked
-//     through. Fragments, the first one too, count without ports, so that all of
-//     them stay together; ICMP counts without type and code.
+//     through. Fragments count as the first of their datagram does, see [fragments].
+//     ICMP counts without type and code.
 //   - of ICMP errors: the flow of the packet that they quote.
 //   - of tunnels (VXLAN, GENEVE, GRE with all that it carries, IP in IP, GTP-U,
 //     Teredo, ERSPAN): what is inside, and inside that. For their own headers may
 //     differ by direction, as the source ports of VXLAN do. Where that cannot be
-//     seen, because a fragment or the end of what was captured hides it, the
-//     tunnel itself counts.
+//     seen, because the end of what was captured hides it, the tunnel itself counts.
 //   - of other frames: the MAC addresses and the EtherType.
 //
 // VLAN identifiers, labels and session numbers are left out: the two directions
 // may have different ones.
-func flowHash(frame []byte) uint64 {
+func (s *fragments) flowHash(frame []byte) uint64 {
 	// The usual case, in one look: IPv4 in Ethernet, no options, no fragment.
 	if len(frame) >= 38 &&
 		binary.BigEndian.Uint32(frame[12:])>>8 == etherTypeIPv4<<8|0x45 &&
@@ -84,17 +84,17 @@ func flowHash(frame []byte) uint64 {
 		}
 		switch {
 		case etherType == etherTypeIPv4 && packet[0]>>4 == 4:
-			return flowHash4(packet, 0)
+			return s.flowHash4(packet, 0)
 		case etherType == etherTypeIPv6 && packet[0]>>4 == 6:
-			return flowHash6(packet, 0)
+			return s.flowHash6(packet, 0)
 		}
 	}
-	return flowHashAny(frame)
+	return s.flowHashAny(frame)
 }
 
-func flowHashAny(frame []byte) uint64 {
+func (s *fragments) flowHashAny(frame []byte) uint64 {
 	n := locateNetwork(frame)
-	if h, ok := flowHashAt(frame, n, 0); ok {
+	if h, ok := s.flowHashAt(frame, n, 0); ok {
 		return h
 	}
 	return mixFlow(0, 0, uint64(n.etherType))
@@ -102,10 +102,10 @@ func flowHashAny(frame []byte) uint64 {
 
 // flowHashAt is flowHash for what lies at n, within depth tunnels. It fails where
 // there are no addresses.
-func flowHashAt(frame []byte, n network, depth int) (uint64, bool) {
+func (s *fragments) flowHashAt(frame []byte, n network, depth int) (uint64, bool) {
 	switch n.etherType {
 	case etherTypeIPv4, etherTypeIPv6:
-		if h, ok := flowHashIPAt(frame[n.offset:], depth); ok {
+		if h, ok := s.flowHashIPAt(frame[n.offset:], depth); ok {
 			return h, true
 		}
 	}
@@ -119,21 +119,21 @@ func flowHashAt(frame []byte, n network, depth int) (uint64, bool) {
 
 // flowHashIP is flowHash for a bare IPv4 or IPv6 packet. It fails where the
 // addresses are not there.
-func flowHashIP(packet []byte) (uint64, bool) { return flowHashIPAt(packet, 0) }
+func (s *fragments) flowHashIP(packet []byte) (uint64, bool) { return s.flowHashIPAt(packet, 0) }
 
-func flowHashIPAt(packet []byte, depth int) (uint64, bool) {
+func (s *fragments) flowHashIPAt(packet []byte, depth int) (uint64, bool) {
 	switch {
 	case len(packet) >= ipv4Len && packet[0]>>4 == 4:
-		return flowHash4(packet, depth), true
+		return s.flowHash4(packet, depth), true
 	case len(packet) >= ipv6Len && packet[0]>>4 == 6:
-		return flowHash6(packet, depth), true
+		return s.flowHash6(packet, depth), true
 	}
 	return 0, false
 }
 
 // flowHashInside is the hash of what an IP packet carries, at the offset at and by
 // a protocol that may carry something. It fails where that is nothing that is known.
-func flowHashInside(packet []byte, at int, proto byte, depth int) (uint64, bool) {
+func (s *fragments) flowHashInside(packet []byte, at int, proto byte, depth int) (uint64, bool) {
 	if depth == maxNested {
 		return 0, false
 	}
@@ -141,18 +141,28 @@ func flowHashInside(packet []byte, at int, proto byte, depth int) (uint64, bool)
 	if kind == tunnelNone {
 		return 0, false
 	}
-	return flowHashAt(packet, n, depth+1)
+	if kind == tunnelQuote {
+		return s.quoted(packet, n, depth+1)
+	}
+	return s.flowHashAt(packet, n, depth+1)
 }
 
-func flowHash4(packet []byte, depth int) uint64 {
+func (s *fragments) flowHash4(packet []byte, depth int) uint64 {
+	if binary.BigEndian.Uint16(packet[6:])&0x3fff != 0 {
+		return s.fragment4(packet, depth)
+	}
+	return s.whole4(packet, depth)
+}
+
+// whole4 is the hash of an IPv4 packet that is no fragment, or the first one.
+func (s *fragments) whole4(packet []byte, depth int) uint64 {
 	src := uint64(binary.BigEndian.Uint32(packet[12:])) << 16
 	dst := uint64(binary.BigEndian.Uint32(packet[16:])) << 16
 	proto := packet[9]
-	fragment := binary.BigEndian.Uint16(packet[6:])&0x3fff != 0
-	if at := int(packet[0]&15) * 4; !fragment && at >= ipv4Len && len(packet) >= at+4 {
+	if at := int(packet[0]&15) * 4; at >= ipv4Len && len(packet) >= at+4 {
 		ports := binary.BigEndian.Uint32(packet[at:])
 		if carries(proto, ports) {
-			if h, ok := flowHashInside(packet, at, proto, depth); ok {
+			if h, ok := s.flowHashInside(packet, at, proto, depth); ok {
 				return h
 			}
 		}
@@ -164,17 +174,26 @@ func flowHash4(packet []byte, depth int) uint64 {
 	return mixFlow(src, dst, uint64(proto))
 }
 
-func flowHash6(packet []byte, depth int) uint64 {
-	src := mixPair(binary.BigEndian.Uint64(packet[8:]), binary.BigEndian.Uint64(packet[16:]))
-	dst := mixPair(binary.BigEndian.Uint64(packet[24:]), binary.BigEndian.Uint64(packet[32:]))
+func (s *fragments) flowHash6(packet []byte, depth int) uint64 {
 	proto, at := packet[6], ipv6Len
 	if !hasPorts(proto) {
-		proto, at = upperLayer6(packet)
+		var fragment int
+		if proto, at, fragment = upperLayer6(packet); fragment > 0 {
+			return s.fragment6(packet, fragment, proto, at, depth)
+		}
 	}
+	return s.whole6(packet, proto, at, depth)
+}
+
+// whole6 is the hash of an IPv6 packet that is no fragment, or the first one, with
+// its upper-layer protocol at an offset; 0 where that is not there.
+func (s *fragments) whole6(packet []byte, proto byte, at, depth int) uint64 {
+	src := mixPair(binary.BigEndian.Uint64(packet[8:]), binary.BigEndian.Uint64(packet[16:]))
+	dst := mixPair(binary.BigEndian.Uint64(packet[24:]), binary.BigEndian.Uint64(packet[32:]))
 	if at > 0 && len(packet) >= at+4 {
 		ports := binary.BigEndian.Uint32(packet[at:])
 		if carries(proto, ports) {
-			if h, ok := flowHashInside(packet, at, proto, depth); ok {
+			if h, ok := s.flowHashInside(packet, at, proto, depth); ok {
 				return h
 			}
 		}
@@ -188,20 +207,25 @@ func flowHash6(packet []byte, depth int) uint64 {
 
 // upperLayer6 walks over the extension headers of an IPv6 packet, whose fixed
 // header is there, and returns the upper-layer protocol and its offset. The
-// offset is 0 where there is none to read: in a fragment, where the protocol is
-// the fragment header's, or where the packet ends before. An atomic fragment
-// (RFC 6946), offset 0 and none to follow, is a whole packet.
-func upperLayer6(packet []byte) (proto byte, at int) {
+// offset is 0 where there is none to read: in a fragment but the first, where the
+// protocol is the fragment header's, or where the packet ends before. Fragment is the
+// offset of the fragment header, 0 where there is none. An atomic fragment (RFC 6946),
+// offset 0 and none to follow, is a whole packet.
+func upperLayer6(packet []byte) (proto byte, at, fragment int) {
 	proto, at = packet[6], ipv6Len
 	for isExtension(proto) {
 		if len(packet) < at+8 {
-			return proto, 0
+			return proto, 0, fragment
 		}
 		next, size := packet[at], 8+8*int(packet[at+1])
 		switch proto {
 		case protoFragment:
-			if binary.BigEndian.Uint16(packet[at+2:])&0xfff9 != 0 {
-				return next, 0
+			word := binary.BigEndian.Uint16(packet[at+2:])
+			if word&0xfff9 != 0 {
+				fragment = at
+			}
+			if word&0xfff8 != 0 {
+				return next, 0, fragment
 			}
 			size = 8
 		case protoAuth:
@@ -209,7 +233,7 @@ func upperLayer6(packet []byte) (proto byte, at int) {
 		}
 		proto, at = next, at+size
 	}
-	return proto, at
+	return proto, at, fragment
 }
 
 // isExtension reports whether an IPv6 next header is an extension header that

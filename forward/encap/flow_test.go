@@ -64,6 +64,11 @@ func TestFlowHashReadsPorts(t *testing.T) {
 	}
 }
 
+// flowHash is the hash of a frame with none before it, flowHashIP that of a bare
+// packet.
+func flowHash(frame []byte) uint64            { return (*fragments)(nil).flowHash(frame) }
+func flowHashIP(packet []byte) (uint64, bool) { return (*fragments)(nil).flowHashIP(packet) }
+
 // Frames that differ in their envelope only belong to one flow.
 func TestFlowHashLooksThroughEnvelopes(t *testing.T) {
 	all := directions(40000, 443)
@@ -266,6 +271,115 @@ func TestFragmentsStayTogether(t *testing.T) {
 	whole := ether(1, 2, 0x86dd, ip6(1, 2, 17, segment))
 	if flowHash(atomic) != flowHash(whole) {
 		t.Error("an atomic fragment parts from its flow")
+	}
+}
+
+// fragmented cuts an IPv4 or IPv6 packet in Ethernet behind so many bytes of its
+// payload.
+func fragmented(frame []byte, id, size int) (parts [][]byte) {
+	six := frame[12] == 0x86
+	header := 34
+	if six {
+		header = 54
+	}
+	payload := frame[header:]
+	for off := 0; off < len(payload); off += size {
+		part := payload[off:min(off+size, len(payload))]
+		word, more := off/8, 0
+		if off+size < len(payload) {
+			more = 1
+		}
+		if six {
+			part = ip6(frame[29], frame[45], 44, slices.Concat([]byte{frame[20], 0}, be16(word<<3|more), be32(id), part))
+			parts = append(parts, slices.Concat(frame[:14], part[:8], frame[22:54], part[40:]))
+			continue
+		}
+		part = ip4(1, 2, frame[23], more<<13|word, part)
+		binary.BigEndian.PutUint16(part[4:], uint16(id))
+		parts = append(parts, slices.Concat(frame[:14], part[:12], frame[26:34], part[20:]))
+	}
+	return parts
+}
+
+// Fragments go where the whole packets of their flow go, whatever tunnels they are
+// in or it is in, and an error about one of them as well.
+func TestFragmentsGoWithTheirFlow(t *testing.T) {
+	whole := map[string][]byte{
+		"udp":  ether(2, 1, 0x0800, ip4(1, 2, 17, 0, udp(40000, 53, payloadBytes(100)))),
+		"udp6": ether(2, 1, 0x86dd, ip6(1, 2, 17, udp(40000, 53, payloadBytes(100)))),
+	}
+	for name, carry := range nestings() {
+		if name[:3] == "ter" {
+			continue // known by its whole length, and never longer than 1280 bytes (RFC 4380 section 2.8)
+		}
+		frame := carry(1, 2, ether(2, 1, 0x0800, ip4(3, 4, 6, 0, tcp(5000, 80, 1, 0x10, false, payloadBytes(100)))))
+		whole[name] = frame
+	}
+	for name, frame := range whole {
+		var s fragments
+		for id := 1; id < 3; id++ {
+			for i, part := range fragmented(frame, id, 80) {
+				if s.flowHash(part) != flowHash(frame) {
+					t.Errorf("%s: fragment %d parts from its flow", name, i)
+				}
+				about := ether(1, 9, 0x0800, ip4(9, 1, 1, 0, slices.Concat([]byte{11, 1, 0, 0, 0, 0, 0, 0}, part[14:])))
+				if frame[12] == 8 && s.flowHash(about) != flowHash(frame) {
+					t.Errorf("%s: an error about fragment %d parts from its flow", name, i)
+				}
+			}
+		}
+		for outer, around := range nestings() {
+			if outer[:3] == "ter" || frame[12] != 8 {
+				continue
+			}
+			for i, part := range fragmented(frame, 9, 80) {
+				if s.flowHash(around(7, 8, part)) != flowHash(frame) {
+					t.Errorf("fragment %d of %s in %s parts from its flow", i, name, outer)
+				}
+			}
+		}
+	}
+}
+
+// Fragments of which the first does not come first stay together, and apart from
+// others of the same ends.
+func TestFragmentsInAnotherOrderStayTogether(t *testing.T) {
+	frame := ether(2, 1, 0x0800, ip4(1, 2, 17, 0, udp(40000, 53, payloadBytes(200))))
+	var s fragments
+	late := fragmented(frame, 7, 80)
+	slices.Reverse(late)
+	for i, part := range late {
+		if s.flowHash(part) != flowHash(late[0]) {
+			t.Errorf("fragment %d parts from the others", i)
+		}
+	}
+	about := ether(1, 9, 0x0800, ip4(9, 1, 1, 0, slices.Concat([]byte{11, 1, 0, 0, 0, 0, 0, 0}, late[0][14:])))
+	if s.flowHash(about) != flowHash(late[0]) {
+		t.Error("an error about them parts from them")
+	}
+	if part := fragmented(frame, 8, 80)[0]; s.flowHash(part) != flowHash(frame) {
+		t.Error("the next datagram does not go with its flow")
+	}
+}
+
+// What is quoted only is not remembered, and old datagrams are forgotten.
+func TestFragmentsAreForgotten(t *testing.T) {
+	frame := ether(2, 1, 0x0800, ip4(1, 2, 17, 0, udp(40000, 53, payloadBytes(100))))
+	parts := fragmented(frame, 7, 80)
+	var s fragments
+	s.flowHash(ether(1, 9, 0x0800, ip4(9, 1, 1, 0, slices.Concat([]byte{11, 1, 0, 0, 0, 0, 0, 0}, parts[0][14:]))))
+	if s.begun != 0 {
+		t.Error("a quote is remembered")
+	}
+	s.flowHash(parts[0])
+	for id := range maxDatagrams {
+		s.flowHash(fragmented(frame, 1000+id, 80)[0])
+	}
+	if s.flowHash(parts[1]) == flowHash(frame) {
+		t.Errorf("a datagram is remembered after %d others", maxDatagrams)
+	}
+	if n := testing.AllocsPerRun(100, func() { s.flowHash(parts[0]); s.flowHash(parts[1]) }); n != 0 {
+		t.Errorf("%v allocations", n)
 	}
 }
 

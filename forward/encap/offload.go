@@ -288,10 +288,9 @@ func locateTransport(frame []byte, rawIP bool) (at transport, proto byte, ok boo
 		at.transport = at.ip + size
 		return at, packet[9], size >= ipv4Len && binary.BigEndian.Uint16(packet[6:])&0x3fff == 0
 	case len(packet) >= ipv6Len && packet[0]>>4 == 6:
-		var offset int
-		proto, offset = upperLayer6(packet)
+		proto, offset, fragment := upperLayer6(packet)
 		at.transport = at.ip + offset
-		return at, proto, offset > 0
+		return at, proto, offset > 0 && fragment == 0
 	}
 	return at, 0, false
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,22 +29,41 @@ const (
 	memInfoRmem, memInfoRcvbuf, memInfoDrops = 0, 1, 8
 )
 
-// refresh is after how many lookups of a single socket all are listed again, for
-// another may have joined it.
-const refresh = 128
+// All sockets are listed again after so many lookups of the known ones, and after so
+// long, for another may have joined them. Where several share a port that is likely: a
+// worker starts again.
+const (
+	refreshOne   = 128
+	refreshGroup = 32
+	refreshAfter = 100 * time.Millisecond
+)
+
+// maxKnown is how many sockets are looked up one by one. Listing them walks over the
+// kernel's whole table of sockets, which costs as much as looking up a dozen.
+const maxKnown = 16
+
+// known is a socket as last seen, and how the kernel finds it: of those that share a
+// port it takes one by the sender's port.
+type known struct {
+	socket Socket
+	sender uint16
+}
 
 // diagReader asks by sock_diag.
 type diagReader struct {
 	fd       int
 	listen   netip.AddrPort
 	families []uint8 // that have to be asked
-	request  [unix.SizeofNlMsghdr + diagRequestLen]byte
-	sequence uint32 // of the request, which its answers repeat
+	requests [maxKnown * requestLen]byte
+	sequence uint32 // of the requests, which their answers repeat
 	buf      []byte
-	only     Socket // the one socket, as last seen
-	family   uint8  // its family
-	alone    int    // how often it may still be asked for alone
+	known    []known   // the sockets as last listed; none where they cannot be looked up
+	listed   []uint64  // their cookies, whether or not they can
+	lookups  int       // how often they may still be looked up
+	since    time.Time // when they were listed
 }
+
+const requestLen = unix.SizeofNlMsghdr + diagRequestLen
 
 func open(place Place, listen netip.AddrPort, asking Asking) (*Watch, error) {
 	w := &Watch{place: place, listen: listen}
@@ -170,82 +190,182 @@ func openDiag(listen netip.AddrPort) (*diagReader, error) {
 func (d *diagReader) exact() bool  { return true }
 func (d *diagReader) close() error { return unix.Close(d.fd) }
 
-// read lists all sockets, or asks for the only one, which costs a third.
+// read looks the known sockets up, or lists all, which costs more.
 func (d *diagReader) read(buf []Socket) ([]Socket, error) {
-	if d.alone > 0 {
-		d.alone--
-		if longer, err := d.ask(buf, d.family, true); err == nil && len(longer) == len(buf)+1 {
+	if d.lookups > 0 && time.Since(d.since) < refreshAfter {
+		d.lookups--
+		if longer, err := d.lookUp(buf, d.known); err == nil {
 			return longer, nil
 		}
-		d.alone = 0 // it is gone, or not alone any more
+		d.lookups = 0 // one is gone, or there are more
 	}
 	start := len(buf)
 	for _, family := range d.families {
-		before := len(buf)
 		var err error
-		if buf, err = d.ask(buf, family, false); err != nil {
+		if buf, err = d.list(buf, family); err != nil {
 			return buf, err
 		}
-		if len(buf) == start+1 && before == start {
-			d.family = family
-		}
 	}
-	if len(buf) == start+1 {
-		d.only, d.alone = buf[start], refresh
+	d.learn(buf[start:])
+	return buf, nil
+}
+
+// list asks for all sockets of a family without a peer on the port.
+func (d *diagReader) list(buf []Socket, family uint8) ([]Socket, error) {
+	d.sequence++
+	id := d.compose(0, family, unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
+	binary.BigEndian.PutUint16(id, d.listen.Port())
+	if _, err := unix.Write(d.fd, d.requests[:requestLen]); err != nil {
+		return buf, fmt.Errorf("ask sock_diag: %w", err)
+	}
+	for done := false; !done; {
+		var err error
+		if buf, done, err = d.answer(buf); err != nil {
+			return buf, err
+		}
 	}
 	return buf, nil
 }
 
-// ask sends one request and appends what is answered.
-func (d *diagReader) ask(buf []Socket, family uint8, alone bool) ([]Socket, error) {
-	d.compose(family, alone)
-	if _, err := unix.Write(d.fd, d.request[:]); err != nil {
+// lookUp asks for sockets one by one, all at once. It fails where one of them is not
+// the one that it was.
+func (d *diagReader) lookUp(buf []Socket, all []known) ([]Socket, error) {
+	d.sequence++
+	for i := range all {
+		d.composeLookup(i, &all[i])
+	}
+	if _, err := unix.Write(d.fd, d.requests[:len(all)*requestLen]); err != nil {
 		return buf, fmt.Errorf("ask sock_diag: %w", err)
 	}
+	for want := len(buf) + len(all); len(buf) < want; {
+		var err error
+		if buf, _, err = d.answer(buf); err != nil {
+			return buf, err
+		}
+	}
+	return buf, nil
+}
+
+// answer reads one datagram of answers and reports whether it has the last one.
+func (d *diagReader) answer(buf []Socket) ([]Socket, bool, error) {
 	for {
 		n, err := unix.Read(d.fd, d.buf)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
 		if err != nil {
-			return buf, fmt.Errorf("read sock_diag: %w", err)
+			return buf, false, fmt.Errorf("read sock_diag: %w", err)
 		}
-		var done bool
-		before := len(buf)
-		if buf, done, err = d.messages(buf, d.buf[:n]); err != nil || done || alone && len(buf) > before {
-			return buf, err
-		}
+		return d.messages(buf, d.buf[:n])
 	}
 }
 
-// compose writes the request: for all sockets without a peer on the port, or
-// for the only one.
-func (d *diagReader) compose(family uint8, alone bool) {
-	r := d.request[:]
+// compose writes the i-th request of a message, but for what it is about: its struct
+// inet_diag_sockid, which it returns.
+func (d *diagReader) compose(i int, family uint8, flags uint16) []byte {
+	r := d.requests[i*requestLen:][:requestLen]
 	clear(r)
-	flags := uint16(unix.NLM_F_REQUEST | unix.NLM_F_DUMP)
-	if alone {
-		flags = unix.NLM_F_REQUEST
-	}
-	binary.NativeEndian.PutUint32(r, uint32(len(r)))
+	binary.NativeEndian.PutUint32(r, requestLen)
 	binary.NativeEndian.PutUint16(r[4:], unix.SOCK_DIAG_BY_FAMILY)
 	binary.NativeEndian.PutUint16(r[6:], flags)
-	d.sequence++
 	binary.NativeEndian.PutUint32(r[8:], d.sequence)
 	q := r[unix.SizeofNlMsghdr:]
 	q[0], q[1], q[2] = family, unix.IPPROTO_UDP, 1<<(diagMemInfo-1)
 	binary.NativeEndian.PutUint32(q[4:], 1<<unconnected)
-	id := q[8:]
-	if !alone {
-		binary.BigEndian.PutUint16(id, d.listen.Port())
-		return
+	return q[8:]
+}
+
+// composeLookup writes the request for one socket. Its lookup takes the ends as a
+// received packet names them: the destination is here (udp_dump_one in
+// net/ipv4/udp_diag.c).
+func (d *diagReader) composeLookup(i int, k *known) {
+	id := d.compose(i, familyOf(k.socket), unix.NLM_F_REQUEST)
+	binary.BigEndian.PutUint16(id, k.sender)
+	binary.BigEndian.PutUint16(id[2:], k.socket.Local.Port())
+	if addr := k.socket.Local.Addr(); addr.Is4() {
+		four := addr.As4()
+		copy(id[idDestination:], four[:])
+	} else {
+		sixteen := addr.As16()
+		copy(id[idDestination:], sixteen[:])
 	}
-	// The lookup of a single socket takes the ends as a received packet names
-	// them: its destination is here (udp_dump_one in net/ipv4/udp_diag.c).
-	binary.BigEndian.PutUint16(id[2:], d.only.Local.Port())
-	copy(id[idDestination:], d.only.Local.Addr().AsSlice())
-	binary.NativeEndian.PutUint32(id[idCookie:], uint32(d.only.ID))
-	binary.NativeEndian.PutUint32(id[idCookie+4:], uint32(d.only.ID>>32))
+	binary.NativeEndian.PutUint32(id[idCookie:], uint32(k.socket.ID))
+	binary.NativeEndian.PutUint32(id[idCookie+4:], uint32(k.socket.ID>>32))
+}
+
+func familyOf(s Socket) uint8 {
+	if s.Local.Addr().Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
+}
+
+// anyCookie asks for whichever socket is found (INET_DIAG_NOCOOKIE).
+const anyCookie = 1<<64 - 1
+
+// learn finds how each of the listed sockets is looked up. Where these are the same
+// as before, so is that.
+func (d *diagReader) learn(all []Socket) {
+	if !d.areListed(all) {
+		d.listed, d.known = d.listed[:0], d.known[:0]
+		for _, s := range all {
+			d.listed = append(d.listed, s.ID)
+		}
+		if len(all) <= maxKnown {
+			for _, s := range all {
+				d.known = append(d.known, known{socket: s})
+			}
+			if !d.findSenders() {
+				d.known = d.known[:0]
+			}
+		}
+	}
+	switch len(d.known) {
+	case 0:
+	case 1:
+		d.lookups = refreshOne
+	default:
+		d.lookups = refreshGroup
+	}
+	d.since = time.Now()
+}
+
+func (d *diagReader) areListed(all []Socket) bool {
+	if len(all) != len(d.listed) {
+		return false
+	}
+	for i, s := range all {
+		if s.ID != d.listed[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// findSenders tries senders' ports until the kernel has picked each socket for one,
+// and reports whether it has. Each try finds one of a group by chance.
+func (d *diagReader) findSenders() bool {
+	const tries = 64
+	var found [1]Socket
+	for i := range d.known {
+		k := &d.known[i]
+		for sender := 1; ; sender++ {
+			if sender > tries*len(d.known) {
+				return false
+			}
+			probe := [1]known{{socket: k.socket, sender: uint16(sender)}}
+			probe[0].socket.ID = anyCookie
+			answer, err := d.lookUp(found[:0], probe[:])
+			if err != nil {
+				return false
+			}
+			if answer[0].ID == k.socket.ID {
+				k.sender = uint16(sender)
+				break
+			}
+		}
+	}
+	return true
 }
 
 // messages reads netlink messages and reports whether the answer is complete.

@@ -241,13 +241,57 @@ func TestWhoseSocketItIs(t *testing.T) {
 	}
 }
 
+// Sockets that share a port are looked up one by one after they were listed, each with
+// its own numbers; a change among them is seen at the next look.
+func TestSocketsOfAGroupAreToldApart(t *testing.T) {
+	first := listenAt(t, "udp4", "127.0.0.1:0")
+	to := first.LocalAddr().(*net.UDPAddr).AddrPort()
+	group := []*net.UDPConn{first}
+	for range 3 {
+		group = append(group, listenAt(t, "udp4", to.String()))
+	}
+	w := watches(t, to)["sock_diag"]
+	for range 40 {
+		send(t, to, 1)
+	}
+	listed := map[uint64]int{}
+	for look := range 4 { // the first lists, the others look up
+		list, err := w.Read(nil)
+		if err != nil || len(list) != 4 {
+			t.Fatalf("%+v, %v", list, err)
+		}
+		for _, s := range list {
+			if look == 0 {
+				listed[s.ID] = s.Queued
+			} else if queued, there := listed[s.ID]; !there || queued != s.Queued {
+				t.Errorf("look %d: %+v, listed with %d", look, s, queued)
+			}
+		}
+	}
+	if d := w.reader.(*diagReader); len(d.known) != 4 || d.lookups >= refreshGroup {
+		t.Errorf("%d sockets are looked up, %d times yet", len(d.known), d.lookups)
+	}
+	group[2].Close()
+	if list, err := w.Read(nil); err != nil || len(list) != 3 {
+		t.Errorf("after one has gone: %+v, %v", list, err)
+	}
+	for range 2 {
+		if list, err := w.Read(nil); err != nil || len(list) != 3 {
+			t.Errorf("after one has gone: %+v, %v", list, err)
+		}
+	}
+}
+
 func TestReadingDoesNotAllocate(t *testing.T) {
 	c := listenAt(t, "udp4", "127.0.0.1:0")
+	for range 7 {
+		listenAt(t, "udp4", c.LocalAddr().String())
+	}
 	for name, w := range watches(t, c.LocalAddr().(*net.UDPAddr).AddrPort()) {
 		buf := make([]Socket, 0, 8)
 		if n := testing.AllocsPerRun(300, func() {
 			list, err := w.Read(buf)
-			if _, err2 := w.Taken(); err != nil || err2 != nil || len(list) != 1 {
+			if _, err2 := w.Taken(); err != nil || err2 != nil || len(list) != 8 {
 				t.Fatal(list, err, err2)
 			}
 		}); n != 0 {

@@ -7,7 +7,7 @@
 set -eu
 cd "$(dirname "$0")/../.."
 [ "$(id -u)" = 0 ] || { echo "governor.sh: needs root: it makes network namespaces" >&2; exit 1; }
-CGO_ENABLED=0 go test -run '^$' -bench '^BenchmarkGovernor$' -benchtime "${1:-5}x" ./cmd/internal/cli |
+CGO_ENABLED=0 go test -run '^$' -bench '^BenchmarkGovernor$' -benchtime "${1:-5}x" ./cmd/internal/delivery/watch |
 	awk '/^BenchmarkGovernor/ {
 		sub(/^BenchmarkGovernor\//, ""); sub(/-[0-9]+$/, "", $1); gsub(/_/, " ", $1)
 		for (i = 2; i < NF; i++) { if ($(i+1) == "open_kpps") o = $i; if ($(i+1) == "governed_kpps") g = $i; if ($(i+1) == "ratio") r = $i }

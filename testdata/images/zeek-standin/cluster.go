@@ -64,11 +64,14 @@ func joinCluster(o options, getenv func(string) string) (*member, error) {
 }
 
 // script is what a process starts with, before its own scripts: metrics are served
-// where the layout says.
+// where the layout says, and a logger rotates.
 func (m *member) script() script {
 	s := defaultScript()
 	if m != nil {
 		s.metricsPort, s.metricsAddr = int(m.metricsPort), cmp.Or(m.telemetryAddr, m.ip.String())
+		if m.kind == nodeLogger { // base/frameworks/cluster/nodes/logger.zeek; archive-log is zeekctl's
+			s.rotate, s.postprocessor = time.Hour, "archive-log"
+		}
 	}
 	return s
 }

@@ -3,8 +3,10 @@ package main
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"time"
@@ -14,18 +16,22 @@ import (
 // logSet is the folder of JSON logs. Lines are collected and written by flush.
 type logSet struct {
 	dir    string
-	peer   string // this process, where a log names it
-	push   *push  // takes the lines in the place of files; nil: none
+	peer   string        // this process, where a log names it
+	push   *push         // takes the lines in the place of files; nil: none
+	rotate time.Duration // Log::default_rotation_interval; 0: never
+	due    time.Time     // of the next rotation
+	pass   string        // Log::default_rotation_postprocessor_cmd; "": none
 	files  map[string]*logFile
 	line   []byte
 	errors []error
 }
 
-// logFile is one open log and its number of lines.
+// logFile is one log and its number of lines, in all its files.
 type logFile struct {
-	f     *os.File
-	w     *bufio.Writer
-	lines uint64
+	f      *os.File // nil between a rotation and the next line
+	w      *bufio.Writer
+	opened time.Time
+	lines  uint64
 }
 
 // newLogSet writes into dir, "" being the working directory.
@@ -33,9 +39,9 @@ func newLogSet(dir string) *logSet {
 	return &logSet{dir: dir, peer: "zeek", files: make(map[string]*logFile)}
 }
 
-// write appends the line to NAME.log, which it makes at the first one. As with
-// Zeek, what another process left under that name is gone then. An error is kept
-// for close: the packets go on.
+// write appends the line to NAME.log, which it makes at the first one, and at the
+// first one after a rotation. As with Zeek, what another process left under that name
+// is gone then. An error is kept for close: the packets go on.
 func (l *logSet) write(name string, line []byte) {
 	if l.push != nil {
 		l.push.add(name, line)
@@ -43,15 +49,68 @@ func (l *logSet) write(name string, line []byte) {
 	}
 	lf := l.files[name]
 	if lf == nil {
-		f, err := os.OpenFile(filepath.Join(l.dir, name+".log"), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+		lf = &logFile{}
+		l.files[name] = lf
+	}
+	if lf.w == nil {
+		f, err := os.OpenFile(l.path(name), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
 		if err != nil {
 			l.errors = append(l.errors, err)
 		}
-		lf = &logFile{f: f, w: bufio.NewWriterSize(f, 1<<16)}
-		l.files[name] = lf
+		lf.f, lf.w, lf.opened = f, bufio.NewWriterSize(f, 1<<16), time.Now()
 	}
 	lf.lines++
 	lf.w.Write(line) // the writer remembers an error, Flush reports it
+}
+
+func (l *logSet) path(name string) string { return filepath.Join(l.dir, name+".log") }
+
+// turn rotates where it is time: at the multiples of the interval since midnight UTC.
+// A finished file is named after the second in which it was opened, and, as with Zeek,
+// takes the place of one that has the name.
+func (l *logSet) turn(now time.Time) {
+	if l.rotate <= 0 || now.Before(l.due) {
+		return
+	}
+	first := l.due.IsZero()
+	l.due = now.Truncate(l.rotate).Add(l.rotate)
+	if !first {
+		l.finishAll(false)
+	}
+}
+
+// finishAll gives all files the names of finished ones, and hands them to the
+// postprocessor.
+func (l *logSet) finishAll(terminating bool) {
+	for name, lf := range l.files {
+		if lf.w == nil {
+			continue
+		}
+		finished := l.path(name + lf.opened.Format(".2006-01-02-15-04-05"))
+		if err := errors.Join(lf.w.Flush(), lf.f.Close(), os.Rename(l.path(name), finished)); err != nil {
+			l.errors = append(l.errors, err)
+		}
+		lf.f, lf.w = nil, nil
+		l.postprocess(finished, name, lf.opened, terminating)
+	}
+}
+
+// postprocess runs the command, as Zeek's run_rotation_postprocessor_cmd does. Where
+// there is no such command the shell says so, and the file stays as it is.
+func (l *logSet) postprocess(file, name string, opened time.Time, terminating bool) {
+	if l.pass == "" {
+		return
+	}
+	const date = "06-01-02_15.04.05"
+	flag := 0
+	if terminating {
+		flag = 1
+	}
+	cmd := exec.Command("sh", "-c", fmt.Sprintf("%s %q %q %s %s %d ascii", l.pass, file, name, opened.Format(date), time.Now().Format(date), flag))
+	cmd.Stderr = os.Stderr
+	if cmd.Start() == nil {
+		go cmd.Wait() // whatever comes of it, as in Zeek
+	}
 }
 
 // flush hands all lines to the kernel.
@@ -61,19 +120,27 @@ func (l *logSet) flush() error {
 	}
 	var errs []error
 	for _, lf := range l.files {
-		errs = append(errs, lf.w.Flush())
+		if lf.w != nil {
+			errs = append(errs, lf.w.Flush())
+		}
 	}
 	return errors.Join(errs...)
 }
 
-// close flushes and closes all files and returns what went wrong since the start.
+// close flushes and closes all files, which are finished ones then where they are
+// rotated at all, and returns what went wrong since the start.
 func (l *logSet) close() error {
 	if l.push != nil {
 		l.push.close()
 	}
+	if l.rotate > 0 {
+		l.finishAll(true) // all rotation timers expire at the end
+	}
 	errs := append(l.errors, l.flush())
 	for _, lf := range l.files {
-		errs = append(errs, lf.f.Close())
+		if lf.w != nil {
+			errs = append(errs, lf.f.Close())
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -96,6 +96,7 @@ func sense(ctx context.Context, opts options, getenv func(string) string, stderr
 	if opts.readFile != "" {
 		return errors.Join(readCapture(ctx, opts.readFile, s), s.finish())
 	}
+	s.logs.rotate, s.logs.pass = script.rotate, script.postprocessor
 	if node != nil {
 		s.limits = liveLimits(faults.idle)
 		return node.run(ctx, opts.iface, script, faults, s, stderr)

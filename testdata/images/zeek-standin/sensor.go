@@ -204,6 +204,7 @@ func (s *sensor) tick(now time.Time) {
 	if err := s.logs.flush(); err != nil {
 		s.logs.errors = append(s.logs.errors[:0], err) // one is enough to tell
 	}
+	s.logs.turn(now)
 }
 
 // finish ends all flows, oldest first, and closes the logs.
