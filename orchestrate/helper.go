@@ -19,12 +19,20 @@ type HelperEngine interface {
 // HelperFolder is a folder in memory, inside the helper, for what it mounts.
 const HelperFolder = "/run/zeekdemo"
 
+// HelperRun is where the helper finds /run of the engine's machine, and what was
+// recorded there; MachineRun is that.
+const (
+	HelperRun  = "/machine/run"
+	MachineRun = "/run"
+)
+
 // HelperSpec says what a helper is made of: a companion in the network and
 // process namespaces of the engine's machine that runs a shell and does what it
 // is told on its standard input. From there the kernel's settings can be read and
 // changed, wherever the engine is, without any privilege of this process.
 type HelperSpec struct {
-	// Image has sh, cat, mkdir, mount, umount and nsenter; Zeek's has.
+	// Image has sh, cat, ls, mkdir, mv, rm, sync, mount, umount and nsenter, and
+	// flock if it can; Zeek's has.
 	Image string
 	// Pull says whether Image is pulled; empty stands for never.
 	Pull PullPolicy

@@ -93,4 +93,8 @@ func (*peek) Write(_ context.Context, _ Namespace, path, _ string) error {
 	return fmt.Errorf("write %s: this way only reads: %w", path, errors.ErrUnsupported)
 }
 
+func (*peek) Lock(_ context.Context, path string) (func(), error) {
+	return nil, fmt.Errorf("lock %s: this way only reads: %w", path, errors.ErrUnsupported)
+}
+
 func (*peek) Close() error { return nil }
