@@ -16,6 +16,15 @@ type HelperEngine interface {
 	RestartContainer(ctx context.Context, id string) error
 }
 
+// MachineFiles is what looking at the engine's machine without running anything
+// there needs of a container engine.
+type MachineFiles interface {
+	// MachineFolder returns the files of a folder below [MachineRun], by their
+	// paths there, as far as they are root's and nobody else may write them: none
+	// where the folder is not there, or not root's alone. Nothing stays.
+	MachineFolder(ctx context.Context, folder string) (map[string]string, error)
+}
+
 // HelperFolder is a folder in memory, inside the helper, for what it mounts.
 const HelperFolder = "/run/zeekdemo"
 

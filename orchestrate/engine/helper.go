@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"github.com/docker/compose/v5/pkg/api"
-	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/client"
 
 	"github.com/zeekdemo/zeekdemo/orchestrate"
@@ -41,8 +40,7 @@ func helperOptions(s orchestrate.HelperSpec) client.ContainerCreateOptions {
 	h.PidMode, h.NetworkMode, h.UTSMode, h.UsernsMode = "host", "host", "host", "host"
 	h.CapAdd = []string{"SYS_ADMIN", "SYS_PTRACE", "NET_ADMIN", "DAC_OVERRIDE"}
 	h.SecurityOpt = append(h.SecurityOpt, "seccomp=unconfined", "apparmor=unconfined")
-	h.Mounts = append(h.Mounts, mount.Mount{Type: mount.TypeBind, Source: orchestrate.MachineRun, Target: orchestrate.HelperRun,
-		BindOptions: &mount.BindOptions{NonRecursive: true}}) // what is mounted below it is no business of ours
+	h.Mounts = append(h.Mounts, machineRun(false))
 	h.Tmpfs = map[string]string{orchestrate.HelperFolder: "size=64k"}
 	return o
 }

@@ -62,19 +62,16 @@ func NewStatus(p Plan, r Record) Status {
 	return s
 }
 
-// Look plans and says how the machine stands, given what this user or another
-// one has recorded of it; it changes nothing. The sensors are those that run.
+// Look plans and says how the machine stands, given what is recorded there, or
+// with this client; it changes nothing. The sensors are those that run.
 func Look(ctx context.Context, m Machine, store Store, sensors []Place) (Status, error) {
 	p, err := NewPlan(ctx, m, sensors, nil)
 	if err != nil {
 		return Status{}, err
 	}
-	r, err := store.Load(p.Boot)
+	r, err := (&machineRecords{machine: m, client: store}).Load(ctx, p.Boot)
 	if err != nil {
 		return Status{}, err
-	}
-	for _, other := range store.LoadOthers(p.Boot) {
-		r = r.along(other)
 	}
 	if len(r.Interfaces) > 0 {
 		if again, err := NewPlan(ctx, m, sensors, r.Interfaces); err == nil { // an interface may be gone
@@ -124,9 +121,6 @@ type StatusDocument struct {
 	Boot string      `json:"boot_id"`
 	Status
 	Late []Late `json:"late_sensors"`
-	// Others is how many values other users have recorded; only they can take
-	// them back.
-	Others int `json:"recorded_by_others,omitempty"`
 }
 
 // Status says how each setting stands, and which sensors have to be restarted.
@@ -141,7 +135,7 @@ func (t *Tuner) Status(ctx context.Context) (*StatusDocument, error) {
 		return nil, err
 	}
 	boot := status.Record.Boot
-	return &StatusDocument{Way: t.Way, Boot: boot, Status: status, Late: append([]Late{}, late...), Others: t.others(boot)}, nil
+	return &StatusDocument{Way: t.Way, Boot: boot, Status: status, Late: append([]Late{}, late...)}, nil
 }
 
 // glanceLimit bounds a look that is a side issue to who takes it.
@@ -164,12 +158,8 @@ func Glance(ctx context.Context, engine orchestrate.Engine, store Store) *Glance
 	if err != nil {
 		return nil
 	}
-	m, err := nsenter.Peek(ctx, engine)
-	if err != nil {
-		return nil
-	}
 	sensors := Sensors(list)
-	s, err := Look(ctx, m, store, sensors)
+	s, err := Look(ctx, nsenter.Peek(ctx, engine, list), store, sensors)
 	if err != nil || len(s.Lines) == 0 {
 		return nil
 	}

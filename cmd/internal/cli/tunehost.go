@@ -165,15 +165,11 @@ func (o tuneOptions) hosttune() hosttune.Options {
 // openTuner completes the options by what this process knows, and opens the
 // engine's machine.
 func (a *App) openTuner(ctx context.Context, e orchestrate.Engine, o hosttune.Options) (*hosttune.Tuner, error) {
-	o, err := a.tuning(o)
-	if err != nil {
-		return nil, err
-	}
-	return hosttune.Open(ctx, e, o)
+	return hosttune.Open(ctx, e, a.tuning(o))
 }
 
 // tuning completes options.
-func (a *App) tuning(o hosttune.Options) (_ hosttune.Options, err error) {
+func (a *App) tuning(o hosttune.Options) hosttune.Options {
 	o.UpImage = sensorImage(a.Getenv)
 	o.Observer = hosttune.Observer{
 		Progress: func(e orchestrate.Event) {
@@ -183,12 +179,12 @@ func (a *App) tuning(o hosttune.Options) (_ hosttune.Options, err error) {
 		},
 		Note: func(text string) { fmt.Fprintln(a.Err, "note: "+text) },
 	}
-	o.Store, err = a.tuningStore()
-	return o, err
+	o.Store = a.tuningStore()
+	return o
 }
 
-// tuningStore keeps what this user has changed.
-func (a *App) tuningStore() (hosttune.Store, error) {
+// tuningStore is what this client keeps of what was changed.
+func (a *App) tuningStore() hosttune.Store {
 	return hosttune.UserStore(a.Getenv, os.Geteuid())
 }
 

@@ -28,6 +28,7 @@ type Engine struct {
 	Shell []string // e.g. busybox sh; empty for sh
 
 	mu      sync.Mutex
+	made    int // helpers, by now
 	helpers map[string]*run
 }
 
@@ -74,7 +75,8 @@ func (e *Engine) CreateCompanion(_ context.Context, spec orchestrate.CompanionSp
 	if e.helpers == nil {
 		e.helpers = map[string]*run{}
 	}
-	id := fmt.Sprintf("helper%d", len(e.helpers))
+	id := fmt.Sprintf("helper%d", e.made)
+	e.made++
 	e.helpers[id] = &run{spec: helper, created: time.Now()}
 	return id, nil
 }
