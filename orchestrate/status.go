@@ -22,6 +22,7 @@ type ServiceStatus struct {
 	Image     string                `json:"image,omitempty"` // as in the Compose file
 	Container string                `json:"container,omitempty"`
 	Takes     string                `json:"takes,omitempty"`     // of a sensor: "vxlan", or "geneve:" and its [GeneveMode]
+	Mode      GeneveMode            `json:"-"`                   // of a sensor: what its datagrams hold
 	Addresses map[string]netip.Addr `json:"addresses,omitempty"` // by network
 	Ports     []string              `json:"ports,omitempty"`     // e.g. "127.0.0.1:4789/udp"
 	URL       string                `json:"url,omitempty"`
@@ -77,7 +78,7 @@ func describe(s Service, containers map[string]Container, answer error) ServiceS
 		return st
 	}
 	st.State, st.Image, st.Container, st.Addresses, st.URL = c.State, c.Image, c.Name, c.Addresses, s.URL(c)
-	st.Takes = s.takes(c)
+	st.Takes, st.Mode = s.takes(c), s.mode(c)
 	for _, p := range c.Ports {
 		if p.HostPort != 0 {
 			st.Ports = append(st.Ports, netip.AddrPortFrom(p.HostIP, p.HostPort).String()+"/"+p.Protocol)
