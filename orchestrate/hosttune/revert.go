@@ -112,13 +112,18 @@ type RevertDocument struct {
 
 // PlanRevert says what Revert would restore. It changes nothing.
 func (t *Tuner) PlanRevert(ctx context.Context) (*RevertDocument, error) {
-	return t.revert(ctx, func(Records, Record, []Undo, Forget) error { return nil })
+	return t.revert(ctx, t.records(), func(Record, []Undo, Forget) error { return nil })
 }
 
 // Revert takes back what was recorded of the machine's present boot, whoever did.
 // It can be interrupted anywhere and repeated.
 func (t *Tuner) Revert(ctx context.Context) (*RevertDocument, error) {
-	doc, err := t.revert(ctx, func(records Records, r Record, list []Undo, file Forget) error {
+	records, unlock, err := t.lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	doc, err := t.revert(ctx, records, func(r Record, list []Undo, file Forget) error {
 		err := t.takeBack(ctx, records, r, list, file)
 		return whenInterrupted(ctx, err, "`zeekdemo tune-host --revert` again restores the rest")
 	})
@@ -130,12 +135,7 @@ func (t *Tuner) Revert(ctx context.Context) (*RevertDocument, error) {
 }
 
 // revert finds what there is to take back, and leaves it to do.
-func (t *Tuner) revert(ctx context.Context, do func(Records, Record, []Undo, Forget) error) (*RevertDocument, error) {
-	records, unlock, err := t.lock(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
+func (t *Tuner) revert(ctx context.Context, records Records, do func(Record, []Undo, Forget) error) (*RevertDocument, error) {
 	boot, err := BootID(ctx, t.Machine)
 	if err != nil {
 		return nil, err
@@ -153,7 +153,7 @@ func (t *Tuner) revert(ctx context.Context, do func(Records, Record, []Undo, For
 		return nil, err
 	}
 	doc := &RevertDocument{Way: t.Way, Boot: boot, Values: append([]Undo{}, list...), PersistFile: file.word()}
-	return doc, do(records, r, list, file)
+	return doc, do(r, list, file)
 }
 
 // word is what becomes of the file.

@@ -41,6 +41,8 @@ type Options struct {
 	Image, UpImage string
 	// Pull says whether that image may be pulled; empty for never.
 	Pull orchestrate.PullPolicy
+	// Answer is what the engine has said already; nil to ask it.
+	Answer *Answer
 	// Program finds this program, built for the engine's platform. It is asked
 	// for where offloads of interfaces are looked at. Nil for none.
 	Program func(orchestrate.EngineInfo) (path string, err error)
@@ -49,6 +51,12 @@ type Options struct {
 	// Store is what this client keeps, see [Store].
 	Store    Store
 	Observer Observer
+}
+
+// Answer is what an engine says of itself, or why it does not.
+type Answer struct {
+	Info orchestrate.EngineInfo
+	Err  error
 }
 
 // Tuner tunes the machine that runs an engine, shows how it stands, and takes
@@ -77,7 +85,11 @@ type Tuner struct {
 // Without an engine that answers only nsenter.Direct leads to one: this one.
 func Open(ctx context.Context, engine orchestrate.Engine, o Options) (*Tuner, error) {
 	t := &Tuner{Engine: engine, Store: o.Store, Interfaces: o.Interfaces, Observer: o.Observer}
-	info, alone := engine.Info(ctx)
+	if o.Answer == nil {
+		info, err := engine.Info(ctx)
+		o.Answer = &Answer{info, err}
+	}
+	info, alone := o.Answer.Info, o.Answer.Err
 	var err error
 	if alone == nil {
 		err = t.findSensors(ctx)

@@ -117,20 +117,21 @@ func runTuneHost(ctx context.Context, app *App, o tuneOptions) error {
 	}
 	o.reach.note(app.Err)
 	return app.withEngine(func(e orchestrate.Engine) error {
+		info, unreachable := e.Info(ctx)
 		tune := func() error {
-			t, err := app.openTuner(ctx, e, o.hosttune())
+			options := o.hosttune()
+			options.Answer = &hosttune.Answer{Info: info, Err: unreachable}
+			t, err := app.openTuner(ctx, e, options)
 			if err == nil {
 				err = errors.Join(o.run(ctx, app, t), t.Close())
 			}
 			return tuningInterrupted(ctx, err)
 		}
-		if o.status || o.dryRun {
-			return tune() // it only reads
+		// What only reads needs no lock, and root on the engine's machine no engine.
+		if o.status || o.dryRun || unreachable != nil {
+			return tune()
 		}
-		if _, unreachable := e.Info(ctx); unreachable != nil {
-			return tune() // as root on the engine's machine it needs none
-		}
-		return app.locked(ctx, e, "tune-host", o.lock, tune)
+		return app.lockedWith(ctx, e, info, "tune-host", o.lock, tune)
 	})
 }
 
