@@ -80,11 +80,16 @@ func tunedBefore(ctx context.Context, engine orchestrate.Engine, store Store) ([
 	if err != nil || len(sensors) == 0 {
 		return nil, Record{}, nil
 	}
-	m := nsenter.Peek(ctx, engine, list)
+	r, err := recordOf(ctx, nsenter.Peek(ctx, engine, list), store)
+	return sensors, r, err
+}
+
+// recordOf returns what is recorded of a machine's present boot; nothing where it
+// tells none.
+func recordOf(ctx context.Context, m Machine, store Store) (Record, error) {
 	boot, err := BootID(ctx, m)
 	if err != nil {
-		return sensors, Record{}, nil
+		return Record{}, nil
 	}
-	r, err := (&machineRecords{machine: m, client: store}).Load(ctx, boot)
-	return sensors, r, err
+	return (&machineRecords{machine: m, client: store}).Load(ctx, boot)
 }

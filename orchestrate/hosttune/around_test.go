@@ -169,13 +169,13 @@ func TestStaysTuned(t *testing.T) {
 // What `status` shows needs no privilege and no helper.
 func TestGlance(t *testing.T) {
 	s := newScene(t)
-	if got := fmt.Sprintf("%+v", Glance(t.Context(), s.engine, s.own)); got != "&{Tuned:false Recorded:false Summary:5 of 6 settings are not as wanted Sensors:map[zeek:false]}" {
+	if got := fmt.Sprintf("%+v", Glance(t.Context(), s.engine, s.own)); got != "&{Seen:true Tuned:false Recorded:false Summary:5 of 6 settings are not as wanted Sensors:map[zeek:false]}" {
 		t.Errorf("untuned: %s", got)
 	}
 	if _, err := s.tuner.Apply(t.Context(), Request{}); err != nil {
 		t.Fatal(err)
 	}
-	if got := fmt.Sprintf("%+v", Glance(t.Context(), s.engine, s.own)); got != "&{Tuned:true Recorded:true Summary:tuned Sensors:map[zeek:true]}" {
+	if got := fmt.Sprintf("%+v", Glance(t.Context(), s.engine, s.own)); got != "&{Seen:true Tuned:true Recorded:true Summary:tuned Sensors:map[zeek:true]}" {
 		t.Errorf("tuned: %s", got)
 	}
 	s.engine.list[0] = s.engine.restarted
@@ -184,6 +184,12 @@ func TestGlance(t *testing.T) {
 	}
 	if len(s.engine.images) > 0 {
 		t.Errorf("helpers of %v", s.engine.images)
+	}
+	if err := os.Remove(s.root + rmemMax); err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprintf("%+v", Glance(t.Context(), s.engine, s.own)); got != "&{Seen:false Tuned:false Recorded:true Summary:tuned by zeekdemo; how they stand now is not seen from here Sensors:map[]}" {
+		t.Errorf("settings that no container shows: %s", got)
 	}
 	s.engine.list = nil
 	if got := Glance(t.Context(), s.engine, s.own); got != nil {

@@ -143,7 +143,8 @@ const glanceLimit = 5 * time.Second
 
 // GlanceDocument is what `status --json` tells of the tuning.
 type GlanceDocument struct {
-	Tuned    bool            `json:"tuned"`
+	Seen     bool            `json:"seen"`     // how the settings stand; else only what is recorded of them
+	Tuned    bool            `json:"tuned"`    // as far as it is seen
 	Recorded bool            `json:"recorded"` // by zeekdemo
 	Summary  string          `json:"summary"`
 	Sensors  map[string]bool `json:"sensors"` // whether each one's interface is tuned
@@ -158,12 +159,15 @@ func Glance(ctx context.Context, engine orchestrate.Engine, store Store) *Glance
 	if err != nil {
 		return nil
 	}
-	sensors := Sensors(list)
-	s, err := Look(ctx, nsenter.Peek(ctx, engine, list), store, sensors)
+	sensors, m := Sensors(list), nsenter.Peek(ctx, engine, list)
+	s, err := Look(ctx, m, store, sensors)
 	if err != nil || len(s.Lines) == 0 {
-		return nil
+		if r, err := recordOf(ctx, m, store); err != nil || len(r.Entries) == 0 {
+			return nil
+		}
+		return &GlanceDocument{Recorded: true, Summary: "tuned by zeekdemo; how they stand now is not seen from here", Sensors: map[string]bool{}}
 	}
-	doc := &GlanceDocument{Tuned: s.Tuned, Recorded: s.Recorded, Summary: s.Summary(), Sensors: map[string]bool{}}
+	doc := &GlanceDocument{Seen: true, Tuned: s.Tuned, Recorded: s.Recorded, Summary: s.Summary(), Sensors: map[string]bool{}}
 	for _, p := range sensors {
 		doc.Sensors[p.Name] = s.In(p.Name)
 	}

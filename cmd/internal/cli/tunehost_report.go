@@ -153,7 +153,9 @@ func printTuning(to io.Writer, doc *hosttune.GlanceDocument) {
 		return
 	}
 	advice := ""
-	if !doc.Tuned {
+	if !doc.Seen {
+		advice = " (zeekdemo tune-host --status)"
+	} else if !doc.Tuned {
 		advice = " (zeekdemo tune-host)"
 	}
 	fmt.Fprintf(to, "\nThe kernel's limits on the packets' way: %s%s\n", doc.Summary, advice)
