@@ -43,7 +43,9 @@ on are turned off as well.
 
 It never lowers a value, changes only what must be changed, and records the old
 values before it changes anything: --revert restores them, also after a crash.
-What somebody else has changed since is left alone then.
+What somebody else has changed since is left alone then. The record lies on the
+engine's machine, so that whoever may tune it sees what was changed, by whomever
+and from wherever, and takes it back.
 
 Root on the engine's machine changes its settings directly. Anybody else who may
 use the engine does it by a helper container, which is gone afterwards; that
