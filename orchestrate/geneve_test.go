@@ -88,6 +88,9 @@ func TestStatusAndSensorSayTheMode(t *testing.T) {
 		if want := map[string]string{"zeek": "vxlan", "zeek-geneve": "geneve:ip"}[s.Service]; s.Takes != want {
 			t.Errorf("%s takes %q, want %q", s.Service, s.Takes, want)
 		}
+		if want := map[string]GeneveMode{"zeek": GeneveEthernet, "zeek-geneve": GeneveIP}[s.Service]; s.Mode != want {
+			t.Errorf("%s takes datagrams with %q, want %q", s.Service, s.Mode, want)
+		}
 	}
 	if m := GeneveMode("geneve:dlt=ppp"); !strings.Contains(m.Phrase(), "dlt=ppp") {
 		t.Errorf("%q", m.Phrase())

@@ -16,15 +16,32 @@ type HelperEngine interface {
 	RestartContainer(ctx context.Context, id string) error
 }
 
+// MachineFiles is what looking at the engine's machine without running anything
+// there needs of a container engine.
+type MachineFiles interface {
+	// MachineFolder returns the files of a folder below [MachineRun], by their
+	// paths there, as far as they are root's and nobody else may write them: none
+	// where the folder is not there, or not root's alone. Nothing stays.
+	MachineFolder(ctx context.Context, folder string) (map[string]string, error)
+}
+
 // HelperFolder is a folder in memory, inside the helper, for what it mounts.
 const HelperFolder = "/run/zeekdemo"
+
+// HelperRun is where the helper finds /run of the engine's machine, and what was
+// recorded there; MachineRun is that.
+const (
+	HelperRun  = "/machine/run"
+	MachineRun = "/run"
+)
 
 // HelperSpec says what a helper is made of: a companion in the network and
 // process namespaces of the engine's machine that runs a shell and does what it
 // is told on its standard input. From there the kernel's settings can be read and
 // changed, wherever the engine is, without any privilege of this process.
 type HelperSpec struct {
-	// Image has sh, cat, mkdir, mount, umount and nsenter; Zeek's has.
+	// Image has sh, cat, ls, mkdir, mv, rm, sync, mount, umount and nsenter, and
+	// flock if it can; Zeek's has.
 	Image string
 	// Pull says whether Image is pulled; empty stands for never.
 	Pull PullPolicy

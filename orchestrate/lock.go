@@ -81,12 +81,9 @@ const (
 // It waits for a living one for the given time, after it has told of it once, and no
 // longer than ctx lasts; then the error is a [LockedError]. An engine that has no
 // locks locks nothing, and one that cannot make this one (its disk is full, say) does
-// not keep a command from mending that: it is told, and the command goes on.
-func Lock(ctx context.Context, engine Engine, command string, wait time.Duration, tell func(line string)) (unlock func() error, err error) {
-	info, err := engine.Info(ctx)
-	if err != nil {
-		return nil, err
-	}
+// not keep a command from mending that: it is told, and the command goes on. The
+// info is the engine's answer, which nobody asks for twice.
+func Lock(ctx context.Context, engine Engine, info EngineInfo, command string, wait time.Duration, tell func(line string)) (unlock func() error, err error) {
 	locks, ok := engine.(Locks)
 	unlocked := func() error { return nil }
 	if !ok {

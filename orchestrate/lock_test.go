@@ -71,7 +71,7 @@ func TestWhoseLockIsTakenOver(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			tt.holder.ID, tt.holder.Command = "held", "up"
 			e, told := &lockEngine{held: &tt.holder, info: EngineInfo{Remote: tt.remote}}, 0
-			unlock, err := Lock(t.Context(), e, "down", 0, func(string) { told++ })
+			unlock, err := Lock(t.Context(), e, e.info, "down", 0, func(string) { told++ })
 			if tt.taken {
 				if err != nil || e.held.Command != "down" || e.held.Client != ThisClient() {
 					t.Fatalf("%v, held by %v", err, e.held)
@@ -95,7 +95,7 @@ func TestOneAtATime(t *testing.T) {
 	var all sync.WaitGroup
 	for range 4 {
 		all.Go(func() {
-			unlock, err := Lock(t.Context(), e, "up", time.Minute, func(line string) { told <- line })
+			unlock, err := Lock(t.Context(), e, e.info, "up", time.Minute, func(line string) { told <- line })
 			if err != nil {
 				t.Error(err)
 				return
@@ -123,7 +123,7 @@ func TestALockThatIsJustBeingMade(t *testing.T) {
 	e := &lockEngine{held: &Holder{}}
 	release := time.AfterFunc(2*lockPoll, func() { _ = e.ReleaseLock(context.Background(), "") })
 	defer release.Stop()
-	unlock, err := Lock(t.Context(), e, "down", 0, func(string) { t.Error("told of nobody") })
+	unlock, err := Lock(t.Context(), e, e.info, "down", 0, func(string) { t.Error("told of nobody") })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,16 +135,16 @@ func TestALockThatIsJustBeingMade(t *testing.T) {
 func TestWaitingForALockEnds(t *testing.T) {
 	e := &lockEngine{held: &Holder{ID: "held", Client: ThisClient(), Command: "up", Since: time.Now()}}
 	ctx, cancel := context.WithCancel(t.Context())
-	_, err := Lock(ctx, e, "down", time.Hour, func(string) { cancel() })
+	_, err := Lock(ctx, e, e.info, "down", time.Hour, func(string) { cancel() })
 	if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "wait for `zeekdemo up` of ") {
 		t.Errorf("interrupted: %v", err)
 	}
 	var locked *LockedError
-	if _, err := Lock(t.Context(), e, "down", time.Millisecond, func(string) {}); !errors.As(err, &locked) || locked.Waited != time.Millisecond {
+	if _, err := Lock(t.Context(), e, e.info, "down", time.Millisecond, func(string) {}); !errors.As(err, &locked) || locked.Waited != time.Millisecond {
 		t.Errorf("after its time: %v", err)
 	}
 	e.broken = errors.New("interrupted")
-	if _, err := Lock(ctx, e, "down", 0, nil); !errors.Is(err, e.broken) || !strings.HasPrefix(err.Error(), "lock the stack: ") {
+	if _, err := Lock(ctx, e, e.info, "down", 0, nil); !errors.Is(err, e.broken) || !strings.HasPrefix(err.Error(), "lock the stack: ") {
 		t.Errorf("interrupted while it is made: %v", err)
 	}
 }
@@ -152,7 +152,7 @@ func TestWaitingForALockEnds(t *testing.T) {
 // Where no lock can be made, the command that might mend that goes on.
 func TestAnEngineThatCannotMakeALock(t *testing.T) {
 	e, told := &lockEngine{broken: errors.New("no space left on device")}, ""
-	unlock, err := Lock(t.Context(), e, "down", 0, func(line string) { told += line })
+	unlock, err := Lock(t.Context(), e, e.info, "down", 0, func(line string) { told += line })
 	if err != nil || unlock() != nil || told != "Going on without a lock, which others would not see: no space left on device" {
 		t.Errorf("%v, told %q", err, told)
 	}

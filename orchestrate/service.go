@@ -36,7 +36,15 @@ func (s Service) takes(c Container) string {
 	if s.Encap != "geneve" {
 		return s.Encap
 	}
-	return s.Encap + ":" + string(modeOf(c.Command))
+	return s.Encap + ":" + string(s.mode(c))
+}
+
+// mode is what the datagrams of its container hold; empty for what is no sensor.
+func (s Service) mode(c Container) GeneveMode {
+	if !s.IsSensor() {
+		return ""
+	}
+	return modeOf(c.Command)
 }
 
 // Services lists the stack in the order in which it is shown: the sensors

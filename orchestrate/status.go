@@ -23,6 +23,7 @@ type ServiceStatus struct {
 	Container string                `json:"container,omitempty"`
 	Takes     string                `json:"takes,omitempty"`     // of a sensor: "vxlan", or "geneve:" and its [GeneveMode]
 	Workers   int                   `json:"workers,omitempty"`   // of a sensor: the processes that share its port
+	Mode      GeneveMode            `json:"-"`                   // of a sensor: what its datagrams hold
 	Addresses map[string]netip.Addr `json:"addresses,omitempty"` // by network
 	Ports     []string              `json:"ports,omitempty"`     // e.g. "127.0.0.1:4789/udp"
 	URL       string                `json:"url,omitempty"`
@@ -78,7 +79,7 @@ func describe(s Service, containers map[string]Container, answer error) ServiceS
 		return st
 	}
 	st.State, st.Image, st.Container, st.Addresses, st.URL = c.State, c.Image, c.Name, c.Addresses, s.URL(c)
-	st.Takes = s.takes(c)
+	st.Takes, st.Mode = s.takes(c), s.mode(c)
 	if s.IsSensor() {
 		st.Workers = workersOf(c)
 	}

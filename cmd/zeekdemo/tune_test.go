@@ -27,7 +27,10 @@ type tuneResult struct {
 	Way     string `json:"way"`
 	Applied bool   `json:"applied"`
 	Tuned   bool   `json:"tuned"` // --status
-	Changes []struct {
+	// Recorded is --status's as well; Record is where.
+	Recorded bool   `json:"recorded"`
+	Record   string `json:"record"`
+	Changes  []struct {
 		Setting, Where, Path, Now, Wanted string
 	} `json:"changes"`
 	Late      []struct{ Sensor, Reason string } `json:"late_sensors"`
@@ -193,6 +196,7 @@ func TestTuneHost(t *testing.T) {
 		t.Errorf("directly planned:\n%s\nby a helper:\n%s", plans[0], plans[1])
 	}
 	tuneWithoutRoot(t, p, before)
+	tunedByAnother(t, p, before)
 	killedTuning(t, p, before)
 	keptTuned(t, p, before)
 	noHelper(t)
@@ -249,6 +253,67 @@ func tuneWithoutRoot(t *testing.T, p program, before map[string]string) {
 	}
 }
 
+// tunedByAnother tunes as one user, and looks and takes back as another one, of
+// whom neither sees the other's home: root directly, somebody else by a helper,
+// and somebody on another machine.
+func tunedByAnother(t *testing.T, p program, before map[string]string) {
+	t.Helper()
+	type person func(args ...string) string
+	root := func(args ...string) string { t.Helper(); return p.must(t, args...).stdout }
+	nobody := func(args ...string) string { t.Helper(); return asNobody(t, p, args...) }
+	elsewhere := func(args ...string) string { t.Helper(); return fromAnotherMachine(t, p, args...) }
+	for name, people := range map[string]struct{ tunes, takesBack person }{
+		"root, then nobody":                {root, nobody},
+		"nobody, then root":                {nobody, root},
+		"root, then from another machine":  {root, elsewhere},
+		"from another machine, then root":  {elsewhere, root},
+		"another machine, and here nobody": {elsewhere, nobody},
+	} {
+		t.Setenv("XDG_STATE_HOME", filepath.Join(t.TempDir(), "one"))
+		r := tuneJSON(t, people.tunes("tune-host", "--json"))
+		if !r.Applied || !strings.HasPrefix(r.Record, nsenter.RecordFolder+"/tuning-") {
+			t.Errorf("%s: %+v", name, r)
+		}
+		checkTuned(t, r)
+		t.Setenv("XDG_STATE_HOME", "")
+		for _, other := range []person{people.takesBack, elsewhere} {
+			if status := tuneJSON(t, other("tune-host", "--status", "--json")); !status.Tuned || !status.Recorded {
+				t.Errorf("%s: tune-host --status: %+v", name, status)
+			}
+			if status := other("status", "--json"); !strings.Contains(status, `"recorded": true`) {
+				t.Errorf("%s: status: %s", name, status)
+			}
+		}
+		if again := tuneJSON(t, people.takesBack("tune-host", "--json")); len(again.Changes) != 0 {
+			t.Errorf("%s: a second time changes %v", name, again.Changes)
+		}
+		if r := tuneJSON(t, people.takesBack("tune-host", "--revert", "--json")); len(r.Values) < 6 {
+			t.Errorf("%s: taken back %+v", name, r)
+		}
+		if now := readHost(t); !maps.Equal(now, before) {
+			t.Errorf("%s: taken back: %v, want %v", name, now, before)
+		}
+		if r := tuneJSON(t, people.tunes("tune-host", "--status", "--json")); r.Recorded {
+			t.Errorf("%s: recorded still: %+v", name, r)
+		}
+	}
+	noHelper(t)
+}
+
+// fromAnotherMachine runs a command of root's on a machine that has another name
+// and does not see the records of this one; the engine is this one's.
+func fromAnotherMachine(t *testing.T, p program, args ...string) string {
+	t.Helper()
+	const script = `hostname zeekdemo-elsewhere && mount -t tmpfs none "$0" && mount -t tmpfs none /var/lib && exec "$@"`
+	cmd := exec.CommandContext(t.Context(), "unshare", append([]string{"--uts", "--mount", "sh", "-c", script, nsenter.RecordFolder, p.path}, args...)...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("from another machine: zeekdemo %v: %v\n%s%s", args, err, stdout.String(), stderr.String())
+	}
+	return stdout.String()
+}
+
 // openCopy puts the program where everybody may run it.
 func openCopy(t *testing.T, p program) (dir string) {
 	t.Helper()
@@ -270,23 +335,22 @@ func openCopy(t *testing.T, p program) (dir string) {
 // by a helper as well: no helper stays, and what was changed can be taken back.
 func killedTuning(t *testing.T, p program, before map[string]string) {
 	t.Helper()
-	store := t.TempDir()
-	t.Setenv("XDG_STATE_HOME", store)
+	t.Setenv("XDG_STATE_HOME", t.TempDir())
 	half := 0
-	for _, way := range []string{"helper", "direct"} {
+	for way, back := range map[string]string{"helper": "direct", "direct": "helper"} {
 		for wait := range 3 {
 			cmd := exec.CommandContext(t.Context(), p.path, "tune-host", "--reach", way)
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, 10*time.Second, "it has recorded what it is about to do", func() error { return recorded(store, cmd) })
+			eventually(t, 10*time.Second, "it has recorded what it is about to do", func() error { return recorded(cmd) })
 			time.Sleep(time.Duration(wait) * 5 * time.Millisecond) // a different point each time; any will do
 			_ = cmd.Process.Kill()
 			_ = cmd.Wait()
 			if now := readHost(t); !maps.Equal(now, before) {
 				half++
 			}
-			p.must(t, "tune-host", "--revert")
+			p.must(t, "tune-host", "--revert", "--reach", back)
 			if now := readHost(t); !maps.Equal(now, before) {
 				t.Errorf("killed %s, taken back: %v, want %v", way, now, before)
 			}
@@ -299,8 +363,8 @@ func killedTuning(t *testing.T, p program, before map[string]string) {
 }
 
 // recorded returns nil once a record is on the disk, or the process has ended.
-func recorded(store string, cmd *exec.Cmd) error {
-	if files, _ := filepath.Glob(store + "/zeekdemo/*.json"); len(files) > 0 {
+func recorded(cmd *exec.Cmd) error {
+	if files, _ := filepath.Glob(nsenter.RecordFolder + "/tuning-*.json"); len(files) > 0 {
 		return nil
 	}
 	if cmd.Process.Signal(syscall.Signal(0)) != nil {

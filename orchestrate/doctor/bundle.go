@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -197,18 +198,18 @@ func exists(path string) bool {
 // countersInside reads them in the sensor's container.
 func (c *Collector) countersInside(ctx context.Context, g *gathering, sensor orchestrate.Container) {
 	for _, name := range namespaceFiles() {
-		c.inside(ctx, g, "counters/"+sensor.Service+"/"+name, sensor, "cat", "/proc/net/"+name)
+		c.inside(ctx, g, "counters/"+sensor.Service+"/"+name, bytes.Clone, sensor, "cat", "/proc/net/"+name)
 	}
 }
 
-// inside takes what a command prints in a container.
-func (c *Collector) inside(ctx context.Context, g *gathering, name string, in orchestrate.Container, cmd ...string) {
+// inside takes of what a command prints in a container what keep leaves of it.
+func (c *Collector) inside(ctx context.Context, g *gathering, name string, keep func([]byte) []byte, in orchestrate.Container, cmd ...string) {
 	printed := c.print(ctx, in, cmd...)
 	if printed.Why != "" {
 		g.lack(name, printed.Why)
 		return
 	}
-	g.add(name, printed.Value)
+	g.add(name, keep(printed.Value))
 }
 
 // print runs a command in a container.
@@ -304,12 +305,7 @@ func (c *Collector) sensorLogs(ctx context.Context, g *gathering) {
 	for _, sensor := range c.running(ctx, &gathering{}) {
 		wg.Go(func() {
 			script := `for f in stats capture_loss reporter; do [ -r "$f.log" ] && echo "== $f.log" && tail -n 100 "$f.log"; done; true`
-			name, printed := "logs/"+sensor.Service+"-itself.log", c.print(ctx, sensor, "sh", "-c", script)
-			if printed.Why != "" {
-				g.lack(name, printed.Why)
-				return
-			}
-			g.add(name, quiet(printed.Value))
+			c.inside(ctx, g, "logs/"+sensor.Service+"-itself.log", quiet, sensor, "sh", "-c", script)
 		})
 	}
 	wg.Wait()

@@ -64,10 +64,14 @@ func NewProber(engine orchestrate.Engine, project orchestrate.Project, store hos
 // settings looks without a privilege and without a helper container; where no
 // engine answers, at this machine.
 func (p *Prober) settings(ctx context.Context, answers bool) (nsenter.Machine, error) {
-	if answers {
-		return nsenter.Peek(ctx, p.Engine)
+	if !answers {
+		return nsenter.Local(), nil
 	}
-	return nsenter.Local(), nil
+	list, err := p.Engine.Containers(ctx, orchestrate.ProjectName)
+	if err != nil {
+		return nil, err
+	}
+	return nsenter.Peek(ctx, p.Engine, list), nil
 }
 
 // measure asks the file system that holds a path.

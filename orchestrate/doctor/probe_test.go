@@ -173,6 +173,9 @@ func (m files) Read(_ context.Context, _ nsenter.Namespace, patterns ...string) 
 func (files) Write(context.Context, nsenter.Namespace, string, string) error {
 	return errors.New("a doctor writes nothing")
 }
+func (files) Lock(context.Context, string) (func(), error) {
+	return nil, errors.New("a doctor locks nothing")
+}
 func (files) Close() error { return nil }
 
 func newStub(t *testing.T, s stub) *Prober {

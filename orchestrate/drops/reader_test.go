@@ -218,6 +218,8 @@ func (r remote) Read(_ context.Context, ns nsenter.Namespace, paths ...string) (
 func (remote) Write(context.Context, nsenter.Namespace, string, string) error {
 	return fs.ErrPermission
 }
+func (remote) Lock(context.Context, string) (func(), error) { return nil, fs.ErrPermission }
+
 func (remote) Close() error { return nil }
 
 // By a helper container the same is read as directly.

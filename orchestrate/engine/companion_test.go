@@ -62,7 +62,7 @@ func TestAHelperReachesTheMachine(t *testing.T) {
 	if h.PidMode != "host" || h.NetworkMode != "host" || h.UTSMode != "host" || h.UsernsMode != "host" || len(h.CapAdd) != 4 || len(h.SecurityOpt) != 3 || h.Tmpfs[orchestrate.HelperFolder] == "" {
 		t.Errorf("%+v", h)
 	}
-	if len(h.Mounts) != 0 {
+	if m := h.Mounts; len(m) != 1 || m[0].Type != mount.TypeBind || m[0].Source != "/run" || m[0].Target != orchestrate.HelperRun || !m[0].BindOptions.NonRecursive {
 		t.Errorf("without a program it has mounts %+v", h.Mounts)
 	}
 	if !slices.Equal(c.Entrypoint, []string{"sh", "-c", "cat", "helper"}) || !slices.Equal(c.Cmd, testHelper.Args) ||
@@ -71,7 +71,7 @@ func TestAHelperReachesTheMachine(t *testing.T) {
 	}
 	withProgram := testHelper
 	withProgram.Program = "/bin/x"
-	if mounts := helperOptions(withProgram).HostConfig.Mounts; len(mounts) != 1 || mounts[0].Target != "/run/zeekdemo-sidecar" {
+	if mounts := helperOptions(withProgram).HostConfig.Mounts; len(mounts) != 2 || mounts[0].Target != "/run/zeekdemo-sidecar" {
 		t.Errorf("with a program it has mounts %+v", mounts)
 	}
 }

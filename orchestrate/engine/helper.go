@@ -40,6 +40,7 @@ func helperOptions(s orchestrate.HelperSpec) client.ContainerCreateOptions {
 	h.PidMode, h.NetworkMode, h.UTSMode, h.UsernsMode = "host", "host", "host", "host"
 	h.CapAdd = []string{"SYS_ADMIN", "SYS_PTRACE", "NET_ADMIN", "DAC_OVERRIDE"}
 	h.SecurityOpt = append(h.SecurityOpt, "seccomp=unconfined", "apparmor=unconfined")
+	h.Mounts = append(h.Mounts, machineRun(false))
 	h.Tmpfs = map[string]string{orchestrate.HelperFolder: "size=64k"}
 	return o
 }

@@ -11,12 +11,6 @@ import (
 	"github.com/zeekdemo/zeekdemo/orchestrate/nsenter"
 )
 
-// Records keeps what is changed; [Store] does.
-type Records interface {
-	Load(boot string) (Record, error)
-	Save(Record) error
-}
-
 // Session sets what plans want. It is one call's: when a value cannot be set,
 // everything that it set is taken back. It belongs to one goroutine.
 type Session struct {
@@ -29,8 +23,8 @@ type Session struct {
 
 // NewSession begins one on a machine, engine being the engine's ID if it is
 // known. The interfaces are recorded as those whose offloads are off.
-func NewSession(m Machine, store Records, boot, engine string, interfaces []string) (*Session, error) {
-	r, err := store.Load(boot)
+func NewSession(ctx context.Context, m Machine, store Records, boot, engine string, interfaces []string) (*Session, error) {
+	r, err := store.Load(ctx, boot)
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +64,7 @@ func (s *Session) Apply(ctx context.Context, p Plan) ([]Item, error) {
 		return nil, errors.Join(err, s.Rollback(ctx))
 	}
 	s.record = s.record.with(changes, uptime)
-	if err := s.store.Save(s.record); err != nil {
+	if err := s.store.Save(ctx, s.record); err != nil {
 		return nil, errors.Join(err, s.Rollback(ctx))
 	}
 	for _, i := range changes {
@@ -101,7 +95,7 @@ func (s *Session) Rollback(ctx context.Context) error {
 		return errors.Join(append(failed, errors.New("`zeekdemo tune-host --revert` tries again"))...)
 	}
 	s.record = s.first
-	return s.store.Save(s.record)
+	return s.store.Save(ctx, s.record)
 }
 
 // set writes one value and reads it back, for a kernel may take less.

@@ -1,14 +1,12 @@
 package hosttune
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"io"
 	"slices"
-	"strings"
 
 	"github.com/zeekdemo/zeekdemo/orchestrate"
+	"github.com/zeekdemo/zeekdemo/orchestrate/nsenter"
 )
 
 // BeforeUp is the first half of a tuning around an `up`: the machine, so that
@@ -32,12 +30,10 @@ func (t *Tuner) AfterUp(ctx context.Context) (*TuneDocument, error) {
 // their namespaces and nothing else, and returns what it changed. Where nothing
 // was tuned, or no sensor is new, nothing is opened.
 func AgainAfterUp(ctx context.Context, engine orchestrate.Engine, o Options) ([]Item, error) {
-	sensors, records := tunedBefore(ctx, engine, o.Store)
-	isNew := func(p Place) bool {
-		return !slices.ContainsFunc(records, func(r Record) bool { return r.Covers(p) })
-	}
-	if len(records) == 0 || !slices.ContainsFunc(sensors, isNew) {
-		return nil, nil
+	sensors, before, err := tunedBefore(ctx, engine, o.Store)
+	isNew := func(p Place) bool { return !before.Covers(p) }
+	if err != nil || len(before.Entries) == 0 || !slices.ContainsFunc(sensors, isNew) {
+		return nil, err
 	}
 	t, err := Open(ctx, engine, o)
 	if err != nil {
@@ -49,7 +45,7 @@ func AgainAfterUp(ctx context.Context, engine orchestrate.Engine, o Options) ([]
 
 // tuneSensors tunes the sensors' namespaces and nothing else.
 func (t *Tuner) tuneSensors(ctx context.Context) ([]Item, error) {
-	unlock, err := t.Store.Lock()
+	records, unlock, err := t.lock(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -58,7 +54,7 @@ func (t *Tuner) tuneSensors(ctx context.Context) ([]Item, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := t.session(p)
+	s, err := t.session(ctx, records, p)
 	if err != nil {
 		return nil, err
 	}
@@ -68,35 +64,32 @@ func (t *Tuner) tuneSensors(ctx context.Context) ([]Item, error) {
 // StaysTuned reports whether anybody has tuned the machine of the sensors that
 // run: it stays so when they are removed.
 func StaysTuned(ctx context.Context, engine orchestrate.Engine, store Store) bool {
-	_, records := tunedBefore(ctx, engine, store)
-	return len(records) > 0
+	_, before, err := tunedBefore(ctx, engine, store)
+	return err != nil || len(before.Entries) > 0
 }
 
-// tunedBefore returns the sensors that run, and what anybody has recorded of
-// their machine since that was started. Where nothing was ever recorded, nothing
-// is asked.
-func tunedBefore(ctx context.Context, engine orchestrate.Engine, store Store) ([]Place, []Record) {
-	records := store.All()
-	if len(records) == 0 {
-		return nil, nil
-	}
+// tunedBefore returns the sensors that run, and what is recorded of their machine
+// since that was started, as far as it can be seen without any privilege and
+// without a helper container. Without sensors there is nothing to see. Its error
+// is a record that cannot be read.
+func tunedBefore(ctx context.Context, engine orchestrate.Engine, store Store) ([]Place, Record, error) {
+	ctx, cancel := context.WithTimeout(ctx, glanceLimit)
+	defer cancel()
 	list, err := engine.Containers(ctx, orchestrate.ProjectName)
-	if err != nil {
-		return nil, nil
-	}
 	sensors := Sensors(list)
-	boot := bootOf(ctx, engine, sensors)
-	return sensors, slices.DeleteFunc(records, func(r Record) bool { return boot == "" || r.Boot != boot || len(r.Entries) == 0 })
+	if err != nil || len(sensors) == 0 {
+		return nil, Record{}, nil
+	}
+	r, err := recordOf(ctx, nsenter.Peek(ctx, engine, list), store)
+	return sensors, r, err
 }
 
-// bootOf asks a sensor for the boot ID of its machine; empty if none answers.
-func bootOf(ctx context.Context, engine orchestrate.Engine, sensors []Place) string {
-	for _, s := range sensors {
-		var out bytes.Buffer
-		code, err := engine.Exec(ctx, s.Container, []string{"cat", bootID}, &out, io.Discard)
-		if err == nil && code == 0 {
-			return strings.TrimSpace(out.String())
-		}
+// recordOf returns what is recorded of a machine's present boot; nothing where it
+// tells none.
+func recordOf(ctx context.Context, m Machine, store Store) (Record, error) {
+	boot, err := BootID(ctx, m)
+	if err != nil {
+		return Record{}, nil
 	}
-	return ""
+	return (&machineRecords{machine: m, client: store}).Load(ctx, boot)
 }

@@ -75,8 +75,8 @@ func TestAfterUpFails(t *testing.T) {
 func TestAgainAfterUp(t *testing.T) {
 	s := newScene(t)
 	o := s.byHelper(t)
-	if changed, err := AgainAfterUp(t.Context(), s.engine, o); changed != nil || err != nil || s.engine.lists > 0 {
-		t.Errorf("nothing was ever tuned: %v, %v, the engine was asked %d times", changed, err, s.engine.lists)
+	if changed, err := AgainAfterUp(t.Context(), s.engine, o); changed != nil || err != nil || len(s.engine.images) > 0 {
+		t.Errorf("nothing was ever tuned: %v, %v, helpers of %v", changed, err, s.engine.images)
 	}
 	if _, err := s.tuner.Apply(t.Context(), Request{}); err != nil {
 		t.Fatal(err)
@@ -117,17 +117,14 @@ func TestAgainAfterUpFails(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, "net.core.rmem_max: it is not there"},
-		"another one tunes": {anotherTunes, "another zeekdemo is tuning right now"},
-		"a record that is there twice": {func(t *testing.T, s *scene) { // another user's is readable, one's own is not
-			s.tuner.Store.Others = []string{t.TempDir()}
-			other := Store{Dir: s.tuner.Store.Others[0]}
-			if err := os.Rename(s.store.File(testBoot), other.File(testBoot)); err != nil {
+		"another one tunes":            {anotherTunes, "another zeekdemo is tuning right now"},
+		"a record that cannot be read": {unreadableRecord, testRecord},
+		"one of an earlier version that cannot be read": {func(t *testing.T, s *scene) {
+			if err := os.WriteFile(s.own.File(testBoot), []byte("{"), 0o644); err != nil {
 				t.Fatal(err)
 			}
-			if err := os.WriteFile(s.store.File(testBoot), []byte("{"), 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}, recordName},
+		}, testRecord},
+		"the engine does not show its machine": {func(_ *testing.T, s *scene) { s.engine.folderErr = errFault }, errFault.Error()},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newScene(t)
@@ -151,20 +148,20 @@ func TestAgainAfterUpFails(t *testing.T) {
 
 func TestStaysTuned(t *testing.T) {
 	s := newScene(t)
-	if StaysTuned(t.Context(), s.engine, s.store) {
+	if StaysTuned(t.Context(), s.engine, s.own) {
 		t.Error("nothing was tuned")
 	}
 	if _, err := s.tuner.Apply(t.Context(), Request{}); err != nil {
 		t.Fatal(err)
 	}
-	if !StaysTuned(t.Context(), s.engine, s.store) {
+	if !StaysTuned(t.Context(), s.engine, s.own) {
 		t.Error("it was tuned")
 	}
-	if others := (Store{Dir: t.TempDir(), Others: []string{s.store.Dir}}); !StaysTuned(t.Context(), s.engine, others) {
+	if another := (Store{Dir: t.TempDir()}); !StaysTuned(t.Context(), s.engine, another) {
 		t.Error("another user has tuned it")
 	}
 	s.engine.list = nil
-	if StaysTuned(t.Context(), s.engine, s.store) {
+	if StaysTuned(t.Context(), s.engine, s.own) {
 		t.Error("no sensor says which machine it is")
 	}
 }
@@ -172,28 +169,34 @@ func TestStaysTuned(t *testing.T) {
 // What `status` shows needs no privilege and no helper.
 func TestGlance(t *testing.T) {
 	s := newScene(t)
-	if got := fmt.Sprintf("%+v", Glance(t.Context(), s.engine, s.store)); got != "&{Tuned:false Recorded:false Summary:5 of 6 settings are not as wanted Sensors:map[zeek:false]}" {
+	if got := fmt.Sprintf("%+v", Glance(t.Context(), s.engine, s.own)); got != "&{Seen:true Tuned:false Recorded:false Summary:5 of 6 settings are not as wanted Sensors:map[zeek:false]}" {
 		t.Errorf("untuned: %s", got)
 	}
 	if _, err := s.tuner.Apply(t.Context(), Request{}); err != nil {
 		t.Fatal(err)
 	}
-	if got := fmt.Sprintf("%+v", Glance(t.Context(), s.engine, s.store)); got != "&{Tuned:true Recorded:true Summary:tuned Sensors:map[zeek:true]}" {
+	if got := fmt.Sprintf("%+v", Glance(t.Context(), s.engine, s.own)); got != "&{Seen:true Tuned:true Recorded:true Summary:tuned Sensors:map[zeek:true]}" {
 		t.Errorf("tuned: %s", got)
 	}
 	s.engine.list[0] = s.engine.restarted
-	if got := Glance(t.Context(), s.engine, s.store); got == nil || got.Tuned || got.Sensors["zeek"] || !got.Recorded {
+	if got := Glance(t.Context(), s.engine, s.own); got == nil || got.Tuned || got.Sensors["zeek"] || !got.Recorded {
 		t.Errorf("a new sensor: %+v", got)
 	}
 	if len(s.engine.images) > 0 {
 		t.Errorf("helpers of %v", s.engine.images)
 	}
+	if err := os.Remove(s.root + rmemMax); err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprintf("%+v", Glance(t.Context(), s.engine, s.own)); got != "&{Seen:false Tuned:false Recorded:true Summary:tuned by zeekdemo; how they stand now is not seen from here Sensors:map[]}" {
+		t.Errorf("settings that no container shows: %s", got)
+	}
 	s.engine.list = nil
-	if got := Glance(t.Context(), s.engine, s.store); got != nil {
+	if got := Glance(t.Context(), s.engine, s.own); got != nil {
 		t.Errorf("no container to look from: %+v", got)
 	}
 	s.engine.listErr = errFault
-	if got := Glance(t.Context(), s.engine, s.store); got != nil {
+	if got := Glance(t.Context(), s.engine, s.own); got != nil {
 		t.Errorf("no engine: %+v", got)
 	}
 }

@@ -34,9 +34,9 @@ type fakeEngine struct {
 	listErr    error
 	hostErr    error
 	restartErr error
+	folderErr  error
 	images     []string // of the helpers that were made
 	programs   []string
-	lists      int // how often the containers were asked for
 	// onExec is called before a command runs in a container.
 	onExec func()
 	// restarted is what a sensor is after it was restarted.
@@ -48,7 +48,6 @@ func (e *fakeEngine) Info(context.Context) (orchestrate.EngineInfo, error) {
 }
 
 func (e *fakeEngine) Containers(context.Context, string) ([]orchestrate.Container, error) {
-	e.lists++
 	return e.list, e.listErr
 }
 
@@ -58,6 +57,13 @@ func (e *fakeEngine) Host(ctx context.Context) (orchestrate.EngineHost, error) {
 		return orchestrate.EngineHost{}, e.hostErr
 	}
 	return e.helpers.Host(ctx)
+}
+
+func (e *fakeEngine) MachineFolder(ctx context.Context, folder string) (map[string]string, error) {
+	if e.folderErr != nil {
+		return nil, e.folderErr
+	}
+	return e.helpers.MachineFolder(ctx, folder)
 }
 
 func (e *fakeEngine) CreateCompanion(ctx context.Context, spec orchestrate.CompanionSpec) (string, error) {
@@ -126,7 +132,7 @@ func newScene(t *testing.T) *scene {
 	s.engine = &fakeEngine{helpers: &helpers{Root: s.root, Work: t.TempDir()}, root: s.root,
 		list: []orchestrate.Container{zeek(42, sensor.Started)}, restarted: zeek(43, sensor.Started.Add(time.Hour))}
 	s.before = s.values(t)
-	s.tuner = &Tuner{Engine: s.engine, EngineID: "fake", Machine: s.machine(), Way: nsenter.Helper, Store: s.store, Sensors: Sensors(s.engine.list),
+	s.tuner = &Tuner{Engine: s.engine, EngineID: "fake", Machine: s.machine(), Way: nsenter.Helper, Store: s.own, Sensors: Sensors(s.engine.list),
 		Observer: Observer{Progress: func(e orchestrate.Event) { s.events = append(s.events, e.ID+": "+e.Text) }}}
 	return s
 }
@@ -140,7 +146,7 @@ func (s *scene) byHelper(t *testing.T) Options {
 			t.Fatal(err)
 		}
 	}
-	return Options{Store: s.store}
+	return Options{Store: s.own}
 }
 
 // machine is the scene's, to be replaced by one that has faults.
@@ -210,7 +216,7 @@ func (s *scene) whole(t *testing.T, when string) {
 	if changed := changes(s.before, s.values(t)); len(changed) > 0 {
 		t.Errorf("%s: changed are %v", when, changed)
 	}
-	if r, err := s.store.Load(testBoot); err != nil || len(r.Entries) > 0 {
+	if r, err := s.store.Load(t.Context(), testBoot); err != nil || len(r.Entries) > 0 {
 		t.Errorf("%s: recorded still: %v, %v", when, r, err)
 	}
 }
@@ -258,16 +264,25 @@ func settings(items []Item) string {
 
 // anotherTunes holds the lock until the test ends.
 func anotherTunes(t *testing.T, s *scene) {
-	unlock, err := s.store.Lock()
+	unlock, err := nsenter.Tree(s.root).Lock(t.Context(), nsenter.RecordFolder+"/"+lockName)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(unlock)
 }
 
+// recordFile is where the record is; its folder is there.
+func (s *scene) recordFile(t *testing.T) string {
+	t.Helper()
+	if err := os.MkdirAll(s.root+nsenter.RecordFolder, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return s.root + s.store.File(testBoot)
+}
+
 // unreadableRecord is one that was cut.
 func unreadableRecord(t *testing.T, s *scene) {
-	if err := os.WriteFile(s.store.File(testBoot), []byte("{"), 0o644); err != nil {
+	if err := os.WriteFile(s.recordFile(t), []byte("{"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -275,8 +290,8 @@ func unreadableRecord(t *testing.T, s *scene) {
 // unwritableRecord lets no record be written: between its reading and its
 // writing, where a tuning asks for the time and a revert for the configuration, a
 // folder takes its place.
-func unwritableRecord(_ *testing.T, s *scene) {
-	file := s.store.File(testBoot)
+func unwritableRecord(t *testing.T, s *scene) {
+	file := s.recordFile(t)
 	h := s.machine()
 	h.hook = func(_ string, paths ...string) error {
 		if _, err := os.Stat(file); paths[0] != "/proc/uptime" && (paths[0] != PersistFile || err != nil) {

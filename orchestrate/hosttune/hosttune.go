@@ -10,9 +10,12 @@
 //     sensor's.
 //   - A Plan is every setting with what it is now: what must change and what is
 //     fine. A value that is higher already is never lowered.
-//   - A Record is what we changed and what was there before. It is on the disk
-//     before the first value is written, so that whatever happens in between
-//     can be taken back.
+//   - A Record is what we changed and what was there before. It is kept before
+//     the first value is written, so that whatever happens in between can be
+//     taken back. It lies on that machine, in nsenter.RecordFolder: there root
+//     finds it as who comes by a helper does. Only root can have written it, and
+//     nothing is taken from it that is not what we set. What earlier versions
+//     recorded with their client ([Store]) is taken over.
 //   - A Session applies plans. If one value cannot be set, all that the session
 //     set is taken back.
 //   - A Tuner is who does all that for one engine: it finds the sensors and the

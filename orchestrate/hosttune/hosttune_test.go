@@ -58,12 +58,13 @@ var sensor = Place{Name: "zeek", Container: "c1", Started: time.Date(2026, 1, 2,
 type setup struct {
 	root string
 	Machine
-	store Store
+	store Records // on the machine
+	own   Store   // with the client
 }
 
 func newSetup(t *testing.T, files map[string]string) setup {
 	t.Helper()
-	s := setup{root: t.TempDir(), store: Store{Dir: t.TempDir()}}
+	s := setupIn(t.TempDir(), t.TempDir())
 	for name, content := range files {
 		if err := os.MkdirAll(filepath.Dir(s.root+name), 0o755); err != nil {
 			t.Fatal(err)
@@ -72,16 +73,21 @@ func newSetup(t *testing.T, files map[string]string) setup {
 			t.Fatal(err)
 		}
 	}
-	s.Machine = nsenter.Tree(s.root)
 	return s
 }
 
-// values returns what all the files hold now, without line breaks.
+func setupIn(root, client string) setup {
+	s := setup{root: root, Machine: nsenter.Tree(root), own: Store{Dir: client}}
+	s.store = &machineRecords{machine: s.Machine, client: s.own}
+	return s
+}
+
+// values returns what all the files but records hold now, without line breaks.
 func (s setup) values(t *testing.T) map[string]string {
 	t.Helper()
 	all := map[string]string{}
 	err := filepath.WalkDir(s.root, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || d.Type() == fs.ModeSymlink {
+		if err != nil || d.IsDir() || d.Type() == fs.ModeSymlink || strings.HasPrefix(path, s.root+nsenter.RecordFolder) {
 			return err
 		}
 		data, err := os.ReadFile(path)
@@ -110,7 +116,7 @@ func (s setup) tune(t *testing.T, m Machine, records Records, interfaces ...stri
 	if err != nil {
 		t.Fatal(err)
 	}
-	session, err := NewSession(m, records, p.Boot, "engine", interfaces)
+	session, err := NewSession(t.Context(), m, records, p.Boot, "engine", interfaces)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +128,7 @@ func (s setup) tune(t *testing.T, m Machine, records Records, interfaces ...stri
 // revert takes everything back that is recorded and returns the fates by path.
 func (s setup) revert(t *testing.T, sensors ...Place) map[string]Fate {
 	t.Helper()
-	r, err := s.store.Load(testBoot)
+	r, err := s.store.Load(t.Context(), testBoot)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,10 +178,10 @@ func TestApplyTwiceAndTakeBack(t *testing.T) {
 	if got := s.values(t); !maps.Equal(got, before) {
 		t.Errorf("got %v, want %v", got, before)
 	}
-	if r, err := s.store.Load(testBoot); err != nil || len(r.Entries)+len(r.Interfaces) > 0 {
+	if r, err := s.store.Load(t.Context(), testBoot); err != nil || len(r.Entries)+len(r.Interfaces) > 0 {
 		t.Errorf("something is recorded still: %v, %v", r, err)
 	}
-	if files, _ := filepath.Glob(s.store.Dir + "/*.json*"); len(files) > 0 {
+	if files, _ := filepath.Glob(s.root + nsenter.RecordFolder + "/*.json*"); len(files) > 0 {
 		t.Errorf("a record is left: %v", files)
 	}
 	if fates := s.revert(t, sensor); len(fates) > 0 {
@@ -215,9 +221,15 @@ func (f *faulty) Write(ctx context.Context, ns nsenter.Namespace, path, value st
 	return f.step(func() error { return f.Machine.Write(ctx, ns, path, value) })
 }
 
-func (f *faulty) Load(boot string) (Record, error) { return f.store.Load(boot) }
+func (f *faulty) Load(ctx context.Context, boot string) (Record, error) {
+	return f.store.Load(ctx, boot)
+}
 
-func (f *faulty) Save(r Record) error { return f.step(func() error { return f.store.Save(r) }) }
+func (f *faulty) Save(ctx context.Context, r Record) error {
+	return f.step(func() error { return f.store.Save(ctx, r) })
+}
+
+func (f *faulty) File(boot string) string { return f.store.File(boot) }
 
 // run calls fn and reports whether it was killed.
 func (f *faulty) run(fn func()) (wasKilled bool) {
@@ -256,7 +268,7 @@ func TestKilledBetweenAnyTwoWrites(t *testing.T) {
 			if _, err := s.tune(t, s, s.store, "ens5"); err != nil {
 				t.Fatal(err)
 			}
-			r, _ := s.store.Load(testBoot)
+			r, _ := s.store.Load(t.Context(), testBoot)
 			f = &faulty{setup: s, at: at, after: after, dies: true}
 			f.run(func() {
 				list, err := NewUndo(t.Context(), f, r, []Place{sensor})
@@ -276,14 +288,14 @@ func TestKilledBetweenAnyTwoWrites(t *testing.T) {
 func TestKilledForReal(t *testing.T) {
 	if dirs := os.Getenv("ZEEKDEMO_TUNE_CHILD"); dirs != "" {
 		root, dir, _ := strings.Cut(dirs, ":")
-		s := setup{root: root, Machine: nsenter.Tree(root), store: Store{Dir: dir}}
+		s := setupIn(root, dir)
 		_, _ = s.tune(t, mortal{s}, s.store, "ens5")
 		t.Fatal("it goes on")
 	}
 	s := newSetup(t, untuned())
 	before := s.values(t)
 	child := exec.Command(os.Args[0], "-test.run=^TestKilledForReal$")
-	child.Env = append(os.Environ(), "ZEEKDEMO_TUNE_CHILD="+s.root+":"+s.store.Dir)
+	child.Env = append(os.Environ(), "ZEEKDEMO_TUNE_CHILD="+s.root+":"+s.own.Dir)
 	if out, err := child.CombinedOutput(); err == nil || strings.Contains(string(out), "FAIL") {
 		t.Fatalf("it was not killed: %v\n%s", err, out)
 	}
@@ -319,7 +331,7 @@ func TestFailureRollsBackThisCall(t *testing.T) {
 		s.write(t, "/sys/class/net/lo/queues/rx-0/rps_cpus", "1") // somebody else
 		s.write(t, "/proc/sys/net/core/netdev_max_backlog", "2000")
 		before := s.values(t)
-		record, _ := s.store.Load(testBoot)
+		record, _ := s.store.Load(t.Context(), testBoot)
 		f := &faulty{setup: s, at: at, after: at%2 == 1}
 		_, err := s.tune(t, f, f, "ens5")
 		if err == nil {
@@ -331,7 +343,7 @@ func TestFailureRollsBackThisCall(t *testing.T) {
 		if got := s.values(t); !maps.Equal(got, before) {
 			t.Fatalf("failed at write %d with %q: got %v, want %v", at, err, got, before)
 		}
-		if got, _ := s.store.Load(testBoot); fmt.Sprint(got) != fmt.Sprint(record) {
+		if got, _ := s.store.Load(t.Context(), testBoot); fmt.Sprint(got) != fmt.Sprint(record) {
 			t.Fatalf("failed at write %d: recorded %v, want %v", at, got, record)
 		}
 	}
@@ -362,7 +374,7 @@ func TestInterruptedIsTakenBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	session, err := NewSession(interrupter{s, cancel}, s.store, p.Boot, "", nil)
+	session, err := NewSession(t.Context(), interrupter{s, cancel}, s.store, p.Boot, "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -441,11 +453,11 @@ func TestRestartedSensor(t *testing.T) {
 	again := sensor
 	again.Started = sensor.Started.Add(time.Hour)
 	s.write(t, "/42/sys/class/net/eth1/queues/rx-0/rps_cpus", "3") // somebody else's, there
-	r, _ := s.store.Load(testBoot)
+	r, _ := s.store.Load(t.Context(), testBoot)
 	if !r.Covers(sensor) || r.Covers(again) {
 		t.Error("the record does not tell the two apart")
 	}
-	session, err := NewSession(s, s.store, testBoot, "", nil)
+	session, err := NewSession(t.Context(), s, s.store, testBoot, "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -464,7 +476,7 @@ func TestStatus(t *testing.T) {
 	s := newSetup(t, untuned())
 	look := func() (Status, map[string]State) {
 		t.Helper()
-		st, err := Look(t.Context(), s, s.store, []Place{sensor})
+		st, err := Look(t.Context(), s, s.own, []Place{sensor})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -568,7 +580,7 @@ func TestLateSensors(t *testing.T) {
 	}
 	late := func(ask SocketBuffer) string {
 		t.Helper()
-		r, err := s.store.Load(testBoot)
+		r, err := s.store.Load(t.Context(), testBoot)
 		if err != nil {
 			t.Fatal(err)
 		}

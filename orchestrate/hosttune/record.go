@@ -1,18 +1,16 @@
 package hosttune
 
 import (
+	"cmp"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
-	"github.com/zeekdemo/zeekdemo/orchestrate/internal/statefile"
+	"github.com/zeekdemo/zeekdemo/orchestrate/nsenter"
 )
 
 // Record is what was changed on one machine since it was started.
@@ -84,115 +82,77 @@ func (r Record) Covers(p Place) bool {
 	return slices.ContainsFunc(r.Entries, func(e Entry) bool { return e.in(p) })
 }
 
-// along adds another record's entries about what this one has none of.
-func (r Record) along(other Record) Record {
+// about reports whether two entries are about the same value.
+func (e Entry) about(other Entry) bool {
+	return e.Path == other.Path && e.Container == other.Container && e.Started.Equal(other.Started)
+}
+
+// merge returns one record of two that tell of the same boot, so that nothing of
+// either is lost, in the order in which values were set.
+func (r Record) merge(other Record) Record {
+	if len(other.Entries) == 0 {
+		return r
+	}
 	r.Entries = slices.Clone(r.Entries)
 	for _, e := range other.Entries {
-		if !slices.ContainsFunc(r.Entries, func(own Entry) bool {
-			return own.Path == e.Path && own.Container == e.Container && own.Started.Equal(e.Started)
-		}) {
+		if at := slices.IndexFunc(r.Entries, e.about); at >= 0 {
+			r.Entries[at] = r.Entries[at].merge(e)
+		} else {
 			r.Entries = append(r.Entries, e)
+		}
+	}
+	slices.SortStableFunc(r.Entries, func(a, b Entry) int { return cmp.Compare(a.At, b.At) })
+	if r.Engine == "" {
+		r.Engine = other.Engine
+	}
+	r.Interfaces = slices.Clone(r.Interfaces)
+	for _, name := range other.Interfaces {
+		if !slices.Contains(r.Interfaces, name) {
+			r.Interfaces = append(r.Interfaces, name)
 		}
 	}
 	return r
 }
 
-// Store keeps records in a folder, one file for each boot of each machine.
-type Store struct {
-	Dir string
-	// Others are folders with records of other users, which are read only.
-	Others []string
-}
-
-// SystemFolder is where root's records are, for everybody to read.
-const SystemFolder = "/var/lib/zeekdemo"
-
-// UserStore returns the store of this process's user: as XDG_STATE_HOME says,
-// else root's for the whole machine, and others' in their home folder.
-func UserStore(getenv func(string) string, euid int) (Store, error) {
-	if dir := getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
-		return Store{Dir: filepath.Join(dir, "zeekdemo"), Others: []string{SystemFolder}}, nil
+// merge makes one of two entries about the same value. Where the later one found
+// what the earlier one had set, what was there before both is restored; else
+// somebody else changed it in between, and that is.
+func (e Entry) merge(other Entry) Entry {
+	earlier, later := e, other
+	if later.At < earlier.At {
+		earlier, later = later, earlier
 	}
-	if euid == 0 {
-		return Store{Dir: SystemFolder}, nil
+	if !earlier.ours(later.Before) {
+		return later
 	}
-	home := getenv("HOME")
-	if home == "" {
-		return Store{}, errors.New("find a folder for the record of what is changed: neither HOME nor XDG_STATE_HOME is set")
-	}
-	return Store{Dir: filepath.Join(home, ".local", "state", "zeekdemo"), Others: []string{SystemFolder}}, nil
-}
-
-// File is where the record of a boot is kept.
-func (s Store) File(boot string) string { return recordFile(s.Dir, boot) }
-
-func recordFile(dir, boot string) string { return filepath.Join(dir, "tuning-"+boot+".json") }
-
-// Load returns the record of a boot; an empty one if there is none.
-func (s Store) Load(boot string) (Record, error) { return loadRecord(s.Dir, boot) }
-
-// LoadOthers returns what other users recorded of a boot, as far as it may be
-// read.
-func (s Store) LoadOthers(boot string) []Record {
-	var list []Record
-	for _, dir := range s.Others {
-		if dir == s.Dir {
-			continue
-		}
-		if r, err := loadRecord(dir, boot); err == nil && len(r.Entries) > 0 {
-			list = append(list, r)
+	later.Before = earlier.Before
+	for _, set := range earlier.Set {
+		if !later.ours(set) {
+			later.Set = append(slices.Clone(later.Set), set)
 		}
 	}
-	return list
+	return later
 }
 
-// All returns the records of every machine, this user's and others', as far as
-// they may be read.
-func (s Store) All() (list []Record) {
-	for _, dir := range append([]string{s.Dir}, s.Others...) {
-		files, err := filepath.Glob(recordFile(dir, "*"))
-		if err != nil {
-			continue // the folder's name would be a pattern
-		}
-		for _, file := range files {
-			boot := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(file), "tuning-"), ".json")
-			if r, err := loadRecord(dir, boot); err == nil {
-				list = append(list, r)
-			}
-		}
-	}
-	return list
-}
-
-// tellsOfInterfaces reports whether some record has offloads of interfaces.
-func (s Store) tellsOfInterfaces() bool {
-	return slices.ContainsFunc(s.All(), func(r Record) bool { return len(r.Interfaces) > 0 })
-}
-
-func loadRecord(dir, boot string) (Record, error) {
-	none := Record{Boot: boot}
-	if !isBootID.MatchString(boot) {
-		return none, fmt.Errorf("read the record of boot %q: %w", boot, fs.ErrInvalid)
-	}
-	file := recordFile(dir, boot)
-	data, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		return none, nil
-	}
-	if err != nil {
-		return none, fmt.Errorf("read the record of what was changed: %w", err)
-	}
+// parseRecord reads the record of a boot, and takes nothing from it that is not
+// what zeekdemo sets, so that one that was tampered with does nothing else.
+func parseRecord(data []byte, boot string) (Record, error) {
 	var r Record
 	if err := json.Unmarshal(data, &r); err != nil {
-		return none, fmt.Errorf("read the record of what was changed, %s: %w", file, err)
-	}
-	for _, e := range r.Entries {
-		if !isOurs.MatchString(e.Path) || strings.Contains(e.Path, "..") {
-			return none, fmt.Errorf("read the record of what was changed, %s: %s is nothing that zeekdemo sets", file, e.Path)
-		}
+		return Record{Boot: boot}, err
 	}
 	if r.Boot != boot {
-		return none, fmt.Errorf("read the record of what was changed, %s: it is of boot %s", file, r.Boot)
+		return Record{Boot: boot}, fmt.Errorf("it is of boot %s", r.Boot)
+	}
+	for _, e := range r.Entries {
+		if err := e.check(); err != nil {
+			return Record{Boot: boot}, err
+		}
+	}
+	for _, name := range r.Interfaces {
+		if !isInterface.MatchString(name) {
+			return Record{Boot: boot}, fmt.Errorf("%q is no interface", name)
+		}
 	}
 	return r, nil
 }
@@ -200,69 +160,51 @@ func loadRecord(dir, boot string) (Record, error) {
 // isBootID matches what may be part of a file's name.
 var isBootID = regexp.MustCompile(`^[0-9A-Za-z-]{1,64}$`)
 
-// isOurs matches the paths that are ever written, so that a record that was
-// tampered with cannot name others.
-var isOurs = regexp.MustCompile(`^(/proc/sys/net/core/[a-z_]+|/sys/class/net/[^/]+/queues/rx-\d+/rps_cpus|/ethtool/[^/]+/[a-z0-9-]+)$`)
+// isInterface matches the name of a network interface that is no pattern, and
+// isMask the files of such interfaces that spread packets.
+var (
+	isInterface = regexp.MustCompile(`^[^/*?\[\]\\\s]{1,15}$`)
+	isMask      = regexp.MustCompile(`^/sys/class/net/([^/]+)/queues/rx-\d+/rps_cpus$`)
+)
 
-// Save keeps a record, durably: when it returns, neither a crash nor a power
-// cut loses it or leaves half of it. One without entries is removed. Records of
-// earlier boots of the same engine's machine are removed as well: what they
-// tell of is gone.
-func (s Store) Save(r Record) error {
-	if err := s.save(r); err != nil {
-		return fmt.Errorf("record what is changed: %w", err)
+// check returns nil if an entry is about a value that zeekdemo sets, and tells
+// values that this can have.
+func (e Entry) check() error {
+	if !e.isOurs() {
+		return fmt.Errorf("%s is nothing that zeekdemo sets", e.Path)
+	}
+	for _, v := range append([]string{e.Before}, e.Set...) {
+		if !e.Kind.takes(v) {
+			return fmt.Errorf("%q is no value of %s", v, e.Path)
+		}
 	}
 	return nil
 }
 
-func (s Store) save(r Record) error {
-	if !isBootID.MatchString(r.Boot) {
-		return fmt.Errorf("boot %q: %w", r.Boot, fs.ErrInvalid)
+func (e Entry) isOurs() bool {
+	switch e.Kind {
+	case number:
+		return slices.ContainsFunc(sysctls(), func(s sysctl) bool { return sysctlPath(s.name) == e.Path })
+	case mask:
+		m := isMask.FindStringSubmatch(e.Path)
+		return m != nil && m[1] != "." && m[1] != ".."
+	case feature:
+		device, name, ok := strings.Cut(strings.TrimPrefix(e.Path, nsenter.FeatureFolder), "/")
+		return ok && isInterface.MatchString(device) && e.Path == nsenter.Feature(device, name) &&
+			slices.ContainsFunc(offloads(), func(o struct{ name, why string }) bool { return o.name == name })
 	}
-	if err := os.MkdirAll(s.Dir, 0o755); err != nil {
-		return err
-	}
-	file := s.File(r.Boot)
-	if len(r.Entries) == 0 {
-		if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		return statefile.SyncFolder(s.Dir)
-	}
-	s.removeEarlier(r)
-	data, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return err
-	}
-	return statefile.Write(file, append(data, '\n'), 0o644)
+	return false
 }
 
-// removeEarlier is only housekeeping: what cannot be removed stays.
-func (s Store) removeEarlier(r Record) {
-	files, err := filepath.Glob(recordFile(s.Dir, "*"))
-	if err != nil || r.Engine == "" {
-		return
+// takes reports whether a value is one of the kind.
+func (k kind) takes(v string) bool {
+	switch k {
+	case number:
+		n, err := strconv.ParseInt(v, 10, 64)
+		return err == nil && n >= 0
+	case mask:
+		_, err := parseMask(v)
+		return err == nil
 	}
-	for _, file := range files {
-		boot := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(file), "tuning-"), ".json")
-		if old, err := s.Load(boot); err == nil && boot != r.Boot && old.Engine == r.Engine {
-			_ = os.Remove(file)
-		}
-	}
-}
-
-// Lock keeps other processes that use the store from changing anything until
-// unlock is called, or the process ends. It does not wait.
-func (s Store) Lock() (unlock func(), err error) {
-	if err := os.MkdirAll(s.Dir, 0o755); err != nil {
-		return nil, fmt.Errorf("record what is changed: %w", err)
-	}
-	unlock, err = statefile.Lock(filepath.Join(s.Dir, "tuning.lock"))
-	if errors.Is(err, statefile.ErrLocked) {
-		err = errors.New("another zeekdemo is tuning right now")
-	}
-	if err != nil {
-		return nil, fmt.Errorf("lock the record of what is changed: %w", err)
-	}
-	return unlock, nil
+	return v == nsenter.On || v == nsenter.Off
 }

@@ -96,7 +96,7 @@ func Revert(ctx context.Context, m Machine, store Records, r Record, list []Undo
 	if len(todo) == 0 {
 		r.Interfaces = nil
 	}
-	return errors.Join(append(failed, store.Save(r))...)
+	return errors.Join(append(failed, store.Save(context.WithoutCancel(ctx), r))...)
 }
 
 // RevertDocument is what `tune-host --revert --json` prints.
@@ -108,19 +108,23 @@ type RevertDocument struct {
 	// PersistFile is what becomes of the file in /etc/sysctl.d: removed,
 	// foreign (somebody changed it: left alone), or empty where there is none.
 	PersistFile string `json:"persist_file,omitempty"`
-	Others      int    `json:"recorded_by_others,omitempty"`
 }
 
 // PlanRevert says what Revert would restore. It changes nothing.
 func (t *Tuner) PlanRevert(ctx context.Context) (*RevertDocument, error) {
-	return t.revert(ctx, func(Record, []Undo, Forget) error { return nil })
+	return t.revert(ctx, t.records(), func(Record, []Undo, Forget) error { return nil })
 }
 
-// Revert takes back what this user has recorded of the machine's present boot.
+// Revert takes back what was recorded of the machine's present boot, whoever did.
 // It can be interrupted anywhere and repeated.
 func (t *Tuner) Revert(ctx context.Context) (*RevertDocument, error) {
-	doc, err := t.revert(ctx, func(r Record, list []Undo, file Forget) error {
-		err := t.takeBack(ctx, r, list, file)
+	records, unlock, err := t.lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	doc, err := t.revert(ctx, records, func(r Record, list []Undo, file Forget) error {
+		err := t.takeBack(ctx, records, r, list, file)
 		return whenInterrupted(ctx, err, "`zeekdemo tune-host --revert` again restores the rest")
 	})
 	if err != nil {
@@ -131,17 +135,12 @@ func (t *Tuner) Revert(ctx context.Context) (*RevertDocument, error) {
 }
 
 // revert finds what there is to take back, and leaves it to do.
-func (t *Tuner) revert(ctx context.Context, do func(Record, []Undo, Forget) error) (*RevertDocument, error) {
-	unlock, err := t.Store.Lock()
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
+func (t *Tuner) revert(ctx context.Context, records Records, do func(Record, []Undo, Forget) error) (*RevertDocument, error) {
 	boot, err := BootID(ctx, t.Machine)
 	if err != nil {
 		return nil, err
 	}
-	own, err := t.Store.Load(boot)
+	own, err := records.Load(ctx, boot)
 	if err != nil {
 		return nil, err
 	}
@@ -153,7 +152,7 @@ func (t *Tuner) revert(ctx context.Context, do func(Record, []Undo, Forget) erro
 	if err != nil {
 		return nil, err
 	}
-	doc := &RevertDocument{Way: t.Way, Boot: boot, Values: append([]Undo{}, list...), PersistFile: file.word(), Others: t.others(boot)}
+	doc := &RevertDocument{Way: t.Way, Boot: boot, Values: append([]Undo{}, list...), PersistFile: file.word()}
 	return doc, do(r, list, file)
 }
 
@@ -170,14 +169,14 @@ func (f Forget) word() string {
 
 // takeBack removes the file first, so that the values of its comments are there
 // until they are recorded or restored.
-func (t *Tuner) takeBack(ctx context.Context, r Record, list []Undo, file Forget) error {
+func (t *Tuner) takeBack(ctx context.Context, records Records, r Record, list []Undo, file Forget) error {
 	if file.File {
-		if err := t.Store.Save(r); err != nil {
+		if err := records.Save(ctx, r); err != nil {
 			return err
 		}
 		if err := persistHint(RemovePersisted(ctx, t.Machine)); err != nil {
 			return err
 		}
 	}
-	return Revert(ctx, t.Machine, t.Store, r, list)
+	return Revert(ctx, t.Machine, records, r, list)
 }

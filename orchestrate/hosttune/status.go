@@ -62,19 +62,16 @@ func NewStatus(p Plan, r Record) Status {
 	return s
 }
 
-// Look plans and says how the machine stands, given what this user or another
-// one has recorded of it; it changes nothing. The sensors are those that run.
+// Look plans and says how the machine stands, given what is recorded there, or
+// with this client; it changes nothing. The sensors are those that run.
 func Look(ctx context.Context, m Machine, store Store, sensors []Place) (Status, error) {
 	p, err := NewPlan(ctx, m, sensors, nil)
 	if err != nil {
 		return Status{}, err
 	}
-	r, err := store.Load(p.Boot)
+	r, err := (&machineRecords{machine: m, client: store}).Load(ctx, p.Boot)
 	if err != nil {
 		return Status{}, err
-	}
-	for _, other := range store.LoadOthers(p.Boot) {
-		r = r.along(other)
 	}
 	if len(r.Interfaces) > 0 {
 		if again, err := NewPlan(ctx, m, sensors, r.Interfaces); err == nil { // an interface may be gone
@@ -124,9 +121,6 @@ type StatusDocument struct {
 	Boot string      `json:"boot_id"`
 	Status
 	Late []Late `json:"late_sensors"`
-	// Others is how many values other users have recorded; only they can take
-	// them back.
-	Others int `json:"recorded_by_others,omitempty"`
 }
 
 // Status says how each setting stands, and which sensors have to be restarted.
@@ -141,7 +135,7 @@ func (t *Tuner) Status(ctx context.Context) (*StatusDocument, error) {
 		return nil, err
 	}
 	boot := status.Record.Boot
-	return &StatusDocument{Way: t.Way, Boot: boot, Status: status, Late: append([]Late{}, late...), Others: t.others(boot)}, nil
+	return &StatusDocument{Way: t.Way, Boot: boot, Status: status, Late: append([]Late{}, late...)}, nil
 }
 
 // glanceLimit bounds a look that is a side issue to who takes it.
@@ -149,7 +143,8 @@ const glanceLimit = 5 * time.Second
 
 // GlanceDocument is what `status --json` tells of the tuning.
 type GlanceDocument struct {
-	Tuned    bool            `json:"tuned"`
+	Seen     bool            `json:"seen"`     // how the settings stand; else only what is recorded of them
+	Tuned    bool            `json:"tuned"`    // as far as it is seen
 	Recorded bool            `json:"recorded"` // by zeekdemo
 	Summary  string          `json:"summary"`
 	Sensors  map[string]bool `json:"sensors"` // whether each one's interface is tuned
@@ -164,16 +159,15 @@ func Glance(ctx context.Context, engine orchestrate.Engine, store Store) *Glance
 	if err != nil {
 		return nil
 	}
-	m, err := nsenter.Peek(ctx, engine)
-	if err != nil {
-		return nil
-	}
-	sensors := Sensors(list)
+	sensors, m := Sensors(list), nsenter.Peek(ctx, engine, list)
 	s, err := Look(ctx, m, store, sensors)
 	if err != nil || len(s.Lines) == 0 {
-		return nil
+		if r, err := recordOf(ctx, m, store); err != nil || len(r.Entries) == 0 {
+			return nil
+		}
+		return &GlanceDocument{Recorded: true, Summary: "tuned by zeekdemo; how they stand now is not seen from here", Sensors: map[string]bool{}}
 	}
-	doc := &GlanceDocument{Tuned: s.Tuned, Recorded: s.Recorded, Summary: s.Summary(), Sensors: map[string]bool{}}
+	doc := &GlanceDocument{Seen: true, Tuned: s.Tuned, Recorded: s.Recorded, Summary: s.Summary(), Sensors: map[string]bool{}}
 	for _, p := range sensors {
 		doc.Sensors[p.Name] = s.In(p.Name)
 	}

@@ -21,7 +21,7 @@ type TuneDocument struct {
 	Late      []Late      `json:"late_sensors"` // have small buffers until they are restarted
 	Restarted []string    `json:"restarted_sensors,omitempty"`
 	Persisted string      `json:"persisted,omitempty"` // the file
-	Record    string      `json:"record,omitempty"`    // the file with the old values
+	Record    string      `json:"record,omitempty"`    // the file with the old values, on the engine's machine
 }
 
 // Request says what Apply does beside tuning.
@@ -78,12 +78,12 @@ func (t *Tuner) Apply(ctx context.Context, r Request) (*TuneDocument, error) {
 // apply sets what concerns the machine, so that what is started then gets the
 // new limits, and leaves the steps after that to rest.
 func (t *Tuner) apply(ctx context.Context, rest func(*transaction) error) (*TuneDocument, error) {
-	unlock, err := t.Store.Lock()
+	records, unlock, err := t.lock(ctx)
 	if err != nil {
-		return nil, err
+		return nil, whenInterrupted(ctx, err, "nothing was changed")
 	}
 	defer unlock()
-	tx, err := t.begin(ctx)
+	tx, err := t.begin(ctx, records)
 	if err != nil {
 		return nil, whenInterrupted(ctx, err, "nothing was changed")
 	}
@@ -95,7 +95,7 @@ func (t *Tuner) apply(ctx context.Context, rest func(*transaction) error) (*Tune
 		return nil, t.takenBack(ctx, errors.Join(tx.restartErr, err))
 	}
 	if len(tx.session.Record().Entries) > 0 {
-		tx.doc.Record = t.Store.File(tx.first.Boot)
+		tx.doc.Record = records.File(tx.first.Boot)
 	}
 	return &tx.doc, tx.restartErr
 }
@@ -112,12 +112,12 @@ type transaction struct {
 }
 
 // begin looks at the machine, and at what is recorded of it.
-func (t *Tuner) begin(ctx context.Context) (*transaction, error) {
+func (t *Tuner) begin(ctx context.Context, records Records) (*transaction, error) {
 	first, err := t.plan(ctx)
 	if err != nil {
 		return nil, err
 	}
-	s, err := t.session(first)
+	s, err := t.session(ctx, records, first)
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package hosttune
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/zeekdemo/zeekdemo/orchestrate"
@@ -40,13 +41,22 @@ type Options struct {
 	Image, UpImage string
 	// Pull says whether that image may be pulled; empty for never.
 	Pull orchestrate.PullPolicy
+	// Answer is what the engine has said already; nil to ask it.
+	Answer *Answer
 	// Program finds this program, built for the engine's platform. It is asked
 	// for where offloads of interfaces are looked at. Nil for none.
 	Program func(orchestrate.EngineInfo) (path string, err error)
 	// Interfaces are those of the machine whose offloads are to be off.
 	Interfaces []string
-	Store      Store
-	Observer   Observer
+	// Store is what this client keeps, see [Store].
+	Store    Store
+	Observer Observer
+}
+
+// Answer is what an engine says of itself, or why it does not.
+type Answer struct {
+	Info orchestrate.EngineInfo
+	Err  error
 }
 
 // Tuner tunes the machine that runs an engine, shows how it stands, and takes
@@ -60,8 +70,8 @@ type Tuner struct {
 	EngineID   string             // empty if it is not known
 	Machine    nsenter.Machine
 	Way        nsenter.Way // by which Machine is reached
-	Store      Store
-	Sensors    []Place // those that run
+	Store      Store       // what this client keeps
+	Sensors    []Place     // those that run
 	Interfaces []string
 	// Sockets asks for the buffers of sensors' sockets; nil where nobody can be
 	// asked.
@@ -75,7 +85,11 @@ type Tuner struct {
 // Without an engine that answers only nsenter.Direct leads to one: this one.
 func Open(ctx context.Context, engine orchestrate.Engine, o Options) (*Tuner, error) {
 	t := &Tuner{Engine: engine, Store: o.Store, Interfaces: o.Interfaces, Observer: o.Observer}
-	info, alone := engine.Info(ctx)
+	if o.Answer == nil {
+		info, err := engine.Info(ctx)
+		o.Answer = &Answer{info, err}
+	}
+	info, alone := o.Answer.Info, o.Answer.Err
 	var err error
 	if alone == nil {
 		err = t.findSensors(ctx)
@@ -83,7 +97,7 @@ func Open(ctx context.Context, engine orchestrate.Engine, o Options) (*Tuner, er
 		err = orchestrate.WithHint(alone, "start the engine")
 	}
 	if err == nil {
-		t.Machine, t.Way, err = nsenter.Open(ctx, engine, t.reach(o, info))
+		err = t.openMachine(ctx, o, info)
 	}
 	if err != nil {
 		return nil, whenInterrupted(ctx, err, "nothing was changed")
@@ -106,10 +120,34 @@ func (t *Tuner) reach(o Options, info orchestrate.EngineInfo) nsenter.Options {
 	if reach.Image == "" {
 		reach.Image = o.UpImage
 	}
-	if o.Program != nil && (len(o.Interfaces) > 0 || t.Store.tellsOfInterfaces()) {
+	if o.Program != nil && len(o.Interfaces) > 0 {
 		reach.Program = func() (string, error) { return o.Program(info) }
 	}
 	return reach
+}
+
+// openMachine opens the way to the machine. A helper gets the program where
+// offloads of interfaces are asked for; and where they are recorded, which only
+// shows there.
+func (t *Tuner) openMachine(ctx context.Context, o Options, info orchestrate.EngineInfo) (err error) {
+	reach := t.reach(o, info)
+	t.Machine, t.Way, err = nsenter.Open(ctx, t.Engine, reach)
+	if err != nil || t.Way != nsenter.Helper || reach.Program != nil || o.Program == nil {
+		return err
+	}
+	boot, err := BootID(ctx, t.Machine)
+	if err != nil {
+		return errors.Join(err, t.Close())
+	}
+	if r, err := t.records().Load(ctx, boot); err != nil || len(r.Interfaces) == 0 {
+		return nil // a record that cannot be read is said when it is needed
+	}
+	if err := t.Close(); err != nil {
+		return err
+	}
+	reach.Program = func() (string, error) { return o.Program(info) }
+	t.Machine, t.Way, err = nsenter.Open(ctx, t.Engine, reach)
+	return err
 }
 
 // findSensors asks the engine which sensors run.
@@ -147,8 +185,8 @@ func (t *Tuner) plan(ctx context.Context) (Plan, error) {
 }
 
 // session begins one for a plan.
-func (t *Tuner) session(p Plan) (*Session, error) {
-	s, err := NewSession(t.Machine, t.Store, p.Boot, t.EngineID, t.Interfaces)
+func (t *Tuner) session(ctx context.Context, records Records, p Plan) (*Session, error) {
+	s, err := NewSession(ctx, t.Machine, records, p.Boot, t.EngineID, t.Interfaces)
 	if err == nil && t.EngineID != "" { // the engine has told which sensors run
 		s.Running(t.Sensors)
 	}
@@ -162,14 +200,6 @@ func (t *Tuner) late(ctx context.Context, r Record) ([]Late, error) {
 		ask = func(Place, bool) (int, bool) { return 0, false }
 	}
 	return LateSensors(ctx, t.Machine, r, t.Sensors, ask)
-}
-
-// others counts what other users have recorded of a boot.
-func (t *Tuner) others(boot string) (n int) {
-	for _, r := range t.Store.LoadOthers(boot) {
-		n += len(r.Entries)
-	}
-	return n
 }
 
 // whenInterrupted adds to an error what became of the settings, if it is the

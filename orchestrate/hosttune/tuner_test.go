@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -28,12 +29,6 @@ func TestOpen(t *testing.T) {
 		"without knowing sensors":    {func(s *scene, _ *Options) { s.engine.listErr = errFault }, "", errFault.Error(), ""},
 		"without asking for offload": {func(_ *scene, o *Options) { o.Program = noProgram }, "zeek:here", "", ""},
 		"for an interface":           {func(_ *scene, o *Options) { o.Program, o.Interfaces = noProgram, []string{"ens5"} }, "", "no program for riscv64", ""},
-		"for one that is recorded": {func(s *scene, o *Options) {
-			o.Program = noProgram
-			if err := s.store.Save(Record{Boot: testBoot, Interfaces: []string{"ens5"}, Entries: []Entry{{Path: rmemMax}}}); err != nil {
-				panic(err)
-			}
-		}, "", "no program for riscv64", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newScene(t)
@@ -65,6 +60,32 @@ func TestOpen(t *testing.T) {
 	}
 }
 
+// Whether the helper needs the program for interfaces shows in the record only,
+// which it is who reads: then there is a second one.
+func TestOpenForInterfacesThatAreRecorded(t *testing.T) {
+	s := newScene(t)
+	o := s.byHelper(t)
+	r := Record{Boot: testBoot, Interfaces: []string{"ens5"}, Entries: []Entry{entryOf("/ethtool/ens5/rx-gro", 1, "on", "off")}}
+	if err := s.store.Save(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	o.Program = noProgram
+	if _, err := Open(t.Context(), s.engine, o); err == nil || !strings.Contains(err.Error(), "no program for riscv64") {
+		t.Errorf("got %v", err)
+	}
+	o.Program = func(orchestrate.EngineInfo) (string, error) { return "/bin/true", nil }
+	tuner, err := Open(t.Context(), s.engine, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tuner.Close(); err != nil || !slices.Equal(s.engine.programs, []string{"", "", "/bin/true"}) {
+		t.Errorf("%v, helpers with %q", err, s.engine.programs)
+	}
+	if left, _ := s.engine.Companions(t.Context(), orchestrate.HelperKind); len(left) != 0 {
+		t.Errorf("helpers are left: %v", left)
+	}
+}
+
 func noProgram(info orchestrate.EngineInfo) (string, error) {
 	return "", errors.New("no program for " + info.Arch)
 }
@@ -85,7 +106,7 @@ func TestOpenWithoutAnEngine(t *testing.T) {
 	s := newScene(t)
 	s.engine.infoErr, s.engine.hostErr = errors.New("no engine"), errors.New("no engine")
 	var notes []string
-	tuner, err := Open(t.Context(), s.engine, Options{Way: nsenter.Direct, Store: s.store, Observer: Observer{Note: func(text string) { notes = append(notes, text) }}})
+	tuner, err := Open(t.Context(), s.engine, Options{Way: nsenter.Direct, Store: s.own, Observer: Observer{Note: func(text string) { notes = append(notes, text) }}})
 	if os.Geteuid() != 0 {
 		if err == nil || !strings.Contains(err.Error(), "only root may") || !strings.Contains(hint(err), "--reach helper") {
 			t.Errorf("got %v, hint %q", err, hint(err))
@@ -114,7 +135,7 @@ func TestTunersStatus(t *testing.T) {
 		t.Fatal(err)
 	}
 	doc, err = s.tuner.Status(t.Context())
-	if err != nil || !doc.Tuned || !doc.Recorded || !doc.Persisted || len(doc.Late) != 1 || doc.Others != 0 {
+	if err != nil || !doc.Tuned || !doc.Recorded || !doc.Persisted || len(doc.Late) != 1 || doc.Record.Boot != testBoot {
 		t.Errorf("tuned: %+v, %v", doc, err)
 	}
 	before := s.values(t)
@@ -230,7 +251,7 @@ func TestRevertNeedsTheRecord(t *testing.T) {
 		want   string
 	}{
 		"another one tunes":            {anotherTunes, "another zeekdemo is tuning right now"},
-		"a record that cannot be read": {unreadableRecord, recordName},
+		"a record that cannot be read": {unreadableRecord, testRecord},
 		"no boot": {func(t *testing.T, s *scene) {
 			if err := os.Remove(s.root + bootID); err != nil {
 				t.Fatal(err)

@@ -19,13 +19,14 @@ const (
 // net/ethtool/common.c) and the values [On] and [Off]; they are read and
 // written by the ethtool interface. By way of a helper this needs
 // [Options.Program].
-func Feature(device, feature string) string { return featureFolder + device + "/" + feature }
+func Feature(device, feature string) string { return FeatureFolder + device + "/" + feature }
 
-const featureFolder = "/ethtool/"
+// FeatureFolder is where the features of all interfaces are.
+const FeatureFolder = "/ethtool/"
 
 // splitFeature returns the interface and the feature of a path.
 func splitFeature(path string) (device, feature string, ok bool) {
-	rest, ok := strings.CutPrefix(path, featureFolder)
+	rest, ok := strings.CutPrefix(path, FeatureFolder)
 	if !ok {
 		return "", "", false
 	}
@@ -34,7 +35,7 @@ func splitFeature(path string) (device, feature string, ok bool) {
 }
 
 // isFeature reports whether a path is a feature's.
-func isFeature(path string) bool { return strings.HasPrefix(path, featureFolder) }
+func isFeature(path string) bool { return strings.HasPrefix(path, FeatureFolder) }
 
 // parseSwitch reads the value of a feature that is to be written.
 func parseSwitch(path, value string) (bool, error) {

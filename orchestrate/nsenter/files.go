@@ -34,11 +34,13 @@ func (t tree) Read(_ context.Context, ns Namespace, paths ...string) (map[string
 }
 
 func (t tree) Write(_ context.Context, ns Namespace, path, value string) error {
-	if isConfiguration(path) {
+	if isReplaced(path) {
 		return replaceFile(t.below(ns), path, value)
 	}
 	return explainWrite(path, value, writeFile(t.below(ns), path, value))
 }
+
+func (t tree) Lock(_ context.Context, path string) (func(), error) { return lockRecord(t.root, path) }
 
 func (tree) Close() error { return nil }
 
@@ -51,6 +53,9 @@ func readFiles(root string, patterns []string, into map[string]string) error {
 			return fmt.Errorf("read %s: %w", pattern, err)
 		}
 		for _, file := range matches {
+			if isRecord(pattern) && !trusted(file) {
+				continue
+			}
 			if data, err := os.ReadFile(file); err == nil {
 				into[strings.TrimPrefix(file, root)] = string(data)
 			}
@@ -86,12 +91,25 @@ func explainWrite(path, value string, err error) error {
 	return fmt.Errorf("write %q into %s: %w", value, path, err)
 }
 
-// configurationFolder is the only folder outside /proc and /sys.
+// configurationFolder is that of sysctl's configuration.
 const configurationFolder = "/etc/sysctl.d"
 
-// isConfiguration reports whether a path is a file of sysctl's configuration.
-func isConfiguration(path string) bool {
-	return filepath.Dir(path) == configurationFolder && filepath.Clean(path) == path
+// RecordFolder is where records of what was changed lie on the engine's machine:
+// who is root there finds it as who comes by a helper does, from whichever
+// machine. On nearly every machine it is in memory, and so ends with the boot, as
+// what was changed does. What others than root could have written there is as if
+// it were not there, and nothing is written beside it.
+const RecordFolder = "/run/zeekdemo"
+
+// isReplaced reports whether a path is that of a file which is replaced as a whole.
+func isReplaced(path string) bool {
+	return filepath.Clean(path) == path && (filepath.Dir(path) == configurationFolder || isRecord(path))
+}
+
+func isRecord(path string) bool { return filepath.Dir(path) == RecordFolder }
+
+func trusted(file string) bool {
+	return statefile.Trust(filepath.Dir(file)) == nil && statefile.Trust(file) == nil
 }
 
 // replaceFile makes a file have this content, and durably so: neither a crash
@@ -99,16 +117,55 @@ func isConfiguration(path string) bool {
 func replaceFile(root, path, content string) (err error) {
 	defer func() { err = explainWrite(path, firstLine(content), err) }()
 	folder := filepath.Dir(root + path)
+	if isRecord(path) {
+		err = prepareRecord(root + path)
+	} else if content != "" {
+		err = os.MkdirAll(folder, 0o755)
+	}
+	if err != nil {
+		return err
+	}
 	if content == "" {
 		if err := os.Remove(root + path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		return statefile.SyncFolder(folder)
 	}
-	if err := os.MkdirAll(folder, 0o755); err != nil {
+	return statefile.Write(root+path, []byte(content), 0o644)
+}
+
+// prepareRecord makes the folder of a record, for everybody to read, and makes
+// sure that nobody else has a hand in it.
+func prepareRecord(file string) error {
+	folder := filepath.Dir(file)
+	if _, err := os.Lstat(folder); errors.Is(err, fs.ErrNotExist) {
+		if err := errors.Join(os.MkdirAll(folder, 0o755), os.Chmod(folder, 0o755)); err != nil {
+			return err
+		}
+	}
+	if err := statefile.Trust(folder); err != nil {
 		return err
 	}
-	return statefile.Write(root+path, []byte(content), 0o644)
+	if err := statefile.Trust(file); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// lockRecord locks by a file beside records.
+func lockRecord(root, path string) (func(), error) {
+	err := prepareRecord(root + path)
+	if err != nil {
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	unlock, err := statefile.Lock(root + path)
+	if errors.Is(err, statefile.ErrLocked) {
+		err = ErrLocked
+	}
+	if err != nil {
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	return unlock, nil
 }
 
 func firstLine(s string) string {

@@ -44,7 +44,7 @@ func openHelper(ctx context.Context, engine orchestrate.HelperEngine, spec orche
 	if spec.Program != "" {
 		program = orchestrate.SidecarProgram
 	}
-	spec.Script, spec.Args = helperScript, []string{h.mark, orchestrate.HelperFolder, program}
+	spec.Script, spec.Args = helperScript, []string{h.mark, orchestrate.HelperFolder, program, orchestrate.HelperRun}
 	streams, err := orchestrate.StartHelper(ctx, engine, spec)
 	if err != nil {
 		return nil, err
@@ -76,9 +76,9 @@ func (h *helper) Write(ctx context.Context, ns Namespace, path, value string) er
 	}
 	var err error
 	switch {
-	case isConfiguration(path) && value == "":
+	case isReplaced(path) && value == "":
 		_, err = h.request("replace", 0, path)
-	case isConfiguration(path):
+	case isReplaced(path):
 		_, err = h.request("replace", 0, append([]string{path}, strings.Split(strings.TrimSuffix(value, "\n"), "\n")...)...)
 	default:
 		_, err = h.request("write", ns.PID, path, value)
@@ -87,6 +87,20 @@ func (h *helper) Write(ctx context.Context, ns Namespace, path, value string) er
 		return fmt.Errorf("write %q into %s: %w", firstLine(value), path, err)
 	}
 	return nil
+}
+
+// Lock is the helper's, and goes with it.
+func (h *helper) Lock(ctx context.Context, path string) (func(), error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	if _, err := h.request("lock", 0, path); err != nil {
+		if err.Error() == ErrLocked.Error() { // the script says the same
+			err = ErrLocked
+		}
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	return func() { _, _ = h.request("unlock", 0) }, nil // a helper that does not answer has lost it as well
 }
 
 // Close ends the helper and waits until the engine has removed it.

@@ -214,6 +214,124 @@ func TestBothWaysWriteTheSame(t *testing.T) {
 	}
 }
 
+// A record is for everybody to read, and nobody but root and who reads it can have
+// had a hand in it: what others could have written is as if it were not there, and
+// nothing is written beside it.
+func TestBothWaysTrustTheSameRecords(t *testing.T) {
+	const record, folder = nsenter.RecordFolder + "/tuning-1.json", nsenter.RecordFolder
+	for name, tt := range map[string]struct {
+		change func(root string) error
+		safe   bool
+	}{
+		"as it was written":                {func(string) error { return nil }, true},
+		"others may write it":              {func(root string) error { return os.Chmod(root+record, 0o646) }, false},
+		"a group may write it":             {func(root string) error { return os.Chmod(root+record, 0o664) }, false},
+		"others may write into its folder": {func(root string) error { return os.Chmod(root+folder, 0o757) }, false},
+		"its folder is a link": {func(root string) error {
+			return errors.Join(os.Rename(root+folder, root+folder+"2"), os.Symlink(root+folder+"2", root+folder))
+		}, false},
+		"a link": {func(root string) error {
+			return errors.Join(os.Rename(root+record, root+"/etc/record"), os.Symlink(root+"/etc/record", root+record))
+		}, false},
+		"another user's":        {func(root string) error { return os.Chown(root+record, 4242, -1) }, false},
+		"another user's folder": {func(root string) error { return os.Chown(root+folder, 4242, -1) }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ways(t, func(t *testing.T, m nsenter.Machine, root string) {
+				const text = "{\"a\": 1}\n"
+				if err := m.Write(t.Context(), nsenter.Namespace{}, record, text); err != nil {
+					t.Fatal(err)
+				}
+				for file, want := range map[string]fs.FileMode{record: 0o644, folder: 0o755} {
+					if info, err := os.Stat(root + file); err != nil || info.Mode().Perm() != want {
+						t.Errorf("%s: %v, %v", file, info, err)
+					}
+				}
+				if err := tt.change(root); errors.Is(err, fs.ErrPermission) {
+					t.Skip("SKIPPED: only root gives files away")
+				} else if err != nil {
+					t.Fatal(err)
+				}
+				got, err := m.Read(t.Context(), nsenter.Namespace{}, folder+"/tuning-*.json")
+				if want := map[bool]map[string]string{true: {record: text}, false: {}}[tt.safe]; err != nil || !maps.Equal(got, want) {
+					t.Errorf("read: %q, %v", got, err)
+				}
+				for _, value := range []string{"{}\n", ""} {
+					err := m.Write(t.Context(), nsenter.Namespace{}, record, value)
+					if (err == nil) != tt.safe || err != nil && !errors.Is(err, fs.ErrPermission) {
+						t.Errorf("write %q: %v", value, err)
+					}
+				}
+				if data, err := os.ReadFile(root + record); (string(data) == text) == tt.safe {
+					t.Errorf("it is %q now, %v", data, err)
+				}
+			})
+		})
+	}
+}
+
+// However one comes to a machine, one at a time has the lock there: until it is
+// released, or who has it has ended.
+func TestBothWaysLockOutEachOther(t *testing.T) {
+	if _, err := exec.LookPath("flock"); err != nil {
+		t.Skip("SKIPPED: no flock")
+	}
+	const lock = nsenter.RecordFolder + "/lock"
+	ways(t, func(t *testing.T, m nsenter.Machine, root string) {
+		other := nsenter.Tree(root)
+		for range 2 {
+			unlock, err := m.Lock(t.Context(), lock)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := other.Lock(t.Context(), lock); !errors.Is(err, nsenter.ErrLocked) || !strings.Contains(err.Error(), lock) {
+				t.Errorf("another one: %v", err)
+			}
+			if err := m.Write(t.Context(), nsenter.Namespace{}, nsenter.RecordFolder+"/tuning-1.json", "{}\n"); err != nil {
+				t.Errorf("write while it is locked: %v", err)
+			}
+			unlock()
+			unlock, err = other.Lock(t.Context(), lock)
+			if err != nil {
+				t.Fatalf("released: %v", err)
+			}
+			if _, err := m.Lock(t.Context(), lock); !errors.Is(err, nsenter.ErrLocked) || !strings.Contains(err.Error(), lock) {
+				t.Errorf("the other has it: %v", err)
+			}
+			unlock()
+		}
+		if err := os.Chmod(root+nsenter.RecordFolder, 0o777); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := m.Lock(t.Context(), lock); !errors.Is(err, fs.ErrPermission) {
+			t.Errorf("in a folder of everybody's: %v", err)
+		}
+	})
+}
+
+func TestAHelpersLockEndsWithIt(t *testing.T) {
+	if _, err := exec.LookPath("flock"); err != nil {
+		t.Skip("SKIPPED: no flock")
+	}
+	const lock = nsenter.RecordFolder + "/lock"
+	e := &fakehelper.Engine{Root: tree(t), Work: t.TempDir()}
+	m, err := helper(t, e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Lock(t.Context(), lock); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Close(); err != nil {
+		t.Fatal(err)
+	}
+	unlock, err := nsenter.Tree(e.Root).Lock(t.Context(), lock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlock()
+}
+
 func TestReadingForAProcessThatIsGone(t *testing.T) {
 	e := &fakehelper.Engine{Root: tree(t), Work: t.TempDir()}
 	m, err := helper(t, e)

@@ -30,6 +30,8 @@ func local() Machine { return &here{} }
 
 func (*here) Close() error { return nil }
 
+func (*here) Lock(_ context.Context, file string) (func(), error) { return lockRecord("", file) }
+
 // Read reads what is the same in every namespace, or has a path of its own for
 // each process, as anybody does, and enters the namespace only for the rest.
 func (h *here) Read(_ context.Context, ns Namespace, paths ...string) (map[string]string, error) {
@@ -121,7 +123,7 @@ func readNet(pid int, paths []string, found map[string]string) (rest []string, e
 
 func (h *here) Write(_ context.Context, ns Namespace, file, value string) error {
 	switch {
-	case isConfiguration(file):
+	case isReplaced(file):
 		return replaceFile("", file, value)
 	case ns.PID == 0 && isFeature(file):
 		return setFeature(file, value)

@@ -26,6 +26,8 @@ func (nowhere) Read(context.Context, Namespace, ...string) (map[string]string, e
 
 func (nowhere) Write(context.Context, Namespace, string, string) error { return unsupported("write") }
 
+func (nowhere) Lock(context.Context, string) (func(), error) { return nil, unsupported("lock") }
+
 func (nowhere) Close() error { return nil }
 
 // isThisMachine is never true here: containers run on Linux.

@@ -18,6 +18,10 @@
 // here. It is in the machine's process and network namespaces, and mounts a
 // proc and a sysfs of its own.
 //
+// Beside the kernel's files there are those of sysctl's configuration, and the
+// records of what was changed, which both ways find in the same place
+// ([RecordFolder]): the helper has a mount of it.
+//
 // Both leave a container's own /sys as it is, read-only. A fresh sysfs shares
 // its superblock with the container's; it is made writable for one write, and
 // read-only again if it was. The machine's own sysfs is never remounted.
@@ -52,9 +56,14 @@ type Machine interface {
 	// Its errors are fs.ErrNotExist, fs.ErrPermission (also for a file system
 	// that is read-only) or the kernel's refusal of the value.
 	//
-	// A file in "/etc/sysctl.d" is replaced as a whole and durably; an empty
-	// value removes it.
+	// A file in "/etc/sysctl.d" or in [RecordFolder] is replaced as a whole and
+	// durably; an empty value removes it.
 	Write(ctx context.Context, ns Namespace, path, value string) error
+	// Lock keeps others from locking a file in [RecordFolder], by whichever way
+	// they come, until unlock is called or the machine is closed. It does not wait:
+	// where another one has it, the error is [ErrLocked]. Where that folder cannot
+	// be reached, or is not root's alone, it is fs.ErrPermission.
+	Lock(ctx context.Context, path string) (unlock func(), err error)
 	// Close releases what the machine holds: the helper container.
 	Close() error
 }
@@ -87,6 +96,9 @@ type Options struct {
 // Local returns the way of root on the engine's own machine. On other systems
 // than Linux its methods fail with errors.ErrUnsupported.
 func Local() Machine { return local() }
+
+// ErrLocked says that another one has the lock.
+var ErrLocked = errors.New("another one has it")
 
 // errNoEngine says that an engine cannot run helpers.
 var errNoEngine = errors.New("run a helper container: this engine cannot")

@@ -15,8 +15,8 @@ import (
 
 // Open chooses a way to the engine's machine and opens it: directly where this
 // process is root on that machine, else by a helper container. Without an
-// engine (nil, or one that does not answer) only Direct can be had, and means
-// this machine.
+// engine (nil, or one that does not answer, which callers have found out) only
+// Direct can be had, and means this machine.
 func Open(ctx context.Context, engine orchestrate.Engine, o Options) (Machine, Way, error) {
 	if o.Way != Helper {
 		err := directly(ctx, engine, o.Way == Direct)
@@ -30,9 +30,6 @@ func Open(ctx context.Context, engine orchestrate.Engine, o Options) (Machine, W
 	helpers, ok := engine.(orchestrate.HelperEngine)
 	if !ok {
 		return nil, "", errNoEngine
-	}
-	if _, err := engine.Info(ctx); err != nil {
-		return nil, "", orchestrate.WithHint(err, "start the engine; or, as root on its machine: --reach direct")
 	}
 	spec := orchestrate.HelperSpec{Image: o.Image, Pull: o.Pull, Progress: o.Progress}
 	if o.Program != nil {

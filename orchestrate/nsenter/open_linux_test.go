@@ -89,13 +89,21 @@ func TestPeek(t *testing.T) {
 	sensor := orchestrate.Container{ID: "c1", Service: "zeek", State: "running", PID: 1 << 30}
 	e := engine{Engine: &fakehelper.Engine{}, host: orchestrate.EngineHost{Name: "elsewhere"}, containers: []orchestrate.Container{sensor},
 		inside: "%[1]s /sys/a\nin %[2]s\n\n%[1]s /proc/b\n\n"}
-	m, err := nsenter.Peek(t.Context(), e)
-	if err != nil {
+	e.Root = tree(t)
+	const record = nsenter.RecordFolder + "/tuning-1.json"
+	if err := nsenter.Tree(e.Root).Write(t.Context(), nsenter.Namespace{}, record, "{}\n"); err != nil {
 		t.Fatal(err)
 	}
+	m := nsenter.Peek(t.Context(), e, e.containers)
 	got, err := m.Read(t.Context(), nsenter.Namespace{PID: sensor.PID}, "/sys/*")
 	if err != nil || len(got) != 2 || got["/sys/a"] != "in c1\n" || got["/proc/b"] != "" {
 		t.Errorf("got %q, %v", got, err)
+	}
+	for _, patterns := range [][]string{{nsenter.RecordFolder + "/tuning-*.json"}, {"/sys/*", record}} { // alone, and with what a container shows
+		got, err := m.Read(t.Context(), nsenter.Namespace{}, patterns...)
+		if err != nil || got[record] != "{}\n" || len(got) != 1 && got["/sys/a"] != "in c1\n" {
+			t.Errorf("%q: got %q, %v", patterns, got, err)
+		}
 	}
 	if _, err := m.Read(t.Context(), nsenter.Namespace{PID: 7}, "/sys/*"); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("another process: %v", err)
@@ -103,10 +111,11 @@ func TestPeek(t *testing.T) {
 	if err := m.Write(t.Context(), nsenter.Namespace{}, "/proc/x", "1"); !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("wrote: %v", err)
 	}
-	e.host = thisHost(t)
-	if m, err = nsenter.Peek(t.Context(), e); err != nil {
-		t.Fatal(err)
+	if _, err := m.Lock(t.Context(), record); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("locked: %v", err)
 	}
+	e.host = thisHost(t)
+	m = nsenter.Peek(t.Context(), e, e.containers)
 	if got, err := m.Read(t.Context(), nsenter.Namespace{}, "/proc/uptime"); err != nil || got["/proc/uptime"] == "" {
 		t.Errorf("this machine: %q, %v", got, err)
 	}

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
+	"path"
 	"slices"
 	"strings"
 
@@ -15,13 +17,10 @@ import (
 // Peek returns a Machine that only reads, without any privilege and without a
 // helper: the machine's own files here if this is the engine's machine, and
 // those of a container, given by the process of a running container of the
-// stack, with cat inside it. What cannot be seen that way is absent: the
-// machine's own interfaces where it is another machine, for example.
-func Peek(ctx context.Context, engine orchestrate.Engine) (Machine, error) {
-	list, err := engine.Containers(ctx, orchestrate.ProjectName)
-	if err != nil {
-		return nil, err
-	}
+// stack, with cat inside it; records, wherever the machine is. What cannot be seen that way is absent: the
+// machine's own interfaces where it is another machine, for example. The list has
+// the containers of the stack.
+func Peek(ctx context.Context, engine orchestrate.Engine, list []orchestrate.Container) Machine {
 	p := &peek{engine: engine, ids: map[int]string{}}
 	for _, c := range list {
 		s, err := orchestrate.ServiceByName(c.Service)
@@ -34,7 +33,7 @@ func Peek(ctx context.Context, engine orchestrate.Engine) (Machine, error) {
 			p.here = isThisMachine(host) == nil
 		}
 	}
-	return p, nil
+	return p
 }
 
 type peek struct {
@@ -57,10 +56,54 @@ func (p *peek) Read(ctx context.Context, ns Namespace, paths ...string) (map[str
 	if ns.PID == 0 && p.here {
 		return Local().Read(ctx, ns, paths...)
 	}
+	var records, others []string
+	for _, path := range paths {
+		if isRecord(path) {
+			records = append(records, path)
+		} else {
+			others = append(others, path)
+		}
+	}
+	found := map[string]string{}
+	if len(records) > 0 {
+		if err := p.readRecords(ctx, records, found); err != nil {
+			return nil, err
+		}
+	}
+	if len(others) == 0 {
+		return found, nil
+	}
+	inside, err := p.readInside(ctx, ns, others)
+	maps.Copy(found, inside)
+	return found, err
+}
+
+// readRecords lets the engine look, where it can: no container sees its machine's
+// files.
+func (p *peek) readRecords(ctx context.Context, patterns []string, found map[string]string) error {
+	machine, ok := p.engine.(orchestrate.MachineFiles)
+	if !ok {
+		return nil
+	}
+	files, err := machine.MachineFolder(ctx, RecordFolder)
+	if err != nil {
+		return err
+	}
+	for file, content := range files {
+		matches := func(pattern string) bool { match, err := path.Match(pattern, file); return err == nil && match }
+		if slices.ContainsFunc(patterns, matches) {
+			found[file] = content
+		}
+	}
+	return nil
+}
+
+// readInside reads with cat in a container.
+func (p *peek) readInside(ctx context.Context, ns Namespace, paths []string) (map[string]string, error) {
 	id := p.ids[ns.PID]
 	if ns.PID == 0 {
 		id = p.any
-		paths = slices.DeleteFunc(slices.Clone(paths), func(path string) bool {
+		paths = slices.DeleteFunc(paths, func(path string) bool {
 			return strings.HasPrefix(path, "/sys/class/net/") || strings.HasPrefix(path, "/proc/net/")
 		})
 	}
@@ -91,6 +134,10 @@ func split(out string) map[string]string {
 
 func (*peek) Write(_ context.Context, _ Namespace, path, _ string) error {
 	return fmt.Errorf("write %s: this way only reads: %w", path, errors.ErrUnsupported)
+}
+
+func (*peek) Lock(_ context.Context, path string) (func(), error) {
+	return nil, fmt.Errorf("lock %s: this way only reads: %w", path, errors.ErrUnsupported)
 }
 
 func (*peek) Close() error { return nil }

@@ -197,7 +197,16 @@ func (a *App) withEngine(f func(orchestrate.Engine) error) error {
 
 // locked runs f while no other command changes the engine's stack or its machine.
 func (a *App) locked(ctx context.Context, e orchestrate.Engine, command string, timeout time.Duration, f func() error) error {
-	unlock, err := orchestrate.Lock(ctx, e, command, timeout, func(line string) {
+	info, err := e.Info(ctx)
+	if err != nil {
+		return interrupted(ctx, err, "nothing was changed")
+	}
+	return a.lockedWith(ctx, e, info, command, timeout, f)
+}
+
+// lockedWith is locked where the engine has been asked already.
+func (a *App) lockedWith(ctx context.Context, e orchestrate.Engine, info orchestrate.EngineInfo, command string, timeout time.Duration, f func() error) error {
+	unlock, err := orchestrate.Lock(ctx, e, info, command, timeout, func(line string) {
 		fmt.Fprintln(a.Err, line)
 	})
 	if err != nil {

@@ -22,7 +22,6 @@ import (
 	"github.com/zeekdemo/zeekdemo/forward/filter"
 	"github.com/zeekdemo/zeekdemo/orchestrate"
 	"github.com/zeekdemo/zeekdemo/orchestrate/doctor"
-	"github.com/zeekdemo/zeekdemo/orchestrate/hosttune"
 )
 
 type doctorOptions struct {
@@ -151,9 +150,8 @@ func dockerLogins(getenv func(string) string) []string {
 // newProber looks at the stack as `up` would make it with the variables that
 // are set.
 func newProber(app *App, engine orchestrate.Engine, connectErr error) *doctor.Prober {
-	store, _ := hosttune.UserStore(app.Getenv, os.Geteuid()) // without one nothing was recorded
 	p := doctor.NewProber(engine, orchestrate.Project{Name: orchestrate.ProjectName, Compose: assets.Compose(),
-		Env: stackEnvironment(app.Getenv), Pull: orchestrate.PullMissing}, store)
+		Env: stackEnvironment(app.Getenv), Pull: orchestrate.PullMissing}, app.tuningStore())
 	p.ConnectErr = connectErr
 	p.Filter = tryFilter
 	return p

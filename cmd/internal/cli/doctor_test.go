@@ -100,6 +100,10 @@ func (m kernel) Read(_ context.Context, ns nsenter.Namespace, patterns ...string
 	return found, nil
 }
 
+func (kernel) Lock(context.Context, string) (func(), error) {
+	return nil, errors.New("a doctor locks nothing")
+}
+
 func (kernel) Write(context.Context, nsenter.Namespace, string, string) error {
 	return errors.New("a doctor writes nothing")
 }

@@ -55,10 +55,9 @@ func runDown(ctx context.Context, app *App, o downOptions) error {
 // remove removes the stack, and says what stays.
 func (o downOptions) remove(ctx context.Context, app *App, e orchestrate.Engine) error {
 	removed := 0
-	store, err := app.tuningStore()
-	tuned := err == nil && hosttune.StaysTuned(ctx, e, store)
+	tuned := hosttune.StaysTuned(ctx, e, app.tuningStore())
 	var left []orchestrate.Remaining
-	err = app.progress(func(p orchestrate.Progress) (err error) {
+	err := app.progress(func(p orchestrate.Progress) (err error) {
 		left, err = orchestrate.Down(ctx, e, orchestrate.DownRequest{Volumes: o.volumes, All: o.all}, func(event orchestrate.Event) {
 			if event.State == orchestrate.Done {
 				removed++

@@ -56,6 +56,14 @@ func (e *fakeEngine) StartCompanion(ctx context.Context, id string) (orchestrate
 	return e.helpers().StartCompanion(ctx, id)
 }
 
+// MachineFolder looks at the copies.
+func (e *fakeEngine) MachineFolder(ctx context.Context, folder string) (map[string]string, error) {
+	if e.machine() == "" {
+		return nil, nil
+	}
+	return e.helpers().MachineFolder(ctx, folder)
+}
+
 func (e *fakeEngine) Companions(ctx context.Context, kind orchestrate.CompanionKind) ([]orchestrate.Companion, error) {
 	return e.helpers().Companions(ctx, kind)
 }

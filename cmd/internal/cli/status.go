@@ -61,10 +61,7 @@ func runStatus(ctx context.Context, app *App, o statusOptions) error {
 		if mirrorErr != nil {
 			fmt.Fprintln(app.Err, "warning:", mirrorErr)
 		}
-		var tuning *hosttune.GlanceDocument
-		if store, err := app.tuningStore(); err == nil {
-			tuning = hosttune.Glance(ctx, e, store)
-		}
+		tuning := hosttune.Glance(ctx, e, app.tuningStore())
 		if o.json {
 			if services == nil {
 				services = []orchestrate.ServiceStatus{}

@@ -43,7 +43,9 @@ on are turned off as well.
 
 It never lowers a value, changes only what must be changed, and records the old
 values before it changes anything: --revert restores them, also after a crash.
-What somebody else has changed since is left alone then.
+What somebody else has changed since is left alone then. The record lies on the
+engine's machine, so that whoever may tune it sees what was changed, by whomever
+and from wherever, and takes it back.
 
 Root on the engine's machine changes its settings directly. Anybody else who may
 use the engine does it by a helper container, which is gone afterwards; that
@@ -117,20 +119,21 @@ func runTuneHost(ctx context.Context, app *App, o tuneOptions) error {
 	}
 	o.reach.note(app.Err)
 	return app.withEngine(func(e orchestrate.Engine) error {
+		info, unreachable := e.Info(ctx)
 		tune := func() error {
-			t, err := app.openTuner(ctx, e, o.hosttune())
+			options := o.hosttune()
+			options.Answer = &hosttune.Answer{Info: info, Err: unreachable}
+			t, err := app.openTuner(ctx, e, options)
 			if err == nil {
 				err = errors.Join(o.run(ctx, app, t), t.Close())
 			}
 			return tuningInterrupted(ctx, err)
 		}
-		if o.status || o.dryRun {
-			return tune() // it only reads
+		// What only reads needs no lock, and root on the engine's machine no engine.
+		if o.status || o.dryRun || unreachable != nil {
+			return tune()
 		}
-		if _, unreachable := e.Info(ctx); unreachable != nil {
-			return tune() // as root on the engine's machine it needs none
-		}
-		return app.locked(ctx, e, "tune-host", o.lock, tune)
+		return app.lockedWith(ctx, e, info, "tune-host", o.lock, tune)
 	})
 }
 
@@ -165,15 +168,11 @@ func (o tuneOptions) hosttune() hosttune.Options {
 // openTuner completes the options by what this process knows, and opens the
 // engine's machine.
 func (a *App) openTuner(ctx context.Context, e orchestrate.Engine, o hosttune.Options) (*hosttune.Tuner, error) {
-	o, err := a.tuning(o)
-	if err != nil {
-		return nil, err
-	}
-	return hosttune.Open(ctx, e, o)
+	return hosttune.Open(ctx, e, a.tuning(o))
 }
 
 // tuning completes options.
-func (a *App) tuning(o hosttune.Options) (_ hosttune.Options, err error) {
+func (a *App) tuning(o hosttune.Options) hosttune.Options {
 	o.UpImage = sensorImage(a.Getenv)
 	o.Observer = hosttune.Observer{
 		Progress: func(e orchestrate.Event) {
@@ -183,12 +182,12 @@ func (a *App) tuning(o hosttune.Options) (_ hosttune.Options, err error) {
 		},
 		Note: func(text string) { fmt.Fprintln(a.Err, "note: "+text) },
 	}
-	o.Store, err = a.tuningStore()
-	return o, err
+	o.Store = a.tuningStore()
+	return o
 }
 
-// tuningStore keeps what this user has changed.
-func (a *App) tuningStore() (hosttune.Store, error) {
+// tuningStore is what this client keeps of what was changed.
+func (a *App) tuningStore() hosttune.Store {
 	return hosttune.UserStore(a.Getenv, os.Geteuid())
 }
 

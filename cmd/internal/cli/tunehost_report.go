@@ -111,15 +111,8 @@ func (r tuneReport) status(doc *hosttune.StatusDocument, err error) error {
 	case doc.Recorded:
 		fmt.Fprintln(r.err, "`zeekdemo tune-host --revert` takes it back.")
 	}
-	r.others(doc.Others)
 	r.late(doc.Late)
 	return err
-}
-
-func (r tuneReport) others(n int) {
-	if n > 0 {
-		fmt.Fprintf(r.err, "note: another user has recorded %s of this machine, which are theirs to take back (root: sudo zeekdemo tune-host --revert)\n", settings(n))
-	}
 }
 
 // reverted reports what was or would be taken back.
@@ -151,7 +144,6 @@ func (r tuneReport) reverted(doc *hosttune.RevertDocument, err error) error {
 	if len(doc.Values) == 0 && doc.PersistFile != "removed" {
 		fmt.Fprintln(r.err, "Nothing to take back: zeekdemo has changed nothing since this machine was started.")
 	}
-	r.others(doc.Others)
 	return err
 }
 
@@ -161,7 +153,9 @@ func printTuning(to io.Writer, doc *hosttune.GlanceDocument) {
 		return
 	}
 	advice := ""
-	if !doc.Tuned {
+	if !doc.Seen {
+		advice = " (zeekdemo tune-host --status)"
+	} else if !doc.Tuned {
 		advice = " (zeekdemo tune-host)"
 	}
 	fmt.Fprintf(to, "\nThe kernel's limits on the packets' way: %s%s\n", doc.Summary, advice)

@@ -194,11 +194,7 @@ func tuneAround(ctx context.Context, app *App, e orchestrate.Engine, s orchestra
 // tuneAgain tunes new sensors where the others were tuned. The stack is up by
 // then: what fails is told, and does not fail the command.
 func tuneAgain(ctx context.Context, app *App, e orchestrate.Engine) {
-	options, err := app.tuning(hosttune.Options{})
-	if err != nil {
-		return // nor was anything recorded
-	}
-	changed, err := hosttune.AgainAfterUp(ctx, e, options)
+	changed, err := hosttune.AgainAfterUp(ctx, e, app.tuning(hosttune.Options{}))
 	if len(changed) > 0 {
 		fmt.Fprintf(app.Err, "Tuned new sensors as before: %s changed (zeekdemo tune-host --status)\n", settings(len(changed)))
 	}

@@ -28,6 +28,7 @@ type Engine struct {
 	Shell []string // e.g. busybox sh; empty for sh
 
 	mu      sync.Mutex
+	made    int // helpers, by now
 	helpers map[string]*run
 }
 
@@ -74,7 +75,8 @@ func (e *Engine) CreateCompanion(_ context.Context, spec orchestrate.CompanionSp
 	if e.helpers == nil {
 		e.helpers = map[string]*run{}
 	}
-	id := fmt.Sprintf("helper%d", len(e.helpers))
+	id := fmt.Sprintf("helper%d", e.made)
+	e.made++
 	e.helpers[id] = &run{spec: helper, created: time.Now()}
 	return id, nil
 }
@@ -89,7 +91,7 @@ func (e *Engine) StartCompanion(_ context.Context, id string) (orchestrate.Sidec
 		shell = []string{"sh"}
 	}
 	args := append([]string{}, r.spec.Args...)
-	args[1] = filepath.Join(e.Work, id) // instead of the folder in a container
+	args[1], args[3] = filepath.Join(e.Work, id), e.Root+orchestrate.MachineRun // instead of the folders in a container
 	r.cmd = exec.Command(shell[0], append(shell[1:], append([]string{"-c", standIns + r.spec.Script, "helper"}, args...)...)...)
 	r.cmd.Env = append(os.Environ(), "FAKE_ROOT="+e.Root, "FAKE_WORK="+e.Work)
 	stdin, err := r.cmd.StdinPipe()

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/zeekdemo/zeekdemo/orchestrate"
 	"github.com/zeekdemo/zeekdemo/orchestrate/nsenter"
 )
 
@@ -42,9 +43,14 @@ func inContainer(ctx context.Context, copies nsenter.Machine, pid int, patterns 
 	}
 	whole, _ := copies.Read(ctx, nsenter.Namespace{}, patterns...)
 	for path, content := range whole {
-		if !strings.HasPrefix(path, "/sys/class/net/") && !strings.HasPrefix(path, "/proc/net/") {
+		if !strings.HasPrefix(path, orchestrate.MachineRun+"/") && !strings.HasPrefix(path, "/sys/class/net/") && !strings.HasPrefix(path, "/proc/net/") {
 			found[path] = content
 		}
 	}
 	return found
+}
+
+// MachineFolder looks into a folder of the copies.
+func (e *Engine) MachineFolder(ctx context.Context, folder string) (map[string]string, error) {
+	return nsenter.Tree(e.Root).Read(ctx, nsenter.Namespace{}, folder+"/*")
 }

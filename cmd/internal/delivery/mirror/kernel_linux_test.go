@@ -151,7 +151,7 @@ func TestADetachedMirrorFollowsItsSensor(t *testing.T) {
 	if names := ToStack(l.mirrors()); !slices.Equal(names, []string{"c0"}) {
 		t.Errorf("to the stack: %q", names)
 	}
-	moved := []orchestrate.ServiceStatus{{Service: "zeek", Addresses: map[string]netip.Addr{orchestrate.MonitoringNetwork: netip.MustParseAddr("10.2.0.3")}}}
+	moved := []orchestrate.ServiceStatus{{Service: "zeek", Mode: orchestrate.GeneveEthernet, Addresses: map[string]netip.Addr{orchestrate.MonitoringNetwork: netip.MustParseAddr("10.2.0.3")}}}
 	var said []string
 	for range 2 { // the second time it is there already
 		running := l.mirrors()

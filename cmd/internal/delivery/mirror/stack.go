@@ -50,12 +50,16 @@ func Stop(running []tcmirror.Mirror, interfaces []string) (Stopped, error) {
 // sensors are now, and says of each what came of it.
 func FollowDetached(running []tcmirror.Mirror, services []orchestrate.ServiceStatus, say func(string)) {
 	at, exclude := sensorAddresses(services)
+	modes := map[string]orchestrate.GeneveMode{}
+	for _, s := range services {
+		modes[s.Service] = s.Mode
+	}
 	for _, m := range running {
 		to, ok := at[m.Service]
 		if !m.Detached || !m.Alive || !ok {
 			continue
 		}
-		if takes := takenBy(services, m.Service); takes != orchestrate.GeneveEthernet {
+		if takes := modes[m.Service]; takes != orchestrate.GeneveEthernet {
 			say(fmt.Sprintf("warning: the mirror of %s sends Ethernet, and %s takes %s now: `zeekdemo mirror --stop %s` ends it, `zeekdemo up --geneve-mode ethernet` makes the sensor take it",
 				m.Interface, m.Service, takes.Phrase(), m.Interface))
 			continue
@@ -68,16 +72,6 @@ func FollowDetached(running []tcmirror.Mirror, services []orchestrate.ServiceSta
 			say(fmt.Sprintf("The mirror of %s goes to %s at %s now.", m.Interface, m.Service, to))
 		}
 	}
-}
-
-// takenBy is what the datagrams of a sensor hold.
-func takenBy(services []orchestrate.ServiceStatus, name string) orchestrate.GeneveMode {
-	for _, s := range services {
-		if _, mode, ok := strings.Cut(s.Takes, ":"); ok && s.Service == name {
-			return orchestrate.GeneveMode(mode)
-		}
-	}
-	return orchestrate.GeneveEthernet
 }
 
 // ToStack are the interfaces that are mirrored to the stack.
