@@ -11,6 +11,7 @@ import (
 	"maps"
 	"net/http"
 	"regexp"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -170,4 +171,57 @@ func (i *instance) fill(folder string) {
 func write(w io.Writer, size int) error {
 	_, err := w.Write(bytes.Repeat([]byte{1}, size))
 	return err
+}
+
+// With the real Loki: a sensor writes a thousand lines a second, and the collector is
+// killed again and again. It sends again what came since it last stored its positions;
+// each line is shown once, from Loki's memory and from its store.
+func TestLinesThatAreSentAgainAreShownOnce(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, "loki", "collector")
+	depot, loki, collector := b.depot(), b.run("loki"), b.run("collector")
+	start := time.Now().Add(-5 * time.Minute).Truncate(time.Second)
+	var text strings.Builder
+	lines := 0
+	write := func() {
+		const more = 500
+		text.WriteString(logLines("C", start.Add(time.Duration(lines)*time.Millisecond), more))
+		lines += more
+		depot.write("/logs", map[string]string{"zeek/conn.log": text.String()})
+	}
+	write()
+	eventually(t, 60*time.Second, func() error { return lokiHolds(loki, lines, start) }, loki, collector)
+	for range 5 {
+		for range 4 {
+			write()
+			before := sent(loki)
+			eventually(t, 30*time.Second, func() error {
+				if n := sent(loki); n < before+100 {
+					return fmt.Errorf("Loki has been sent %d lines, %d before", n, before)
+				}
+				return nil
+			}, loki, collector)
+		}
+		collector.kill()
+		write()
+		collector.start()
+	}
+	eventually(t, 90*time.Second, func() error { return lokiHolds(loki, lines, start) }, loki, collector)
+	t.Logf("%d lines, %d of them sent again", lines, sent(loki)-lines)
+	loki.stop() // it writes what it has in memory to its store
+	loki.start()
+	eventually(t, 90*time.Second, func() error { return lokiHolds(loki, lines, start) }, loki, collector)
+}
+
+// sent is how many lines Loki was sent since it started.
+func sent(loki *instance) (n int) {
+	metrics, _ := loki.get(lokiPort, "/metrics", nil)
+	for line := range strings.Lines(string(metrics)) {
+		if strings.HasPrefix(line, "loki_distributor_lines_received_total{") {
+			var more float64
+			fmt.Sscan(line[strings.LastIndexByte(line, ' ')+1:], &more)
+			n += int(more)
+		}
+	}
+	return n
 }
