@@ -21,6 +21,11 @@
 //	ZEEKDEMO_GRAFANA_USER, ZEEKDEMO_GRAFANA_PASSWORD                Grafana's login; zeek, zeek
 //	ZEEKDEMO_GENEVE_SOURCE                                          what the GENEVE sensor takes: geneve, geneve:dlt=raw or geneve+vxlan; geneve
 //	ZEEKDEMO_GENEVE_VNI                                             the script that logs its VNIs: geneve_vni, or geneve_vxlan_vni with geneve+vxlan; geneve_vni
+//	ZEEKDEMO_WORKERS, ZEEKDEMO_LOGGERS, ZEEKDEMO_PROXIES            nodes of a sensor that is a cluster; 1 each, which is a Zeek by itself
+//	ZEEKDEMO_PIN_WORKERS                                            CPUs of the workers, in turn; none
+//	ZEEKDEMO_LOG_ROTATE                                             seconds after which a log goes on in a new file, 0 for never; an hour
+//	ZEEKDEMO_LOG_KEEP                                               seconds for which finished files are kept, 0 for ever; a week
+//	ZEEKDEMO_LOG_DISK                                               KiB that a sensor's files may take, 0 for any; 4 GiB
 package assets
 
 import _ "embed"

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/compose-spec/compose-go/v2/loader"
 	"github.com/compose-spec/compose-go/v2/types"
@@ -221,8 +222,11 @@ func TestSensors(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			s := p.Services[tt.name]
 			script := readFile(t, "stack/zeek/sensor.zeek") + strings.ReplaceAll(readFile(t, "stack/"+tt.script), "${ZEEKDEMO_GENEVE_VNI:-geneve_vni}", "geneve_vni")
-			if want := []string{"zeek", "-i", tt.source, "local", "-e", script}; !slices.Equal(s.Command, want) {
+			if want := []string{"sh", "-c", readFile(t, "stack/zeek/sensor.sh"), "sensor", "zeek", "-i", tt.source, "local", "-e", script}; !slices.Equal(s.Command, want) {
 				t.Errorf("command %q\nwant %q", s.Command, want)
+			}
+			if grace := s.Environment["SENSOR_GRACE"]; grace == nil || *grace != fmt.Sprint(time.Duration(*s.StopGracePeriod).Seconds()) {
+				t.Errorf("the engine's patience and the script's differ")
 			}
 			if s.WorkingDir != "/logs/"+tt.name {
 				t.Errorf("working directory %q: the collector takes the folder below /logs for the sensor's name", s.WorkingDir)
@@ -245,7 +249,7 @@ func TestWhatTheGENEVESensorTakes(t *testing.T) {
 	plain := loadStack(t, nil)
 	for _, tt := range []struct{ source, vni string }{{"geneve:dlt=raw", "geneve_vni"}, {"geneve+vxlan", "geneve_vxlan_vni"}} {
 		chosen := loadStack(t, map[string]string{"ZEEKDEMO_GENEVE_SOURCE": tt.source, "ZEEKDEMO_GENEVE_VNI": tt.vni})
-		command := chosen.Services["zeek-geneve"].Command
+		command := chosen.Services["zeek-geneve"].Command[4:] // Zeek's own
 		if want := "udp::0.0.0.0:6081:" + tt.source; command[2] != want {
 			t.Errorf("it listens on %s, want %s", command[2], want)
 		}

@@ -38,12 +38,16 @@ func oneShotConfig(s types.ServiceConfig, o orchestrate.OneShot) (*container.Con
 func sensorConfig(s types.ServiceConfig) *container.Config {
 	config := &container.Config{Image: s.Image, Cmd: []string(s.Command), Entrypoint: []string(s.Entrypoint), User: s.User, WorkingDir: s.WorkingDir}
 	for _, name := range slices.Sorted(maps.Keys(s.Environment)) {
-		if v := s.Environment[name]; v != nil {
+		if v := s.Environment[name]; v != nil && !slices.Contains(keepsOrder(), name) {
 			config.Env = append(config.Env, name+"="+*v)
 		}
 	}
 	return config
 }
+
+// keepsOrder are the variables by which a sensor's logs go on in new files and are
+// removed in time. One that lives for a single question keeps them all, as they are.
+func keepsOrder() []string { return []string{"SENSOR_DISK", "SENSOR_KEEP", "SENSOR_ROTATE"} }
 
 // sensorHost is what it may use. Its named volumes become anonymous ones, which
 // are removed together with the container.

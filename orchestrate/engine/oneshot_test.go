@@ -47,6 +47,11 @@ func TestOneShotIsMadeFromTheService(t *testing.T) {
 		if want := []mount.Mount{{Type: mount.TypeVolume, Target: "/logs"}}; !slices.Equal(host.Mounts, want) {
 			t.Errorf("%s: mounts %+v, want an anonymous volume at /logs", name, host.Mounts)
 		}
+		if slices.ContainsFunc(config.Env, func(v string) bool {
+			return strings.HasPrefix(v, "SENSOR_ROTATE=") || strings.HasPrefix(v, "SENSOR_KEEP=") || strings.HasPrefix(v, "SENSOR_DISK=")
+		}) || !slices.Contains(config.Env, "SENSOR_WORKERS=1") {
+			t.Errorf("%s: its logs would not stay: %q", name, config.Env)
+		}
 		if !host.RestartPolicy.IsNone() && host.RestartPolicy.Name != "" {
 			t.Errorf("%s: restarts %s", name, host.RestartPolicy.Name)
 		}
@@ -80,10 +85,10 @@ func TestOneShotThatReadsAFile(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if want := []string{"zeek", "-C", "-r", "/logs/capture"}; !slices.Equal(config.Cmd[:4], want) {
-			t.Errorf("%s: command %q", name, config.Cmd[:4])
+		if want := []string{"zeek", "-C", "-r", "/logs/capture"}; !slices.Equal(config.Cmd[4:8], want) {
+			t.Errorf("%s: command %q", name, config.Cmd[4:8])
 		}
-		if !slices.Equal(config.Cmd[4:], []string(s.Command[3:])) {
+		if !slices.Equal(config.Cmd[8:], []string(s.Command[7:])) {
 			t.Errorf("%s: other scripts than the sensor's", name)
 		}
 		if host.NetworkMode != "none" {

@@ -21,10 +21,6 @@ redef PacketSource::UDP::udp_recv_buffer_size = 32 * 1024 * 1024;
 # word; a UDP datagram over IPv4 or IPv6 never holds more than 65527.
 redef PacketSource::UDP::recvmmsg_buffer_size = 65535;
 
-# Prometheus scrapes this. Nothing of it is published on the host.
-redef Telemetry::metrics_port = 9991/tcp;
-redef Telemetry::metrics_address = "0.0.0.0";
-
 # Gaps in acknowledged TCP data, reported soon enough for a short replay.
 @load misc/capture-loss
 redef CaptureLoss::watch_interval = 30sec;
