@@ -30,6 +30,8 @@ type Settings struct {
 	Images          map[string]string // image reference by name out of ImageNames
 	Pull            PullPolicy
 	Geneve          GeneveMode // what the GENEVE sensor takes; empty for Ethernet
+	Bounds          Bounds
+	DNS             bool // whether Zeek looks names up, at the engine's resolvers
 }
 
 // Validate refuses settings that are wrong or unsafe. It touches nothing.
@@ -51,6 +53,9 @@ func (s Settings) Validate() error {
 		if _, err := ParseGeneveMode(string(s.Geneve)); err != nil {
 			return err
 		}
+	}
+	if err := s.Bounds.validate(); err != nil {
+		return err
 	}
 	if !s.Bind.IsValid() {
 		return errors.New("no address to bind the published ports to")
@@ -75,6 +80,10 @@ func (s Settings) Environment() map[string]string {
 		env["ZEEKDEMO_GRAFANA_PASSWORD"] = s.GrafanaPassword
 	}
 	maps.Copy(env, s.Geneve.environment())
+	maps.Copy(env, s.Bounds.environment())
+	if s.DNS {
+		env["ZEEKDEMO_DNS_FAKE"] = "" // Zeek asks nobody where the variable has a value
+	}
 	for name, ref := range s.Images {
 		env[ImageVariable(name)] = ref
 	}

@@ -20,6 +20,9 @@
 #   SENSOR_GRACE    seconds for stopping: the container's stop_grace_period (60)
 set -u
 
+# For Zeek the variable is set even where it is empty.
+[ -n "${ZEEK_DNS_FAKE:-}" ] || unset ZEEK_DNS_FAKE
+
 workers=${SENSOR_WORKERS:-1} loggers=${SENSOR_LOGGERS:-1} proxies=${SENSOR_PROXIES:-1}
 rotate=${SENSOR_ROTATE:-0} keep=${SENSOR_KEEP:-0} disk=${SENSOR_DISK:-0} grace=${SENSOR_GRACE:-60}
 logs=$PWD nodes=${TMPDIR:-/tmp}/nodes
