@@ -466,6 +466,10 @@ func (b *balance) add(s *State, a answer, now time.Time) {
 	}
 }
 
+// blocked is the reason for lines that Loki refuses while its share of the disk is
+// used up: the collector offers them again (assets/stack/janitor/janitor.sh).
+const blocked = "blocked_ingestion"
+
 // lokiState counts what Loki discarded, by its reasons.
 func lokiState(a answer) State {
 	s := State{Hop: HopLoki, Name: "Loki", Lines: true}
@@ -473,7 +477,13 @@ func lokiState(a answer) State {
 		return s
 	}
 	s.sum(RoleIn, a, "loki_distributor_lines_received_total")
-	s.sum(RoleLost, a, "loki_discarded_samples_total")
+	lost := answer{}
+	for _, m := range a.metrics {
+		if m.name != "loki_discarded_samples_total" || m.labels["reason"] != blocked {
+			lost.metrics = append(lost.metrics, m)
+		}
+	}
+	s.sum(RoleLost, lost, "loki_discarded_samples_total")
 	byReason := map[string]float64{}
 	for _, m := range a.metrics {
 		if m.name == "loki_discarded_samples_total" {

@@ -145,6 +145,8 @@ func TestLostLines(t *testing.T) {
 	before := s.states(t)
 	s.loki += `loki_discarded_samples_total{policy="",reason="line_too_long",retention_hours="",tenant="fake"} 3` + "\n" +
 		`loki_discarded_samples_total{policy="",reason="rate_limited",retention_hours="",tenant="fake"} 2` + "\n"
+	// What it refuses until it has room is offered again.
+	s.loki += `loki_discarded_samples_total{policy="",reason="blocked_ingestion",retention_hours="",tenant="fake"} 900` + "\n"
 	s.collector += `otelcol_exporter_send_failed_log_records{exporter="otlp_http"} 5` + "\n"
 	refused := s.states(t)
 	r := Compare(before, refused)

@@ -146,6 +146,7 @@ func (r *receiver) tick(now time.Time) {
 	if err := r.sensor.logs.flush(); err != nil {
 		r.sensor.logs.errors = append(r.sensor.logs.errors[:0], err) // one is enough to tell
 	}
+	r.sensor.logs.turn(now)
 }
 
 // spend passes the time busily where the sleep would be longer than asked for.

@@ -14,16 +14,19 @@ import (
 // logSet is the folder of JSON logs. Lines are collected and written by flush.
 type logSet struct {
 	dir    string
+	rotate time.Duration // Log::default_rotation_interval; 0: never
+	due    time.Time     // of the next rotation
 	files  map[string]*logFile
 	line   []byte
 	errors []error
 }
 
-// logFile is one open log and its number of lines.
+// logFile is one log and its number of lines, in all its files.
 type logFile struct {
-	f     *os.File
-	w     *bufio.Writer
-	lines uint64
+	f      *os.File // nil between a rotation and the next line
+	w      *bufio.Writer
+	opened time.Time
+	lines  uint64
 }
 
 // newLogSet writes into dir, "" being the working directory.
@@ -31,28 +34,59 @@ func newLogSet(dir string) *logSet {
 	return &logSet{dir: dir, files: make(map[string]*logFile)}
 }
 
-// write appends the line to NAME.log, which it makes at the first one. As with
-// Zeek, what another process left under that name is gone then. An error is kept
-// for close: the packets go on.
+// write appends the line to NAME.log, which it makes at the first one, and at the
+// first one after a rotation. As with Zeek, what another process left under that name
+// is gone then. An error is kept for close: the packets go on.
 func (l *logSet) write(name string, line []byte) {
 	lf := l.files[name]
 	if lf == nil {
-		f, err := os.OpenFile(filepath.Join(l.dir, name+".log"), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+		lf = &logFile{}
+		l.files[name] = lf
+	}
+	if lf.w == nil {
+		f, err := os.OpenFile(l.path(name), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
 		if err != nil {
 			l.errors = append(l.errors, err)
 		}
-		lf = &logFile{f: f, w: bufio.NewWriterSize(f, 1<<16)}
-		l.files[name] = lf
+		lf.f, lf.w, lf.opened = f, bufio.NewWriterSize(f, 1<<16), time.Now()
 	}
 	lf.lines++
 	lf.w.Write(line) // the writer remembers an error, Flush reports it
+}
+
+func (l *logSet) path(name string) string { return filepath.Join(l.dir, name+".log") }
+
+// turn rotates where it is time: at the multiples of the interval since midnight UTC.
+// A finished file is named after the second in which it was opened, and, as with Zeek,
+// takes the place of one that has the name.
+func (l *logSet) turn(now time.Time) {
+	if l.rotate <= 0 || now.Before(l.due) {
+		return
+	}
+	first := l.due.IsZero()
+	l.due = now.Truncate(l.rotate).Add(l.rotate)
+	if first {
+		return
+	}
+	for name, lf := range l.files {
+		if lf.w == nil {
+			continue
+		}
+		finished := l.path(name + lf.opened.Format(".2006-01-02-15-04-05"))
+		if err := errors.Join(lf.w.Flush(), lf.f.Close(), os.Rename(l.path(name), finished)); err != nil {
+			l.errors = append(l.errors, err)
+		}
+		lf.f, lf.w = nil, nil
+	}
 }
 
 // flush hands all lines to the kernel.
 func (l *logSet) flush() error {
 	var errs []error
 	for _, lf := range l.files {
-		errs = append(errs, lf.w.Flush())
+		if lf.w != nil {
+			errs = append(errs, lf.w.Flush())
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -61,7 +95,9 @@ func (l *logSet) flush() error {
 func (l *logSet) close() error {
 	errs := append(l.errors, l.flush())
 	for _, lf := range l.files {
-		errs = append(errs, lf.f.Close())
+		if lf.w != nil {
+			errs = append(errs, lf.f.Close())
+		}
 	}
 	return errors.Join(errs...)
 }

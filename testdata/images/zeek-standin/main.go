@@ -91,6 +91,7 @@ func sense(ctx context.Context, opts options, getenv func(string) string, stderr
 		return errors.New("nothing to do: give -i udp::ADDR:PORT[:ENCAPSULATION][:dlt=LINKTYPE] or -r FILE")
 	}
 	s.limits = liveLimits(faults.idle)
+	s.logs.rotate = script.rotate
 	metrics, err := serveMetrics(script, faults.metricsFile, s)
 	if err != nil {
 		return err

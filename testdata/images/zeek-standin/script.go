@@ -19,6 +19,7 @@ type script struct {
 	datagramLimit int           // PacketSource::UDP::recvmmsg_buffer_size, bytes; longer datagrams are cut
 	logDir        string        // Log::default_logdir; "": the working directory
 	statsInterval time.Duration // Stats::report_interval
+	rotate        time.Duration // Log::default_rotation_interval; 0: never
 	columns       string        // the file for the types of the logs' fields; "": none is asked for
 	vniField      string        // "vxlan_vni", "geneve_vni" or "geneve_vxlan_vni" where a script made VNIs part of the connection key
 }
@@ -118,6 +119,8 @@ func (s *script) redef(name, value string, stderr io.Writer) error {
 		s.logDir, err = strconv.Unquote(value)
 	case "Stats::report_interval":
 		s.statsInterval, err = parseInterval(value)
+	case "Log::default_rotation_interval":
+		s.rotate, err = parseInterval(value)
 	case "LogAscii::use_json":
 		if value != "T" {
 			err = fmt.Errorf("the stand-in writes JSON only")

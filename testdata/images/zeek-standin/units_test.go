@@ -289,6 +289,46 @@ func TestVNIsKeepFlowsApartAndSilenceEndsThem(t *testing.T) {
 	}
 }
 
+// A rotation loses nothing and leaves no line twice; a process that starts empties
+// what another has left.
+func TestLogsRotate(t *testing.T) {
+	dir := t.TempDir()
+	logs, now := newLogSet(dir), time.Now()
+	logs.rotate = 5 * time.Second
+	for i := range 4 {
+		logs.turn(now.Add(time.Duration(i) * 2500 * time.Millisecond))
+		logs.write("conn", fmt.Appendf(nil, "line %d\n", i))
+		if lf := logs.files["conn"]; lf.lines == 1 || lf.opened.After(now.Add(time.Second)) { // files of different seconds
+			lf.opened = lf.opened.Add(time.Duration(i) * time.Second)
+		}
+	}
+	if err := logs.close(); err != nil {
+		t.Fatal(err)
+	}
+	all := ""
+	list, _ := filepath.Glob(filepath.Join(dir, "conn*.log"))
+	for _, name := range list {
+		text, _ := os.ReadFile(name)
+		all += string(text)
+	}
+	for i := range 4 {
+		if strings.Count(all, fmt.Sprintf("line %d\n", i)) != 1 {
+			t.Errorf("in %q: %q", list, all)
+		}
+	}
+	if len(list) < 2 || len(list) > 3 || logs.files["conn"].lines != 4 {
+		t.Errorf("files %q, %d lines", list, logs.files["conn"].lines)
+	}
+	next := newLogSet(dir)
+	next.write("conn", []byte("other\n"))
+	if err := next.close(); err != nil {
+		t.Fatal(err)
+	}
+	if text, _ := os.ReadFile(filepath.Join(dir, "conn.log")); string(text) != "other\n" {
+		t.Errorf("a new process left %q", text)
+	}
+}
+
 func BenchmarkFrame(b *testing.B) {
 	s := newTestSensor(defaultScript(), b.TempDir())
 	frame, at := udpFrame(), int64(1)
