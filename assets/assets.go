@@ -26,8 +26,12 @@
 //	ZEEKDEMO_MEMORY, ZEEKDEMO_GENEVE_MEMORY                         limit of a sensor's memory; 2g, to which a cluster wants 200m for each worker
 //	ZEEKDEMO_PIN_WORKERS                                            CPUs of the workers, in turn; none
 //	ZEEKDEMO_LOG_ROTATE                                             seconds after which a log goes on in a new file, 0 for never; an hour
-//	ZEEKDEMO_LOG_KEEP                                               seconds for which finished files are kept, 0 for ever; a week
-//	ZEEKDEMO_LOG_DISK                                               KiB that a sensor's files may take, 0 for any; 4 GiB
+//	ZEEKDEMO_LOG_KEEP                                               seconds for which finished files are kept, 0 for ever; a day
+//	ZEEKDEMO_LOG_DISK                                               KiB that a sensor's files may take, 0 for any; 2.5 GB
+//	ZEEKDEMO_RETENTION, ZEEKDEMO_KEEP                               for how long Loki and Prometheus keep what they store: as 7d, and in seconds for the janitor; a week
+//	ZEEKDEMO_LOKI_DISK                                              KiB that Loki's store may take, 0 for any; 12 GB
+//	ZEEKDEMO_PROMETHEUS_DISK                                        bytes that Prometheus' store may take; 2 GB
+//	ZEEKDEMO_DNS_FAKE                                               empty lets Zeek look names up; 1
 package assets
 
 import _ "embed"
@@ -38,6 +42,6 @@ import _ "embed"
 var compose string
 
 // Compose returns the stack's Compose file: project zeekdemo, services zeek,
-// zeek-geneve, prometheus, loki, collector, grafana, and exporter-host,
+// zeek-geneve, prometheus, loki, collector, grafana, janitor, and exporter-host,
 // exporter-zeek and exporter-zeek-geneve. The caller owns the slice.
 func Compose() []byte { return []byte(compose) }

@@ -113,7 +113,7 @@ func (b *bench) cleanup(what string, remove func(context.Context) error) {
 func (b *bench) create(service string, hosts ...string) *instance {
 	b.Helper()
 	s := b.project.Services[service]
-	config := &container.Config{Image: s.Image, Cmd: []string(s.Command), User: s.User, WorkingDir: s.WorkingDir}
+	config := &container.Config{Image: s.Image, Cmd: []string(s.Command), User: s.User, WorkingDir: s.WorkingDir, StopSignal: s.StopSignal}
 	for name, value := range s.Environment {
 		config.Env = append(config.Env, name+"="+*value)
 	}

@@ -3,6 +3,7 @@ package assets_test
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"os"
 	"reflect"
 	"regexp"
@@ -16,6 +17,7 @@ import (
 	"github.com/compose-spec/compose-go/v2/types"
 
 	"github.com/zeekdemo/zeekdemo/assets"
+	"github.com/zeekdemo/zeekdemo/orchestrate"
 )
 
 // loadStack loads the embedded Compose file as Compose does, with nothing but
@@ -42,7 +44,7 @@ func TestProjectHasItsNames(t *testing.T) {
 		what      string
 		got, want []string
 	}{
-		{"services", p.ServiceNames(), []string{"collector", "exporter-host", "exporter-zeek", "exporter-zeek-geneve", "grafana", "loki", "prometheus", "zeek", "zeek-geneve"}},
+		{"services", p.ServiceNames(), []string{"collector", "exporter-host", "exporter-zeek", "exporter-zeek-geneve", "grafana", "janitor", "loki", "prometheus", "zeek", "zeek-geneve"}},
 		{"networks", slices.Sorted(maps.Keys(p.Networks)), []string{"monitoring", "telemetry"}},
 		{"volumes", p.VolumeNames(), []string{"collector-state", "loki-data", "prometheus-data", "zeek-logs"}},
 	} {
@@ -55,11 +57,11 @@ func TestProjectHasItsNames(t *testing.T) {
 
 // What every service keeps to. The exceptions are in the table, not in the loop.
 func TestServicesKeepToThePolicy(t *testing.T) {
-	wantUser := map[string]string{"collector": "0:0"} // writes to a volume that belongs to root
-	wantReadOnly := map[string]bool{                  // the others get inline configs, which exclude it
-		"zeek": true, "zeek-geneve": true, "exporter-host": true, "exporter-zeek": true, "exporter-zeek-geneve": true}
+	wantUser := map[string]string{"collector": "0:0", "janitor": "10001:10001"} // writes to a volume that belongs to root, to Loki's
+	wantReadOnly := map[string]bool{                                            // the others get inline configs, which exclude it
+		"zeek": true, "zeek-geneve": true, "exporter-host": true, "exporter-zeek": true, "exporter-zeek-geneve": true, "janitor": true}
 	wantPid := map[string]string{"exporter-host": "host"} // reads the counters of its first process's network
-	wantNetwork := map[string]string{"exporter-zeek": "service:zeek", "exporter-zeek-geneve": "service:zeek-geneve"}
+	wantNetwork := map[string]string{"exporter-zeek": "service:zeek", "exporter-zeek-geneve": "service:zeek-geneve", "janitor": "none"}
 	for name, s := range loadStack(t, nil).Services {
 		t.Run(name, func(t *testing.T) {
 			if !slices.Equal(s.CapDrop, []string{"ALL"}) || len(s.CapAdd) > 0 || s.Privileged {
@@ -147,17 +149,21 @@ func TestImages(t *testing.T) {
 		"grafana":     "grafana/grafana:13.2.0",
 		"collector":   "otel/opentelemetry-collector-contrib:0.160.0",
 
+		"janitor": "zeek/zeek:9.0",
+
 		"exporter-host":        "prom/node-exporter:v1.12.1",
 		"exporter-zeek":        "prom/node-exporter:v1.12.1",
 		"exporter-zeek-geneve": "prom/node-exporter:v1.12.1",
 	}
-	variable := map[string]string{
+	variables := map[string]string{
 		"zeek":        "ZEEKDEMO_IMAGE_ZEEK",
 		"zeek-geneve": "ZEEKDEMO_IMAGE_ZEEK",
 		"prometheus":  "ZEEKDEMO_IMAGE_PROMETHEUS",
 		"loki":        "ZEEKDEMO_IMAGE_LOKI",
 		"grafana":     "ZEEKDEMO_IMAGE_GRAFANA",
 		"collector":   "ZEEKDEMO_IMAGE_COLLECTOR",
+
+		"janitor": "ZEEKDEMO_IMAGE_ZEEK",
 
 		"exporter-host":        "ZEEKDEMO_IMAGE_EXPORTER",
 		"exporter-zeek":        "ZEEKDEMO_IMAGE_EXPORTER",
@@ -167,9 +173,9 @@ func TestImages(t *testing.T) {
 		if s.Image != want[name] {
 			t.Errorf("%s: image %q, want %q", name, s.Image, want[name])
 		}
-		replaced := loadStack(t, map[string]string{variable[name]: "example.org/other:1"})
+		replaced := loadStack(t, map[string]string{variables[name]: "example.org/other:1"})
 		if got := replaced.Services[name].Image; got != "example.org/other:1" {
-			t.Errorf("%s: image %q with %s set", name, got, variable[name])
+			t.Errorf("%s: image %q with %s set", name, got, variables[name])
 		}
 	}
 }
@@ -188,12 +194,17 @@ func TestGrafanaLogin(t *testing.T) {
 	}
 }
 
-// Interpolation gives back what the files say, each dollar sign once.
+// ownVariable is one of the stack's own, with its default.
+var ownVariable = regexp.MustCompile(`\$\{ZEEKDEMO_\w+:?-([^}]*)\}`)
+
+// Interpolation gives back what the files say, each dollar sign once, and the
+// defaults of the variables.
 func TestConfigsAreTheFiles(t *testing.T) {
 	want := map[string]string{
 		"prometheus":          "prometheus/prometheus.yml",
 		"prometheus-rules":    "prometheus/rules.yml",
 		"loki":                "loki/loki.yaml",
+		"loki-limits":         "loki/limits.yaml",
 		"collector":           "collector/config.yaml",
 		"grafana":             "grafana/grafana.ini",
 		"grafana-datasources": "grafana/provisioning/datasources/zeekdemo.yaml",
@@ -207,7 +218,7 @@ func TestConfigsAreTheFiles(t *testing.T) {
 		t.Errorf("%d configs, want %d", len(configs), len(want))
 	}
 	for name, path := range want {
-		if configs[name].Content != readFile(t, "stack/"+path) {
+		if configs[name].Content != ownVariable.ReplaceAllString(readFile(t, "stack/"+path), "$1") {
 			t.Errorf("config %s differs from stack/%s", name, path)
 		}
 	}
@@ -290,6 +301,30 @@ func TestTheVNIBesideALogLine(t *testing.T) {
 		if got != want {
 			t.Errorf("%s: %q, want %q", line, got, want)
 		}
+	}
+}
+
+// `docker compose up` on the file alone has the bounds that `zeekdemo up` has.
+func TestTheFileAloneHasTheProgramsBounds(t *testing.T) {
+	s := orchestrate.Settings{Bind: netip.MustParseAddr("127.0.0.1"),
+		Bounds: orchestrate.Bounds{Retention: orchestrate.DefaultRetention, MaxDisk: orchestrate.DefaultMaxDisk}}
+	alone, program := loadStack(t, nil), loadStack(t, s.Environment())
+	if !reflect.DeepEqual(alone.Services, program.Services) || !reflect.DeepEqual(alone.Configs, program.Configs) {
+		t.Errorf("differences:\n%v\n%v", alone.Services["janitor"].Environment, program.Services["janitor"].Environment)
+	}
+	short := orchestrate.Bounds{Retention: 36 * time.Hour, MaxDisk: 1e9}
+	s.Bounds, s.DNS = short, true
+	p := loadStack(t, s.Environment())
+	if got := p.Configs["loki"].Content; !strings.Contains(got, "\n  retention_period: 36h\n") {
+		t.Error("Loki's retention is not the one that was asked for")
+	}
+	for _, flag := range []string{"--storage.tsdb.retention.time=36h", "--storage.tsdb.retention.size=100000000B"} {
+		if !slices.Contains(p.Services["prometheus"].Command, flag) {
+			t.Errorf("Prometheus has no %s: %q", flag, p.Services["prometheus"].Command)
+		}
+	}
+	if v := p.Services["zeek-geneve"].Environment["ZEEK_DNS_FAKE"]; v == nil || *v != "" {
+		t.Errorf("ZEEK_DNS_FAKE is %v with --dns", v)
 	}
 }
 

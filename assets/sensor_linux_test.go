@@ -25,6 +25,7 @@ me=${CLUSTER_NODE:-alone}
 tell() { echo "$1 $me" >> "$EVENTS"; }
 for text; do :; done
 echo "$text" > "$EVENTS.$me.script"
+echo "${ZEEK_DNS_FAKE-not set}" > "$EVENTS.$me.dns"
 printf '%s\n' "$@" > "$EVENTS.$me.args"
 tell start
 [ "$me" != "${FAKE_SICK:-}" ] || exit 3
@@ -453,6 +454,19 @@ func TestSensorRefusesWhatIsNoNumber(t *testing.T) {
 		p := startProcess1(t, shell, t.TempDir(), "SENSOR_WORKERS=many")
 		if code := p.ended(); code != 2 || !strings.Contains(p.said(), `"many"`) {
 			t.Errorf("exit code %d: %s", code, p.said())
+		}
+	})
+}
+
+// Zeek looks at whether the variable is there, not at what it holds.
+func TestWhoMayBeAskedForNames(t *testing.T) {
+	inEachShell(t, func(t *testing.T, shell []string) {
+		for value, want := range map[string]string{"1": "1\n", "": "not set\n"} {
+			p := startProcess1(t, shell, t.TempDir(), "ZEEK_DNS_FAKE="+value)
+			p.await("start alone", 1)
+			if got := string(must(os.ReadFile(p.events + ".alone.dns"))); got != want {
+				t.Errorf("ZEEK_DNS_FAKE=%s reaches Zeek as %q, want %q", value, got, want)
+			}
 		}
 	})
 }

@@ -39,6 +39,8 @@ func (p *prober) ready(ctx context.Context, s Service, containers map[string]Con
 		return fmt.Errorf("container is %s%s", c.State, exitReason(c))
 	case s.IsSensor():
 		return p.sensorListens(s, c)
+	case s.Port == 0:
+		return healthCheck(c)
 	case s.Beside != "":
 		if err := follows(s, c, containers[s.Beside]); err != nil {
 			return err
@@ -93,8 +95,14 @@ func (p *prober) sensorListens(s Service, c Container) error {
 			return nil
 		}
 	}
-	if c.Health == "" {
-		return nil // no health check and no view into its namespace
+	return healthCheck(c)
+}
+
+// healthCheck is what the engine says of a container that cannot be asked itself.
+// Without a check there is nothing to say.
+func healthCheck(c Container) error {
+	if c.Health == "" || c.Health == "healthy" {
+		return nil
 	}
 	return fmt.Errorf("health check says %s", c.Health)
 }

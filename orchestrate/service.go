@@ -14,7 +14,8 @@ type Service struct {
 	Name string
 	// Encap is the encapsulation that a sensor listens for; empty for others.
 	Encap string
-	// Port is the port inside the container that shows whether it answers.
+	// Port is the port inside the container that shows whether it answers; 0 where
+	// only its health check does.
 	Port uint16
 	// Path is requested over HTTP to see whether it is ready.
 	Path string
@@ -58,6 +59,7 @@ func Services() []Service {
 		{Name: "loki", Port: 3100, Path: "/ready", Title: "Loki", Scrape: `job="loki"`},
 		{Name: "prometheus", Port: 9090, Path: "/-/ready", Title: "Prometheus", Scrape: `job="prometheus"`},
 		{Name: "grafana", Port: 3000, Path: "/api/health", Title: "Grafana"},
+		{Name: janitorName},
 		exporter("host", ""), exporter("zeek", "zeek"), exporter("zeek-geneve", "zeek-geneve"),
 	}
 }

@@ -31,6 +31,8 @@ type Settings struct {
 	Pull            PullPolicy
 	Geneve          GeneveMode // what the GENEVE sensor takes; empty for Ethernet
 	Cluster         Cluster    // how many processes make a sensor
+	Bounds          Bounds
+	DNS             bool // whether Zeek looks names up, at the engine's resolvers
 }
 
 // Validate refuses settings that are wrong or unsafe. It touches nothing.
@@ -53,7 +55,7 @@ func (s Settings) Validate() error {
 			return err
 		}
 	}
-	if err := s.Cluster.Validate(); err != nil {
+	if err := errors.Join(s.Cluster.Validate(), s.Bounds.validate()); err != nil {
 		return err
 	}
 	if !s.Bind.IsValid() {
@@ -80,6 +82,10 @@ func (s Settings) Environment() map[string]string {
 	}
 	maps.Copy(env, s.Geneve.environment())
 	maps.Copy(env, s.Cluster.environment())
+	maps.Copy(env, s.Bounds.environment())
+	if s.DNS {
+		env["ZEEKDEMO_DNS_FAKE"] = "" // Zeek asks nobody where the variable has a value
+	}
 	for name, ref := range s.Images {
 		env[ImageVariable(name)] = ref
 	}

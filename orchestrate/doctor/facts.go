@@ -113,7 +113,8 @@ type Memory struct {
 // Disk is the file system of the engine's images and volumes.
 type Disk struct {
 	Path  string `json:"path"`
-	Free  int64  `json:"free_bytes"`
+	Free  int64  `json:"free_bytes"` // to all but root
+	Used  int64  `json:"used_bytes"` // without what is kept for root
 	Total int64  `json:"total_bytes"`
 }
 

@@ -16,6 +16,13 @@ const (
 	diskWant    = 5e9
 )
 
+// How full the disk may be, whatever fills it: from the second on Loki takes no lines
+// (assets/stack/loki/loki.yaml: disk_full_threshold).
+const (
+	diskNearlyFull = 0.87
+	diskFull       = 0.92
+)
+
 func judgeMemory(f Facts) Line {
 	if line, missing := f.Memory.unknown(); missing {
 		return line
@@ -48,13 +55,23 @@ func judgeDisk(f Facts) Line {
 	if line, missing := f.Disk.unknown(); missing {
 		return line
 	}
+	const prune = "docker system prune (it removes what is unused)"
 	d := f.Disk.Value
 	fact := fmt.Sprintf("%s free in %s", size(d.Free), d.Path)
+	used := 0.0
+	if d.Total > 0 {
+		used = float64(d.Used) / float64(d.Total) // as Loki counts
+	}
+	full := fmt.Sprintf("; it is %.0f %% full, and from %.0f %% on Loki takes no log lines", used*100, diskFull*100)
 	switch {
+	case used >= diskFull:
+		return problem(fact+full, prune)
 	case d.Free < diskLow:
-		return problem(fact, "docker system prune (it removes what is unused)")
+		return problem(fact, prune)
+	case used >= diskNearlyFull:
+		return warning(fact+full, prune)
 	case d.Free < diskWant:
-		return warning(fact+fmt.Sprintf("; images and logs want %s", size(diskWant)), "docker system prune (it removes what is unused)")
+		return warning(fact+fmt.Sprintf("; images and logs want %s", size(diskWant)), prune)
 	}
 	return ok(fact)
 }

@@ -143,8 +143,11 @@ func TestChecks(t *testing.T) {
 		{"memory", "a virtual machine's", func(f *Facts) { inVM(f); f.Memory.Value = Memory{Total: 2.1e9, Available: -1} }, Warning, "2.1 GB of memory; ", "Docker Desktop: Settings"},
 
 		{"disk", "enough", nil, OK, "80 GB free in /var/lib/docker", ""},
-		{"disk", "a little", func(f *Facts) { f.Disk.Value.Free = 2e9 }, Warning, "2.0 GB free", "docker system prune"},
-		{"disk", "full", func(f *Facts) { f.Disk.Value.Free = 1e8 }, Problem, "100 MB free", "docker system prune"},
+		{"disk", "a little", func(f *Facts) { f.Disk.Value = Disk{"/", 2e9, 3e9, 10e9} }, Warning, "2.0 GB free", "docker system prune"},
+		{"disk", "nothing", func(f *Facts) { f.Disk.Value = Disk{"/", 1e8, 0, 1e9} }, Problem, "100 MB free", "docker system prune"},
+		{"disk", "large and nearly full", func(f *Facts) { f.Disk.Value = Disk{"/", 79e9, 875e9, 1000e9} }, Warning, "it is 88 % full, and from 92 % on Loki takes no log lines", "docker system prune"},
+		{"disk", "large and full", func(f *Facts) { f.Disk.Value = Disk{"/", 30e9, 921e9, 1000e9} }, Problem, "it is 92 % full, and from 92 % on Loki takes no log lines", "docker system prune"},
+		{"disk", "of unknown size", func(f *Facts) { f.Disk.Value = Disk{"/", 99e9, 1, 0} }, OK, "99 GB free", ""},
 		{"disk", "elsewhere", func(f *Facts) { f.Disk = NotKnown[Disk](elsewhere) }, Unknown, "machine is another one", ""},
 
 		{"cpus", "enough", nil, OK, "8 CPUs for the sender and 1 worker of a sensor", ""},

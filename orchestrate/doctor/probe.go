@@ -80,7 +80,7 @@ func measure(ctx context.Context, path string) (Disk, error) {
 	if err != nil {
 		return Disk{}, err
 	}
-	return Disk{Path: path, Free: int64(usage.Free), Total: int64(usage.Total)}, nil
+	return Disk{Path: path, Free: int64(usage.Free), Used: int64(usage.Used), Total: int64(usage.Total)}, nil
 }
 
 // Probe finds all facts.

@@ -77,8 +77,9 @@ func parseDf(out string) (Disk, error) {
 		return Disk{}, errors.New(elsewhere)
 	}
 	total, totalErr := strconv.ParseInt(fields[1], 10, 64)
+	used, usedErr := strconv.ParseInt(fields[2], 10, 64)
 	free, freeErr := strconv.ParseInt(fields[3], 10, 64)
-	return Disk{Path: "the engine's volumes", Free: free << 10, Total: total << 10}, errors.Join(totalErr, freeErr)
+	return Disk{Path: "the engine's volumes", Free: free << 10, Used: used << 10, Total: total << 10}, errors.Join(totalErr, usedErr, freeErr)
 }
 
 // images looks for each image, here and where it would come from.

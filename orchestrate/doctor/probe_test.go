@@ -97,7 +97,7 @@ tun0	000010AC	00000000	0001	0	0	0	0000F0FF	0	0	0
 		t.Errorf("routes %v, %v, want %v", routes, err, want)
 	}
 	disk, err := parseDf("Filesystem     1024-blocks     Used Available Capacity Mounted on\n/dev/vda1         61255492 21400380  36711132      37% /logs\n")
-	if want := (Disk{Path: "the engine's volumes", Free: 36711132 << 10, Total: 61255492 << 10}); err != nil || disk != want {
+	if want := (Disk{Path: "the engine's volumes", Free: 36711132 << 10, Used: 21400380 << 10, Total: 61255492 << 10}); err != nil || disk != want {
 		t.Errorf("disk: %+v, %v, want %+v", disk, err, want)
 	}
 	for _, wrong := range []string{"", "a-b", "3-1", "1,,2"} {

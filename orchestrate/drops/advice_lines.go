@@ -6,15 +6,6 @@ const (
 	receiverRefused = "otelcol_receiver_refused_log_records"
 )
 
-// roomInQueue reports whether the collector's queue could hold more batches.
-func (c clues) roomInQueue() bool {
-	return len(c.h.Queues) > 0 && c.h.Queues[0].Used < c.h.Queues[0].Size
-}
-
-// diskRefuses reports whether the collector's queue took no more lines although
-// it had room: it is on disk.
-func (c clues) diskRefuses() bool { return c.h.grew(enqueueFailed) > 0 && c.roomInQueue() }
-
 // loki is the store's hop, nil if it is not known.
 func (c clues) loki() *HopReport {
 	if l := c.r.hop(HopLoki, ""); l != nil && l.Lost != nil {
@@ -27,9 +18,6 @@ func (c clues) loki() *HopReport {
 // Loki's loss already, see [Report.refusedLines].
 func collectorAdvices() []advice {
 	return []advice{
-		{"collector, disk", func(c clues) bool { return c.h.grew(vanishedLines) > 0 && c.diskRefuses() }, func(clues) (string, string) {
-			return "its queue lost lines that it had accepted, and took no more although it had room: usually the disk is full", "docker system df"
-		}},
 		{"collector, vanished", func(c clues) bool { return c.most(c.h, vanishedLines) }, func(clues) (string, string) {
 			return "its queue lost lines that it had accepted: why is not known", "zeekdemo logs collector --tail 20"
 		}},
@@ -57,9 +45,6 @@ func lokiAdvices() []advice {
 // heldAdvices are for a collector that cannot go on.
 func heldAdvices() []advice {
 	return []advice{
-		{"held, disk", clues.diskRefuses, func(clues) (string, string) {
-			return "its queue cannot take more although it has room: usually the disk is full", "docker system df"
-		}},
 		{"held, queue", func(c clues) bool { return c.h.grew(enqueueFailed) > 0 && len(c.h.Queues) > 0 }, func(clues) (string, string) {
 			return "its queue is full: Loki does not take lines as fast as they come", "zeekdemo logs collector --tail 20"
 		}},

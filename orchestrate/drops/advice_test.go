@@ -163,13 +163,10 @@ func linesCases() []adviceCase {
 	loki := state(HopLoki, lost("loki_discarded_samples_total", 0))
 	const log = "zeekdemo logs collector --tail 20"
 	return []adviceCase{
-		{HopCollector, "collector, disk", "usually the disk is full", "docker system df", []State{collector(18, lost(vanishedLines, 5), held(enqueueFailed, 100)), loki},
-			[]State{collector(18, lost(vanishedLines, 5), held(enqueueFailed, 0)), loki}, nil, "collector, vanished"},
 		{HopCollector, "collector, vanished", "its queue lost lines", log, []State{collector(0, lost(vanishedLines, 5)), loki}, []State{collector(0, lost("failed", 5), lost(vanishedLines, 0)), loki}, nil, "collector, unknown"},
 		{HopCollector, "collector, Loki unseen", "whether Loki refused them for good is not known", log, []State{collector(0, lost("failed", 5)), state(HopLoki)}, []State{collector(0, lost("failed", 5)), loki}, nil, "collector, unknown"},
 		{HopLoki, "loki, reasons", "line_too_long (5)", "zeekdemo logs loki --tail 20", []State{state(HopLoki, lost("loki_discarded_samples_total", 5), part("discarded: line_too_long", 5))},
 			[]State{state(HopLoki, lost("loki_discarded_samples_total", 5))}, nil, "loki, unknown"},
-		{heldUp, "held, disk", "usually the disk is full", "docker system df", []State{collector(18, held(enqueueFailed, 100)), loki}, []State{collector(5000, held(enqueueFailed, 100)), loki}, nil, "held, queue"},
 		{heldUp, "held, queue", "its queue is full", log, []State{collector(5000, held(enqueueFailed, 100)), loki}, []State{collector(5000, held(receiverRefused, 100)), loki}, nil, "held, memory"},
 		{heldUp, "held, memory", "short of memory", log, []State{collector(0, held(receiverRefused, 100)), loki}, []State{collector(0, held("failed", 100)), loki}, nil, "held, refused"},
 		{heldUp, "held, refused", "not known beyond the counters' names: failed (100)", log, []State{collector(0, held("failed", 100)), loki}, []State{collector(18), loki}, nil, "held, unknown"},

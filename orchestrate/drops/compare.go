@@ -66,6 +66,7 @@ type HopReport struct {
 	// Notes say what else is to be known: wrapped, began anew, which CPU.
 	Notes    []string  `json:"notes,omitempty"`
 	Queues   []Queue   `json:"queues,omitempty"`
+	waited   bool      // something was in the first of them at the first look as well
 	Unknown  []Unknown `json:"unknown,omitempty"`
 	Counters []Delta   `json:"counters"`
 	Lag      float64   `json:"lag_seconds,omitempty"` // by which Zeek is behind the packets
@@ -147,6 +148,7 @@ func difference(before, after *State) HopReport {
 	}
 	if before != nil {
 		h.was = before.Facts
+		h.waited = len(before.Queues) > 0 && before.Queues[0].Used > 0
 	}
 	anew := before != nil && before.Identity != after.Identity && len(after.Values) > 0 && before.Identity != ""
 	if anew {

@@ -124,11 +124,11 @@ func (h *HopReport) Waiting() bool {
 	return slices.ContainsFunc(h.Queues, func(q Queue) bool { return q.Used > 0 && q.Unit != "connections" })
 }
 
-// waits reports whether batches of lines wait at the collector, and none was
-// delivered.
+// waits reports whether lines wait at the collector, at both looks, and none was
+// delivered between them: a reader waits with one request at a time.
 func (h *HopReport) waits() bool {
 	sent := h.counter(collectorSent)
-	return sent != nil && sent.Grown == 0 && len(h.Queues) > 0 && h.Queues[0].Used > 1
+	return sent != nil && sent.Grown == 0 && len(h.Queues) > 0 && h.Queues[0].Used > 0 && h.waited
 }
 
 // evidence is what the hops say, gathered.

@@ -155,7 +155,7 @@ const (
 type Queue struct {
 	Used  int64  `json:"used"`
 	Size  int64  `json:"size"` // 0 if not known
-	Unit  string `json:"unit"` // bytes, packets, connections or batches
+	Unit  string `json:"unit"` // bytes, packets, connections or requests
 	Exact bool   `json:"exact"`
 }
 

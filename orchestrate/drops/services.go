@@ -443,8 +443,8 @@ func logsState(sensor string, m missedAnswer) State {
 }
 
 // collectorState counts what the collector gave up. What it refuses because it
-// lacks memory, or its queue disk space, it reads again from the file, each time
-// counted; and what waits for Loki is on disk.
+// lacks memory it offers again, each time counted; and what waits for Loki is in
+// Zeek's files.
 func collectorState(a answer) State {
 	s := State{Hop: HopCollector, Name: "collector", Lines: true}
 	if !s.take(a) {
@@ -457,14 +457,13 @@ func collectorState(a answer) State {
 	s.sum(RoleHeld, a, receiverRefused)
 	s.sum(RoleHeld, a, "otelcol_receiver_failed_log_records")
 	if size := a.gauge("otelcol_exporter_queue_capacity"); size > 0 {
-		s.Queues = append(s.Queues, Queue{Used: int64(a.gauge("otelcol_exporter_queue_size")), Size: int64(size), Unit: "batches", Exact: true})
+		s.Queues = append(s.Queues, Queue{Used: int64(a.gauge("otelcol_exporter_queue_size")), Size: int64(size), Unit: "requests", Exact: true})
 	}
 	return s
 }
 
 // balance is the collector's account of lines: what it accepted it has delivered,
-// given up, or still holds. What is missing when it holds nothing has vanished:
-// a queue on a full disk loses entries without counting them.
+// given up, or still holds. What is missing when it holds nothing has vanished.
 type balance struct {
 	accepted, delivered uint64 // delivered or given up
 	changed             time.Time
@@ -473,7 +472,7 @@ type balance struct {
 }
 
 // atRest is how long nothing must have moved until lines count as vanished:
-// longer than batches are kept together.
+// longer than a request is under way.
 const atRest = 2 * time.Second
 
 // vanishedLines is the name of the value.
@@ -507,6 +506,10 @@ func (b *balance) add(s *State, a answer, now time.Time) {
 	}
 }
 
+// blocked is the reason for lines that Loki refuses while its share of the disk is
+// used up: the collector offers them again (assets/stack/janitor/janitor.sh).
+const blocked = "blocked_ingestion"
+
 // lokiState counts what Loki discarded, by its reasons.
 func lokiState(a answer) State {
 	s := State{Hop: HopLoki, Name: "Loki", Lines: true}
@@ -514,7 +517,13 @@ func lokiState(a answer) State {
 		return s
 	}
 	s.sum(RoleIn, a, "loki_distributor_lines_received_total")
-	s.sum(RoleLost, a, "loki_discarded_samples_total")
+	lost := answer{}
+	for _, m := range a.metrics {
+		if m.name != "loki_discarded_samples_total" || m.labels["reason"] != blocked {
+			lost.metrics = append(lost.metrics, m)
+		}
+	}
+	s.sum(RoleLost, lost, "loki_discarded_samples_total")
 	byReason := map[string]float64{}
 	for _, m := range a.metrics {
 		if m.name == "loki_discarded_samples_total" {

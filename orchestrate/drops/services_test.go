@@ -145,6 +145,8 @@ func TestLostLines(t *testing.T) {
 	before := s.states(t)
 	s.loki += `loki_discarded_samples_total{policy="",reason="line_too_long",retention_hours="",tenant="fake"} 3` + "\n" +
 		`loki_discarded_samples_total{policy="",reason="rate_limited",retention_hours="",tenant="fake"} 2` + "\n"
+	// What it refuses until it has room is offered again.
+	s.loki += `loki_discarded_samples_total{policy="",reason="blocked_ingestion",retention_hours="",tenant="fake"} 900` + "\n"
 	s.collector += `otelcol_exporter_send_failed_log_records{exporter="otlp_http"} 5` + "\n"
 	refused := s.states(t)
 	r := Compare(before, refused)
@@ -165,7 +167,7 @@ func TestLostLines(t *testing.T) {
 	}
 }
 
-// A collector whose disk is full, or whose Loki is away, loses nothing: it reads
+// A collector that can take no more, or whose Loki is away, loses nothing: it reads
 // the files again. That nothing arrives is named.
 func TestLinesThatWait(t *testing.T) {
 	s := newStack(t)
@@ -173,12 +175,18 @@ func TestLinesThatWait(t *testing.T) {
 	full := s.states(t)
 	s.collector = strings.Replace(s.collector, `enqueue_failed_log_records{exporter="otlp_http"} 1000`, `enqueue_failed_log_records{exporter="otlp_http"} 1200`, 1)
 	r := Compare(full, s.states(t))
-	if r.Verdict != VerdictHeld || r.LostLines != 0 || r.Culprit.Hop != HopCollector || r.Culprit.Held != 200 || !strings.Contains(r.Culprit.Reason, "disk is full") ||
+	if r.Verdict != VerdictHeld || r.LostLines != 0 || r.Culprit.Hop != HopCollector || r.Culprit.Held != 200 || !strings.Contains(r.Culprit.Reason, "its queue is full") ||
 		!strings.Contains(r.Sentence, "the collector refused 200 lines") {
 		t.Errorf("%s: %s\n%+v", r.Verdict, r.Sentence, r.Culprit)
 	}
 	full = s.states(t)
-	r = Compare(full, s.states(t)) // fifteen batches wait, and nothing is sent
+	s.collector = strings.Replace(s.collector, "exporter_queue_size{data_type=\"logs\",exporter=\"otlp_http\"} 18", "exporter_queue_size{data_type=\"logs\",exporter=\"otlp_http\"} 0", 1)
+	idle := s.states(t)
+	s.collector = strings.Replace(s.collector, "exporter_queue_size{data_type=\"logs\",exporter=\"otlp_http\"} 0", "exporter_queue_size{data_type=\"logs\",exporter=\"otlp_http\"} 1", 1)
+	if r = Compare(idle, s.states(t)); r.Verdict == VerdictHeld {
+		t.Errorf("a request that is under way: %s", r.Sentence)
+	}
+	r = Compare(full, s.states(t)) // one request waits, as before, and nothing is sent
 	if r.Verdict != VerdictHeld || r.Culprit.Held != 0 || !strings.Contains(r.Culprit.Reason, "Loki does not answer") {
 		t.Errorf("%s: %s\n%+v", r.Verdict, r.Sentence, r.Culprit)
 	}

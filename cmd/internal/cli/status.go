@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/zeekdemo/zeekdemo/cmd/internal/ui"
+	"github.com/zeekdemo/zeekdemo/cmd/internal/units"
 	"github.com/zeekdemo/zeekdemo/orchestrate"
 	"github.com/zeekdemo/zeekdemo/orchestrate/hosttune"
 	"github.com/zeekdemo/zeekdemo/orchestrate/tcmirror"
@@ -30,8 +31,8 @@ func newStatus(app *App) *cobra.Command {
 		Short: "Show each service: state, health, address, ports",
 		Long: `Show each service of the stack: the state of its container, whether it answers,
 its image, addresses, ports and uptime. The exit code is 0 only if every service
-is healthy. Shown as well: each alert that fires, with what to do, what this
-machine's kernel mirrors ("zeekdemo mirror"), and whether the engine's machine is
+is healthy. Shown as well: how much each store holds and may hold, and since when,
+each alert that fires, with what to do, what this machine's kernel mirrors ("zeekdemo mirror"), and whether the engine's machine is
 tuned ("zeekdemo tune-host").`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runStatus(cmd.Context(), app, o) },
@@ -45,6 +46,7 @@ type statusDocument struct {
 	Healthy  bool                        `json:"healthy"`
 	Services []orchestrate.ServiceStatus `json:"services"`
 	Alerts   []orchestrate.Alert         `json:"alerts,omitempty"` // those that fire
+	Stores   []orchestrate.Store         `json:"stores,omitempty"` // as the janitor saw them last
 	Mirrors  []tcmirror.Mirror           `json:"mirrors,omitempty"`
 	Tuning   *hosttune.GlanceDocument    `json:"tuning,omitempty"` // of the engine's machine, as far as it can be seen
 }
@@ -57,6 +59,7 @@ func runStatus(ctx context.Context, app *App, o statusOptions) error {
 		}
 		healthy := err == nil && orchestrate.AllHealthy(services)
 		alerts := app.alerts(ctx, e, err)
+		stores := app.stores(ctx, e, err)
 		mirrors, mirrorErr := app.kernelMirrors()
 		if mirrorErr != nil {
 			fmt.Fprintln(app.Err, "warning:", mirrorErr)
@@ -66,11 +69,15 @@ func runStatus(ctx context.Context, app *App, o statusOptions) error {
 			if services == nil {
 				services = []orchestrate.ServiceStatus{}
 			}
-			if err := ui.JSON(app.Out, statusDocument{healthy, services, alerts, mirrors, tuning}); err != nil {
+			if err := ui.JSON(app.Out, statusDocument{healthy, services, alerts, stores, mirrors, tuning}); err != nil {
 				return err
 			}
 		} else {
 			ui.Table(app.Out, statusRows(services))
+			if len(stores) > 0 {
+				fmt.Fprintln(app.Out)
+				ui.Table(app.Out, storeRows(stores, time.Now()))
+			}
 			printAlerts(app.Out, alerts)
 			if len(mirrors) > 0 {
 				fmt.Fprintln(app.Out)
@@ -98,6 +105,40 @@ func (a *App) alerts(ctx context.Context, e orchestrate.Engine, noStack error) [
 		fmt.Fprintln(a.Err, "warning:", err)
 	}
 	return list
+}
+
+// stores asks how large they are, where there is a stack.
+func (a *App) stores(ctx context.Context, e orchestrate.Engine, noStack error) []orchestrate.Store {
+	if noStack != nil {
+		return nil
+	}
+	list, err := orchestrate.Stores(ctx, e)
+	if err != nil {
+		fmt.Fprintln(a.Err, "warning:", err)
+	}
+	return list
+}
+
+// storeRows are the stores as a table.
+func storeRows(stores []orchestrate.Store, now time.Time) [][]string {
+	rows := [][]string{{"STORE", "SIZE", "AT MOST", "OLDEST", "KEPT FOR", ""}}
+	for _, s := range stores {
+		row := []string{s.Name, units.Bytes(s.Bytes), "-", "-", "-", ""}
+		if s.Most > 0 {
+			row[2] = units.Bytes(s.Most)
+		}
+		if s.Oldest != nil {
+			row[3] = units.Duration(max(0, now.Sub(*s.Oldest)).Truncate(time.Second))
+		}
+		if s.Keep > 0 {
+			row[4] = orchestrate.FormatAge(s.Keep)
+		}
+		if s.Refuses {
+			row[5] = "full: it refuses lines until there is room"
+		}
+		rows = append(rows, row)
+	}
+	return rows
 }
 
 // printAlerts says what is wrong, and below each what to do.

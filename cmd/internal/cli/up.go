@@ -28,6 +28,9 @@ type upOptions struct {
 	tune            bool
 	geneveMode      string
 	nodes           nodesOptions
+	retention       string
+	maxDisk         string
+	dns             bool
 }
 
 func newUp(app *App) *cobra.Command {
@@ -46,6 +49,11 @@ on a machine that tune-host has tuned are tuned as the others were.
 
 One "up", "down" or "tune-host" at a time works on an engine, on whatever machine
 it was typed; the next one says which one that is, and waits for --lock-timeout.
+
+What is stored has bounds, which "status" shows beside what is used: --retention for
+its age, --max-disk for its size. Loki gets three fifths of that and keeps less long
+when it runs short, each sensor's files an eighth, Prometheus a tenth. The files are
+the buffer of the way to Loki and kept a day at most.
 
 An image can also be replaced by a variable: ZEEKDEMO_IMAGE_ZEEK=REF, and
 likewise for collector, exporter, grafana, loki and prometheus.
@@ -66,6 +74,9 @@ processes.`,
 AWS Gateway Load Balancer and Google NSI send them), or gwlb (Ethernet in VXLAN,
 as AWS Traffic Mirroring sends it through a Gateway Load Balancer)`)
 	o.nodes.flags(f)
+	f.StringVar(&o.retention, "retention", orchestrate.FormatAge(orchestrate.DefaultRetention), "delete what is older in Loki and Prometheus, e.g. 7d, 36h, 90m")
+	f.StringVar(&o.maxDisk, "max-disk", "20G", "what Loki, Prometheus and the sensors' files may take together, e.g. 20G, 500M")
+	f.BoolVar(&o.dns, "dns", false, "let Zeek look up names of the addresses it sees, at the engine's resolver")
 	f.StringVar(&o.bind, "bind", "127.0.0.1", "address of this machine on which the ports are published")
 	return cmd
 }
@@ -74,7 +85,10 @@ as AWS Traffic Mirroring sends it through a Gateway Load Balancer)`)
 // variable of the same meaning.
 func (o upOptions) settings(getenv func(string) string) (orchestrate.Settings, error) {
 	s := orchestrate.Settings{Pull: orchestrate.PullPolicy(o.pull), Images: map[string]string{},
-		GrafanaUser: o.grafanaUser, GrafanaPassword: o.grafanaPassword, Geneve: orchestrate.GeneveMode(o.geneveMode)}
+		GrafanaUser: o.grafanaUser, GrafanaPassword: o.grafanaPassword, Geneve: orchestrate.GeneveMode(o.geneveMode), DNS: o.dns}
+	if err := o.bounds(&s.Bounds); err != nil {
+		return s, err
+	}
 	if _, err := orchestrate.ParseGeneveMode(o.geneveMode); err != nil {
 		return s, usagef("--geneve-mode %q: want ethernet, ip or gwlb", o.geneveMode)
 	}
@@ -115,6 +129,21 @@ func (o upOptions) settings(getenv func(string) string) (orchestrate.Settings, e
 		return s, usageError{err}
 	}
 	return s, nil
+}
+
+// bounds reads what is kept; nothing means the Compose file's defaults.
+func (o upOptions) bounds(b *orchestrate.Bounds) (err error) {
+	if o.retention != "" {
+		if b.Retention, err = orchestrate.ParseAge(o.retention); err != nil {
+			return usagef("--retention %q: %w", o.retention, err)
+		}
+	}
+	if o.maxDisk != "" {
+		if b.MaxDisk, err = orchestrate.ParseSize(o.maxDisk); err != nil {
+			return usagef("--max-disk %q: %w", o.maxDisk, err)
+		}
+	}
+	return nil
 }
 
 func runUp(ctx context.Context, app *App, o upOptions) error {

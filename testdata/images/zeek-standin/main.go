@@ -46,9 +46,19 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == layoutFlag {
 		os.Exit(writeLayout(os.Args[2:], os.Stdout, os.Stderr))
 	}
-	code := run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr)
+	code := run(ctx, os.Args[1:], environment, os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
+}
+
+// environment is os.Getenv, but for ZEEK_DNS_FAKE, of which Zeek looks only whether it
+// is set: src/Options.cc, fake_dns.
+func environment(name string) string {
+	value, set := os.LookupEnv(name)
+	if name == "ZEEK_DNS_FAKE" && set && value == "" {
+		return "set"
+	}
+	return value
 }
 
 // run is the whole program: it parses, sets up, and handles packets until the
@@ -105,6 +115,7 @@ func sense(ctx context.Context, opts options, getenv func(string) string, stderr
 		return errors.New("nothing to do: give -i udp::ADDR:PORT[:ENCAPSULATION][:dlt=LINKTYPE] or -r FILE")
 	}
 	s.limits = liveLimits(faults.idle)
+	s.logs.rotate = script.rotate
 	metrics, err := serveMetrics(script, faults.metricsFile, s)
 	if err != nil {
 		return err

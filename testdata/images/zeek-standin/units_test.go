@@ -293,16 +293,17 @@ func TestVNIsKeepFlowsApartAndSilenceEndsThem(t *testing.T) {
 // what another has left.
 func TestLogsRotate(t *testing.T) {
 	dir := t.TempDir()
-	logs, now := newLogSet(dir), time.Now()
+	logs, start := newLogSet(dir), time.Date(2026, 1, 1, 0, 0, 1, 0, time.UTC)
 	logs.rotate = 5 * time.Second
-	for i := range 4 {
-		logs.turn(now.Add(time.Duration(i) * 2500 * time.Millisecond))
+	for i := range 4 { // at seconds 1, 4, 7 and 10
+		now := start.Add(time.Duration(i) * 3 * time.Second)
+		logs.turn(now)
+		anew := logs.files["conn"] == nil || logs.files["conn"].w == nil
 		logs.write("conn", fmt.Appendf(nil, "line %d\n", i))
-		if lf := logs.files["conn"]; lf.lines == 1 || lf.opened.After(now.Add(time.Second)) { // files of different seconds
-			lf.opened = lf.opened.Add(time.Duration(i) * time.Second)
+		if anew {
+			logs.files["conn"].opened = now
 		}
 	}
-	logs.files["conn"].opened = now.Add(time.Minute) // at the end it is renamed as well
 	if err := logs.close(); err != nil {
 		t.Fatal(err)
 	}
@@ -317,8 +318,12 @@ func TestLogsRotate(t *testing.T) {
 			t.Errorf("in %q: %q", list, all)
 		}
 	}
-	if len(list) < 2 || len(list) > 3 || logs.files["conn"].lines != 4 {
-		t.Errorf("files %q, %d lines", list, logs.files["conn"].lines)
+	want := []string{"conn.2026-01-01-00-00-01.log", "conn.2026-01-01-00-00-07.log", "conn.2026-01-01-00-00-10.log"} // at the end it is renamed as well
+	for i, name := range list {
+		list[i] = filepath.Base(name)
+	}
+	if !slices.Equal(list, want) || logs.files["conn"].lines != 4 {
+		t.Errorf("files %q, want %q; %d lines", list, want, logs.files["conn"].lines)
 	}
 	next := newLogSet(dir)
 	next.write("conn", []byte("other\n"))
