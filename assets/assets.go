@@ -16,9 +16,10 @@
 //
 // These variables change the stack, with or without the program:
 //
-//	ZEEKDEMO_IMAGE_ZEEK, _PROMETHEUS, _LOKI, _GRAFANA, _COLLECTOR, _EXPORTER   image references
-//	ZEEKDEMO_BIND                                                   address of the published ports, IPv6 in brackets; 127.0.0.1
-//	ZEEKDEMO_GRAFANA_USER, ZEEKDEMO_GRAFANA_PASSWORD                Grafana's login; zeek, zeek
+//	ZEEKDEMO_IMAGE_ZEEK, _PROMETHEUS, _LOKI, _GRAFANA, _COLLECTOR, _EXPORTER, _GATEWAY   image references
+//	ZEEKDEMO_BIND                                                   address of the sensors' and Grafana's ports, IPv6 in brackets; 127.0.0.1
+//	ZEEKDEMO_BIND_UNAUTHENTICATED                                   the same of Loki's and Prometheus', which ask for no password; 127.0.0.1
+//	ZEEKDEMO_GRAFANA_USER, ZEEKDEMO_GRAFANA_PASSWORD                Grafana's login; zeek, zeek. With ZEEKDEMO_BIND the password must be set
 //	ZEEKDEMO_GENEVE_SOURCE                                          what the GENEVE sensor takes: geneve, geneve:dlt=raw or geneve+vxlan; geneve
 //	ZEEKDEMO_GENEVE_VNI                                             the script that logs its VNIs: geneve_vni, or geneve_vxlan_vni with geneve+vxlan; geneve_vni
 package assets
@@ -31,6 +32,6 @@ import _ "embed"
 var compose string
 
 // Compose returns the stack's Compose file: project zeekdemo, services zeek,
-// zeek-geneve, prometheus, loki, collector, grafana, and exporter-host,
+// zeek-geneve, prometheus, loki, collector, grafana, gateway, and exporter-host,
 // exporter-zeek and exporter-zeek-geneve. The caller owns the slice.
 func Compose() []byte { return []byte(compose) }

@@ -75,7 +75,7 @@ func AwaitSensor(ctx context.Context, e Engine, shots OneShots, service Service,
 // listening is a sensor in a container that has one network.
 func listening(service Service, c Container) Sensor {
 	s := Sensor{Service: service, Container: c, Mode: modeOf(c.Command)}
-	s.Published, _ = service.published(c)
+	s.Published, _ = service.publishedBy(c)
 	for _, addr := range c.Addresses {
 		s.Direct = netip.AddrPortFrom(addr, service.Port)
 	}

@@ -19,12 +19,13 @@ const (
 // ImageNames are the images of the stack that can be replaced. Both sensors
 // run the image called zeek, and the three exporters that called exporter.
 func ImageNames() []string {
-	return []string{"collector", "exporter", "grafana", "loki", "prometheus", "zeek"}
+	return []string{"collector", "exporter", "gateway", "grafana", "loki", "prometheus", "zeek"}
 }
 
 // Settings are what a user may choose about the stack.
 type Settings struct {
 	Bind            netip.Addr        // address of the published ports
+	Expose          bool              // publish Loki and Prometheus there too, which ask for no password, beyond loopback
 	GrafanaUser     string            // empty for the default
 	GrafanaPassword string            // empty for the default
 	Images          map[string]string // image reference by name out of ImageNames
@@ -55,6 +56,9 @@ func (s Settings) Validate() error {
 	if !s.Bind.IsValid() {
 		return errors.New("no address to bind the published ports to")
 	}
+	if s.Expose && s.Bind.IsLoopback() {
+		return WithHint(fmt.Errorf("expose Loki and Prometheus: %s is reached from this machine only", s.Bind), "say with --bind on which address")
+	}
 	if !s.Bind.IsLoopback() && (s.GrafanaPassword == "" || s.GrafanaPassword == DefaultGrafanaPassword) {
 		return WithHint(fmt.Errorf("bind to %s: Grafana would be open to the network with its default password", s.Bind),
 			"set another one with --grafana-password, or stay on 127.0.0.1")
@@ -64,9 +68,15 @@ func (s Settings) Validate() error {
 
 // Environment returns the variables that complete the embedded Compose file.
 func (s Settings) Environment() map[string]string {
-	env := map[string]string{"ZEEKDEMO_BIND": s.Bind.String()}
+	bind := s.Bind.String()
 	if s.Bind.Is6() {
-		env["ZEEKDEMO_BIND"] = "[" + s.Bind.String() + "]" // the Compose short port syntax
+		bind = "[" + bind + "]" // the Compose short port syntax
+	}
+	// On another loopback address the default password is as good as on 127.0.0.1,
+	// and Validate has refused it anywhere else.
+	env := map[string]string{"ZEEKDEMO_BIND": bind, "ZEEKDEMO_GRAFANA_PASSWORD": DefaultGrafanaPassword}
+	if s.Bind.IsLoopback() || s.Expose {
+		env["ZEEKDEMO_BIND_UNAUTHENTICATED"] = bind
 	}
 	if s.GrafanaUser != "" {
 		env["ZEEKDEMO_GRAFANA_USER"] = s.GrafanaUser

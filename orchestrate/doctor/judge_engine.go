@@ -172,13 +172,14 @@ func perhapsOurs(owner string) bool {
 
 // portList names ports such as "4789 6081/udp, 13000/tcp".
 func portList(ports []Port) string {
-	numbers := map[string][]string{}
+	numbers := map[string][]uint16{}
 	for _, p := range ports {
-		numbers[p.Protocol] = append(numbers[p.Protocol], fmt.Sprint(p.Address.Port()))
+		numbers[p.Protocol] = append(numbers[p.Protocol], p.Address.Port())
 	}
 	var groups []string
 	for _, protocol := range slices.Backward(slices.Sorted(maps.Keys(numbers))) {
-		groups = append(groups, strings.Join(numbers[protocol], " ")+"/"+protocol)
+		slices.Sort(numbers[protocol])
+		groups = append(groups, strings.Trim(fmt.Sprint(numbers[protocol]), "[]")+"/"+protocol)
 	}
 	return strings.Join(groups, ", ")
 }
@@ -220,7 +221,7 @@ func judgeNetworks(f Facts) Line {
 const renumber = "zeekdemo down && zeekdemo up (the engine then chooses other addresses)"
 
 // stackNetworks is how many networks the stack has.
-const stackNetworks = 2
+const stackNetworks = 4
 
 func judgePools(f Facts, others []Network) Line {
 	free := freeSubnets(f.Machine.Value.Pools, others, f.Routes.Value, 100)

@@ -25,6 +25,7 @@ type upOptions struct {
 	grafanaUser     string
 	grafanaPassword string
 	bind            string
+	expose          bool
 	tune            bool
 	geneveMode      string
 }
@@ -47,7 +48,7 @@ One "up", "down" or "tune-host" at a time works on an engine, on whatever machin
 it was typed; the next one says which one that is, and waits for --lock-timeout.
 
 An image can also be replaced by a variable: ZEEKDEMO_IMAGE_ZEEK=REF, and
-likewise for collector, exporter, grafana, loki and prometheus.
+likewise for collector, exporter, gateway, grafana, loki and prometheus.
 ZEEKDEMO_GRAFANA_PASSWORD sets the password without showing it in the list of
 processes.`,
 		Args: cobra.NoArgs,
@@ -64,7 +65,10 @@ processes.`,
 	f.StringVar(&o.geneveMode, "geneve-mode", string(orchestrate.GeneveEthernet), `what the GENEVE sensor takes: ethernet, ip (IP packets without Ethernet, as
 AWS Gateway Load Balancer and Google NSI send them), or gwlb (Ethernet in VXLAN,
 as AWS Traffic Mirroring sends it through a Gateway Load Balancer)`)
-	f.StringVar(&o.bind, "bind", "127.0.0.1", "address of this machine on which the ports are published")
+	f.StringVar(&o.bind, "bind", "127.0.0.1", `address of this machine on which Grafana and the sensors' ports are published;
+with an address of this machine only, Loki and Prometheus too`)
+	f.BoolVar(&o.expose, "expose-unauthenticated", false, `publish Loki and Prometheus on the address of --bind as well: whoever reaches it
+reads every log line and number, without a password`)
 	return cmd
 }
 
@@ -80,7 +84,7 @@ func (o upOptions) settings(getenv func(string) string) (orchestrate.Settings, e
 	if err != nil {
 		return s, usagef("--bind %q: want an IP address", o.bind)
 	}
-	s.Bind = bind
+	s.Bind, s.Expose = bind, o.expose
 	if s.GrafanaUser == "" {
 		s.GrafanaUser = getenv("ZEEKDEMO_GRAFANA_USER")
 	}
