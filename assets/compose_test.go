@@ -46,7 +46,7 @@ func TestProjectHasItsNames(t *testing.T) {
 		got, want []string
 	}{
 		{"services", p.ServiceNames(), []string{"collector", "exporter-host", "exporter-zeek", "exporter-zeek-geneve", "gateway", "grafana", "loki", "prometheus", "zeek", "zeek-geneve"}},
-		{"networks", slices.Sorted(maps.Keys(p.Networks)), []string{"front", "monitoring", "storage", "telemetry"}},
+		{"networks", slices.Sorted(maps.Keys(p.Networks)), []string{"front", "monitoring", "scrape", "storage"}},
 		{"volumes", p.VolumeNames(), []string{"collector-state", "loki-data", "prometheus-data", "zeek-logs"}},
 	} {
 		slices.Sort(tt.got)
@@ -288,7 +288,7 @@ func TestSensors(t *testing.T) {
 			if want := (types.HealthCheckTest{"CMD", "grep", "-q", tt.hexPort, "/proc/net/udp"}); !slices.Equal(s.HealthCheck.Test, want) {
 				t.Errorf("health check %q, want %q", s.HealthCheck.Test, want)
 			}
-			if got := slices.Sorted(maps.Keys(s.Networks)); !slices.Equal(got, []string{"monitoring", "telemetry"}) {
+			if got := slices.Sorted(maps.Keys(s.Networks)); !slices.Equal(got, []string{"monitoring", "scrape"}) {
 				t.Errorf("networks %q", got)
 			}
 			if want := (types.StringList{"0.0.0.0"}); !slices.Equal(s.DNS, want) {
@@ -364,14 +364,14 @@ func TestNetworks(t *testing.T) {
 	}
 	for network, want := range map[string][]string{
 		"monitoring": {"zeek", "zeek-geneve"},
-		"telemetry":  {"exporter-host", "prometheus", "zeek", "zeek-geneve"},
+		"scrape":     {"exporter-host", "prometheus", "zeek", "zeek-geneve"},
 		"storage":    {"collector", "gateway", "grafana", "loki", "prometheus"},
 		"front":      {"gateway", "grafana"},
 	} {
 		if got := members[network]; !slices.Equal(got, want) {
 			t.Errorf("%s: members %q, want %q", network, got, want)
 		}
-		if internal := network == "telemetry" || network == "storage"; p.Networks[network].Internal != internal {
+		if internal := network == "scrape" || network == "storage"; p.Networks[network].Internal != internal {
 			t.Errorf("%s: internal %t, want %t", network, p.Networks[network].Internal, internal)
 		}
 	}

@@ -328,7 +328,7 @@ func TestAnExporterIsReadyBesideItsSensor(t *testing.T) {
 	}
 	service.Port = at.Port()
 	now := time.Now()
-	addresses := map[string]netip.Addr{"telemetry": at.Addr()}
+	addresses := map[string]netip.Addr{"scrape": at.Addr()}
 	for want, sensor := range map[string]Container{
 		"": {State: "running", StartedAt: now.Add(-time.Second), Addresses: addresses},
 		"zeek was started again without it: it is in the network namespace of before": {State: "running", StartedAt: now.Add(time.Second), Addresses: addresses},

@@ -37,8 +37,8 @@ func published(ip string, host, container uint16, protocol string) []orchestrate
 }
 
 func someStack() []orchestrate.Container {
-	at := func(monitoring, telemetry string) map[string]netip.Addr {
-		m := map[string]netip.Addr{"telemetry": netip.MustParseAddr(telemetry)}
+	at := func(monitoring, scrape string) map[string]netip.Addr {
+		m := map[string]netip.Addr{"scrape": netip.MustParseAddr(scrape)}
 		if monitoring != "" {
 			m[orchestrate.MonitoringNetwork] = netip.MustParseAddr(monitoring)
 		}
