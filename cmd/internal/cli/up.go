@@ -224,6 +224,9 @@ func printWelcome(app *App, services []orchestrate.ServiceStatus, s orchestrate.
 	}
 	fmt.Fprintln(app.Err)
 	ui.Table(app.Out, rows)
+	if s.Expose {
+		fmt.Fprintf(app.Err, "\nLoki and Prometheus are open to whoever reaches %s: every log line and number, without a password.\n", s.Bind)
+	}
 	fmt.Fprintln(app.Err, "\nNext: zeekdemo replay        (the embedded sample; or: zeekdemo replay FILE)")
 }
 
