@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/moby/moby/api/types/container"
 )
 
 // The doors of the gateway: the container's ports.
@@ -208,4 +210,32 @@ func checkHelpful(t *testing.T, door func(uint16) netip.AddrPort) {
 	if status, _, header, err := wire(door(lokiDoor), "POST", "/loki/api/v1/query", "x"); status != 405 || header.Get("Allow") != "GET, HEAD" {
 		t.Errorf("a tool is not told what passes: %d %v, %v", status, header, err)
 	}
+}
+
+// Each health check works in its image: `docker compose up --wait` ends, and not
+// before the services answer. The sensors' are looked at by every scenario.
+func TestHealthChecks(t *testing.T) {
+	t.Parallel()
+	services := []string{"exporter-host", "gateway", "grafana", "loki", "prometheus"}
+	b := newBench(t, services...)
+	for _, service := range services {
+		i := b.run(service)
+		eventually(t, time.Minute, func() error {
+			if h := i.inspect().State.Health; h == nil || h.Status != container.Healthy {
+				return fmt.Errorf("%s is not healthy: %s", service, lastHealth(h))
+			}
+			return nil
+		}, i)
+	}
+}
+
+// lastHealth is what the last look at a container printed.
+func lastHealth(h *container.Health) string {
+	if h == nil {
+		return "it has no health check"
+	}
+	if len(h.Log) == 0 {
+		return "not looked at yet"
+	}
+	return h.Log[len(h.Log)-1].Output
 }
