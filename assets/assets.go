@@ -16,9 +16,10 @@
 //
 // These variables change the stack, with or without the program:
 //
-//	ZEEKDEMO_IMAGE_ZEEK, _PROMETHEUS, _LOKI, _GRAFANA, _COLLECTOR, _EXPORTER   image references
-//	ZEEKDEMO_BIND                                                   address of the published ports, IPv6 in brackets; 127.0.0.1
-//	ZEEKDEMO_GRAFANA_USER, ZEEKDEMO_GRAFANA_PASSWORD                Grafana's login; zeek, zeek
+//	ZEEKDEMO_IMAGE_ZEEK, _PROMETHEUS, _LOKI, _GRAFANA, _COLLECTOR, _EXPORTER, _GATEWAY   image references
+//	ZEEKDEMO_BIND                                                   address of the sensors' and Grafana's ports, IPv6 in brackets; 127.0.0.1
+//	ZEEKDEMO_BIND_UNAUTHENTICATED                                   the same of Loki's and Prometheus', which ask for no password; 127.0.0.1
+//	ZEEKDEMO_GRAFANA_USER, ZEEKDEMO_GRAFANA_PASSWORD                Grafana's login; zeek, zeek. With ZEEKDEMO_BIND the password must be set
 //	ZEEKDEMO_GENEVE_SOURCE                                          what the GENEVE sensor takes: geneve, geneve:dlt=raw or geneve+vxlan; geneve
 //	ZEEKDEMO_GENEVE_VNI                                             the script that logs its VNIs: geneve_vni, or geneve_vxlan_vni with geneve+vxlan; geneve_vni
 //	ZEEKDEMO_WORKERS, ZEEKDEMO_GENEVE_WORKERS                       processes that share a sensor's port; 1, which is a Zeek by itself
@@ -31,7 +32,7 @@
 //	ZEEKDEMO_RETENTION, ZEEKDEMO_KEEP                               for how long Loki and Prometheus keep what they store: as 7d, and in seconds for the janitor; a week
 //	ZEEKDEMO_LOKI_DISK                                              KiB that Loki's store may take, 0 for any; 12 GB
 //	ZEEKDEMO_PROMETHEUS_DISK                                        bytes that Prometheus' store may take; 2 GB
-//	ZEEKDEMO_DNS_FAKE                                               empty lets Zeek look names up; 1
+//	ZEEKDEMO_DNS_FAKE, ZEEKDEMO_DNS, ZEEKDEMO_MASQUERADE            empty, the address of a name server and true let Zeek look names up there; 1, 0.0.0.0, false
 package assets
 
 import _ "embed"
@@ -42,6 +43,6 @@ import _ "embed"
 var compose string
 
 // Compose returns the stack's Compose file: project zeekdemo, services zeek,
-// zeek-geneve, prometheus, loki, collector, grafana, janitor, and exporter-host,
+// zeek-geneve, prometheus, loki, collector, grafana, gateway, janitor, and exporter-host,
 // exporter-zeek and exporter-zeek-geneve. The caller owns the slice.
 func Compose() []byte { return []byte(compose) }

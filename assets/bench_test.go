@@ -120,7 +120,7 @@ func (b *bench) create(service string, hosts ...string) *instance {
 	if h := s.HealthCheck; h != nil {
 		config.Healthcheck = &container.HealthConfig{Test: h.Test, Interval: time.Duration(*h.Interval), Timeout: time.Duration(*h.Timeout), Retries: int(*h.Retries)}
 	}
-	host := &container.HostConfig{CapDrop: s.CapDrop, SecurityOpt: s.SecurityOpt, ReadonlyRootfs: s.ReadOnly, ExtraHosts: hosts, Tmpfs: map[string]string{},
+	host := &container.HostConfig{CapDrop: s.CapDrop, CapAdd: s.CapAdd, SecurityOpt: s.SecurityOpt, ReadonlyRootfs: s.ReadOnly, ExtraHosts: hosts, Tmpfs: map[string]string{},
 		PidMode: container.PidMode(s.Pid), UsernsMode: container.UsernsMode(s.UserNSMode)}
 	host.Memory = int64(s.MemLimit)
 	for _, path := range s.Tmpfs {

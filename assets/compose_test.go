@@ -24,15 +24,19 @@ import (
 // env to interpolate.
 func loadStack(tb testing.TB, env map[string]string) *types.Project {
 	tb.Helper()
-	project, err := loader.LoadWithContext(tb.Context(), types.ConfigDetails{
-		WorkingDir:  tb.TempDir(),
-		ConfigFiles: []types.ConfigFile{{Filename: "compose.yaml", Content: assets.Compose()}},
-		Environment: env,
-	})
+	project, err := loadWith(tb, env)
 	if err != nil {
 		tb.Fatalf("load compose.yaml: %v", err)
 	}
 	return project
+}
+
+func loadWith(tb testing.TB, env map[string]string) (*types.Project, error) {
+	return loader.LoadWithContext(tb.Context(), types.ConfigDetails{
+		WorkingDir:  tb.TempDir(),
+		ConfigFiles: []types.ConfigFile{{Filename: "compose.yaml", Content: assets.Compose()}},
+		Environment: env,
+	})
 }
 
 func TestProjectHasItsNames(t *testing.T) {
@@ -44,8 +48,8 @@ func TestProjectHasItsNames(t *testing.T) {
 		what      string
 		got, want []string
 	}{
-		{"services", p.ServiceNames(), []string{"collector", "exporter-host", "exporter-zeek", "exporter-zeek-geneve", "grafana", "janitor", "loki", "prometheus", "zeek", "zeek-geneve"}},
-		{"networks", slices.Sorted(maps.Keys(p.Networks)), []string{"monitoring", "telemetry"}},
+		{"services", p.ServiceNames(), []string{"collector", "exporter-host", "exporter-zeek", "exporter-zeek-geneve", "gateway", "grafana", "janitor", "loki", "prometheus", "zeek", "zeek-geneve"}},
+		{"networks", slices.Sorted(maps.Keys(p.Networks)), []string{"front", "monitoring", "scrape", "storage"}},
 		{"volumes", p.VolumeNames(), []string{"collector-state", "loki-data", "prometheus-data", "zeek-logs"}},
 	} {
 		slices.Sort(tt.got)
@@ -57,15 +61,18 @@ func TestProjectHasItsNames(t *testing.T) {
 
 // What every service keeps to. The exceptions are in the table, not in the loop.
 func TestServicesKeepToThePolicy(t *testing.T) {
-	wantUser := map[string]string{"collector": "0:0", "janitor": "10001:10001"} // writes to a volume that belongs to root, to Loki's
-	wantReadOnly := map[string]bool{                                            // the others get inline configs, which exclude it
+	wantUser := map[string]string{"collector": "0:0", // writes to a volume that belongs to root
+		"janitor": "10001:10001", // writes to Loki's
+		"gateway": "65534:65534"} // whose image says root
+	wantCap := map[string][]string{"gateway": {"NET_BIND_SERVICE"}} // without which the kernel does not start its program
+	wantReadOnly := map[string]bool{                                // the others get inline configs, which exclude it
 		"zeek": true, "zeek-geneve": true, "exporter-host": true, "exporter-zeek": true, "exporter-zeek-geneve": true, "janitor": true}
 	wantPid := map[string]string{"exporter-host": "host"} // reads the counters of its first process's network
 	wantNetwork := map[string]string{"exporter-zeek": "service:zeek", "exporter-zeek-geneve": "service:zeek-geneve", "janitor": "none"}
 	for name, s := range loadStack(t, nil).Services {
 		t.Run(name, func(t *testing.T) {
-			if !slices.Equal(s.CapDrop, []string{"ALL"}) || len(s.CapAdd) > 0 || s.Privileged {
-				t.Errorf("cap_drop %q, cap_add %q, privileged %v; want ALL dropped, none added", s.CapDrop, s.CapAdd, s.Privileged)
+			if !slices.Equal(s.CapDrop, []string{"ALL"}) || !slices.Equal(s.CapAdd, wantCap[name]) || s.Privileged {
+				t.Errorf("cap_drop %q, cap_add %q, privileged %v; want ALL dropped, %q added", s.CapDrop, s.CapAdd, s.Privileged, wantCap[name])
 			}
 			if !slices.Equal(s.SecurityOpt, []string{"no-new-privileges:true"}) {
 				t.Errorf("security_opt %q, want no-new-privileges:true", s.SecurityOpt)
@@ -100,8 +107,14 @@ func TestServicesKeepToThePolicy(t *testing.T) {
 					t.Errorf("mount %s of type %s: only named volumes reach every engine", v.Target, v.Type)
 				}
 			}
-			if h := s.HealthCheck; h != nil && h.StartInterval != nil {
-				t.Error("start_interval: engines before API 1.44 refuse it")
+			if (s.HealthCheck == nil) != (name == "collector") { // whose image has nothing that could look
+				t.Errorf("health check %+v", s.HealthCheck)
+			}
+			if h := s.HealthCheck; h != nil && (h.StartInterval != nil || h.Retries == nil) {
+				t.Errorf("health check %+v: engines before API 1.44 refuse start_interval; a slow start needs retries", h)
+			}
+			if s.PidsLimit < 256 || s.PidsLimit > 4096 {
+				t.Errorf("pids_limit %d", s.PidsLimit)
 			}
 		})
 	}
@@ -109,9 +122,9 @@ func TestServicesKeepToThePolicy(t *testing.T) {
 
 func TestPublishedPorts(t *testing.T) {
 	want := []string{
+		"gateway 127.0.0.1:13100->3100/tcp",
+		"gateway 127.0.0.1:19090->9090/tcp",
 		"grafana 127.0.0.1:13000->3000/tcp",
-		"loki 127.0.0.1:13100->3100/tcp",
-		"prometheus 127.0.0.1:19090->9090/tcp",
 		"zeek 127.0.0.1:4789->4789/udp",
 		"zeek-geneve 127.0.0.1:6081->6081/udp",
 	}
@@ -120,11 +133,17 @@ func TestPublishedPorts(t *testing.T) {
 	}
 	for bind, address := range map[string]string{"192.0.2.1": "192.0.2.1", "[::1]": "::1"} {
 		moved := slices.Clone(want)
-		for i := range moved {
+		for i := range moved[2:] { // what asks for no password stays
+			moved[2+i] = strings.Replace(moved[2+i], "127.0.0.1", address, 1)
+		}
+		if got := publishedPorts(t, map[string]string{"ZEEKDEMO_BIND": bind, "ZEEKDEMO_GRAFANA_PASSWORD": "p"}); !slices.Equal(got, moved) {
+			t.Errorf("ZEEKDEMO_BIND=%s: got %q\nwant %q", bind, got, moved)
+		}
+		for i := range moved[:2] {
 			moved[i] = strings.Replace(moved[i], "127.0.0.1", address, 1)
 		}
-		if got := publishedPorts(t, map[string]string{"ZEEKDEMO_BIND": bind}); !slices.Equal(got, moved) {
-			t.Errorf("ZEEKDEMO_BIND=%s: got %q\nwant %q", bind, got, moved)
+		if got := publishedPorts(t, map[string]string{"ZEEKDEMO_BIND": bind, "ZEEKDEMO_BIND_UNAUTHENTICATED": bind, "ZEEKDEMO_GRAFANA_PASSWORD": "p"}); !slices.Equal(got, moved) {
+			t.Errorf("ZEEKDEMO_BIND_UNAUTHENTICATED=%s: got %q\nwant %q", bind, got, moved)
 		}
 	}
 }
@@ -147,6 +166,7 @@ func TestImages(t *testing.T) {
 		"prometheus":  "prom/prometheus:v3.14.0",
 		"loki":        "grafana/loki:3.7.6",
 		"grafana":     "grafana/grafana:13.2.0",
+		"gateway":     "caddy:2.10.2",
 		"collector":   "otel/opentelemetry-collector-contrib:0.160.0",
 
 		"janitor": "zeek/zeek:9.0",
@@ -161,6 +181,7 @@ func TestImages(t *testing.T) {
 		"prometheus":  "ZEEKDEMO_IMAGE_PROMETHEUS",
 		"loki":        "ZEEKDEMO_IMAGE_LOKI",
 		"grafana":     "ZEEKDEMO_IMAGE_GRAFANA",
+		"gateway":     "ZEEKDEMO_IMAGE_GATEWAY",
 		"collector":   "ZEEKDEMO_IMAGE_COLLECTOR",
 
 		"janitor": "ZEEKDEMO_IMAGE_ZEEK",
@@ -197,6 +218,43 @@ func TestGrafanaLogin(t *testing.T) {
 // ownVariable is one of the stack's own, with its default.
 var ownVariable = regexp.MustCompile(`\$\{ZEEKDEMO_\w+:?-([^}]*)\}`)
 
+// On any other address than 127.0.0.1 Grafana opens for nobody who did not choose a
+// password, without the program as with it.
+func TestNoDefaultPasswordElsewhere(t *testing.T) {
+	for _, tt := range []struct {
+		bind, password string
+		want           string // Grafana's password; empty where the file is refused
+	}{
+		{"", "", "zeek"}, {"", "mine", "mine"}, {"0.0.0.0", "mine", "mine"}, {"0.0.0.0", "", ""}, {"192.0.2.1", "", ""},
+	} {
+		env := map[string]string{"ZEEKDEMO_BIND": tt.bind, "ZEEKDEMO_GRAFANA_PASSWORD": tt.password}
+		project, err := loadWith(t, env)
+		switch {
+		case tt.want == "" && (err == nil || !strings.Contains(err.Error(), "ZEEKDEMO_GRAFANA_PASSWORD")):
+			t.Errorf("%v: %v", env, err)
+		case tt.want != "" && (err != nil || *project.Services["grafana"].Environment["GF_SECURITY_ADMIN_PASSWORD"] != tt.want):
+			t.Errorf("%v: %v", env, err)
+		}
+	}
+}
+
+// Zeek goes before what stores and shows where processors are short: each sensor
+// has as large a share as all of that together.
+func TestZeekGoesFirst(t *testing.T) {
+	var others int64
+	services := loadStack(t, nil).Services
+	for name, s := range services {
+		if !strings.HasPrefix(name, "zeek") {
+			others += s.CPUShares
+		}
+	}
+	for _, name := range []string{"zeek", "zeek-geneve"} {
+		if s := services[name]; s.CPUShares < others || s.CPUShares > 1024 {
+			t.Errorf("%s has %d shares, the others together %d, and who is not of the stack 1024", name, s.CPUShares, others)
+		}
+	}
+}
+
 // Interpolation gives back what the files say, each dollar sign once, and the
 // defaults of the variables.
 func TestConfigsAreTheFiles(t *testing.T) {
@@ -206,6 +264,7 @@ func TestConfigsAreTheFiles(t *testing.T) {
 		"loki":                "loki/loki.yaml",
 		"loki-limits":         "loki/limits.yaml",
 		"collector":           "collector/config.yaml",
+		"gateway":             "gateway/Caddyfile",
 		"grafana":             "grafana/grafana.ini",
 		"grafana-datasources": "grafana/provisioning/datasources/zeekdemo.yaml",
 		"grafana-dashboards":  "grafana/provisioning/dashboards/zeekdemo.yaml",
@@ -245,8 +304,11 @@ func TestSensors(t *testing.T) {
 			if test := s.HealthCheck.Test[len(s.HealthCheck.Test)-1]; !strings.Contains(test, tt.hexPort) {
 				t.Errorf("health check %q does not look for %q", test, tt.hexPort)
 			}
-			if got := slices.Sorted(maps.Keys(s.Networks)); !slices.Equal(got, []string{"monitoring", "telemetry"}) {
+			if got := slices.Sorted(maps.Keys(s.Networks)); !slices.Equal(got, []string{"monitoring", "scrape"}) {
 				t.Errorf("networks %q", got)
+			}
+			if want := (types.StringList{"0.0.0.0"}); !slices.Equal(s.DNS, want) {
+				t.Errorf("names are asked of %q, want of %q, which is nobody", s.DNS, want)
 			}
 			if first := s.NetworksByPriority()[0]; first != "monitoring" {
 				t.Errorf("the published port leads to network %s, want monitoring", first)
@@ -313,7 +375,7 @@ func TestTheFileAloneHasTheProgramsBounds(t *testing.T) {
 		t.Errorf("differences:\n%v\n%v", alone.Services["janitor"].Environment, program.Services["janitor"].Environment)
 	}
 	short := orchestrate.Bounds{Retention: 36 * time.Hour, MaxDisk: 1e9}
-	s.Bounds, s.DNS = short, true
+	s.Bounds, s.DNS = short, netip.MustParseAddr("192.0.2.53")
 	p := loadStack(t, s.Environment())
 	if got := p.Configs["loki"].Content; !strings.Contains(got, "\n  retention_period: 36h\n") {
 		t.Error("Loki's retention is not the one that was asked for")
@@ -326,20 +388,34 @@ func TestTheFileAloneHasTheProgramsBounds(t *testing.T) {
 	if v := p.Services["zeek-geneve"].Environment["ZEEK_DNS_FAKE"]; v == nil || *v != "" {
 		t.Errorf("ZEEK_DNS_FAKE is %v with --dns", v)
 	}
+	if s := p.Services["zeek"]; !slices.Equal(s.DNS, []string{"192.0.2.53"}) || p.Networks["monitoring"].DriverOpts["com.docker.network.bridge.enable_ip_masquerade"] != "true" {
+		t.Errorf("with --dns names are asked of %q, by %v", s.DNS, p.Networks["monitoring"].DriverOpts)
+	}
 }
 
 func TestNetworks(t *testing.T) {
 	p := loadStack(t, nil)
-	want := types.Options{"com.docker.network.bridge.name": "br-zeekmon0", "com.docker.network.driver.mtu": "65535"}
+	want := types.Options{"com.docker.network.bridge.name": "br-zeekmon0", "com.docker.network.driver.mtu": "65535", "com.docker.network.bridge.enable_ip_masquerade": "false"}
 	if n := p.Networks["monitoring"]; n.Driver != "bridge" || !maps.Equal(n.DriverOpts, want) {
 		t.Errorf("monitoring: driver %q, options %v", n.Driver, n.DriverOpts)
 	}
-	for name, s := range p.Services {
-		if _, ok := s.Networks["telemetry"]; !ok && s.NetworkMode == "" {
-			t.Errorf("%s is not in telemetry", name)
+	members := map[string][]string{}
+	for _, name := range slices.Sorted(maps.Keys(p.Services)) {
+		for network := range p.Services[name].Networks {
+			members[network] = append(members[network], name)
 		}
-		if _, ok := s.Networks["monitoring"]; ok && !strings.HasPrefix(name, "zeek") {
-			t.Errorf("%s is in monitoring, which is for packets only", name)
+	}
+	for network, want := range map[string][]string{
+		"monitoring": {"zeek", "zeek-geneve"},
+		"scrape":     {"exporter-host", "prometheus", "zeek", "zeek-geneve"},
+		"storage":    {"collector", "gateway", "grafana", "loki", "prometheus"},
+		"front":      {"gateway", "grafana"},
+	} {
+		if got := members[network]; !slices.Equal(got, want) {
+			t.Errorf("%s: members %q, want %q", network, got, want)
+		}
+		if internal := network == "scrape" || network == "storage"; p.Networks[network].Internal != internal {
+			t.Errorf("%s: internal %t, want %t", network, p.Networks[network].Internal, internal)
 		}
 	}
 }

@@ -34,9 +34,8 @@ func Alerts(ctx context.Context, engine Engine) ([]Alert, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := containers[prometheus.Name]
-	at, ok := prometheus.published(c)
-	if !ok || !c.Running() || info.Remote && at.Addr().IsLoopback() {
+	at, ok := prometheus.published(containers)
+	if !ok || !containers[prometheus.Name].Running() || info.Remote && at.Addr().IsLoopback() {
 		return nil, nil
 	}
 	var answer firing

@@ -36,8 +36,8 @@ func FindGrafana(ctx context.Context, engine Engine) Grafana {
 		return Grafana{}
 	}
 	c := containers[service.Name]
-	at, _ := service.published(c)
-	return Grafana{URL: service.URL(c), Away: info.Remote && at.Addr().IsLoopback(),
+	at, _ := service.published(containers)
+	return Grafana{URL: service.URL(containers), Away: info.Remote && at.Addr().IsLoopback(),
 		User: variable(c.Env, "GF_SECURITY_ADMIN_USER"), Password: variable(c.Env, "GF_SECURITY_ADMIN_PASSWORD")}
 }
 

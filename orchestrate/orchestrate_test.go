@@ -69,7 +69,11 @@ func answering(t *testing.T, at netip.AddrPort) []Container {
 			c.Addresses = map[string]netip.Addr{MonitoringNetwork: netip.MustParseAddr("172.18.0.2")}
 			c.Ports = []PublishedPort{{HostIP: at.Addr(), HostPort: s.Port, ContainerPort: s.Port, Protocol: "udp"}}
 		} else {
-			c.Ports = []PublishedPort{{HostIP: at.Addr(), HostPort: at.Port(), ContainerPort: s.Port, Protocol: "tcp"}}
+			for _, behind := range Services() {
+				if behind.Door == s.Name || behind.Name == s.Name && s.Door == "" {
+					c.Ports = append(c.Ports, PublishedPort{HostIP: at.Addr(), HostPort: at.Port(), ContainerPort: behind.Port, Protocol: "tcp"})
+				}
+			}
 		}
 		list = append(list, c)
 	}
@@ -101,6 +105,9 @@ func TestSettingsAreRefusedBeforeAnythingIsTouched(t *testing.T) {
 		"the default password, spelled out":   {func(s *Settings) { s.Bind, s.GrafanaPassword = netip.MustParseAddr("::"), "zeek" }, "open to the network"},
 		"an open address and a real password": {func(s *Settings) { s.Bind, s.GrafanaPassword = netip.IPv4Unspecified(), "s3cret" }, ""},
 		"another loopback address":            {func(s *Settings) { s.Bind = netip.MustParseAddr("127.0.0.2") }, ""},
+		"exposed to nobody":                   {func(s *Settings) { s.Expose = true }, "reached from this machine only"},
+		"exposed, default password":           {func(s *Settings) { s.Bind, s.Expose = netip.IPv4Unspecified(), true }, "open to the network"},
+		"exposed":                             {func(s *Settings) { s.Bind, s.Expose, s.GrafanaPassword = netip.IPv4Unspecified(), true, "s3cret" }, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := defaults()
@@ -126,6 +133,25 @@ func TestEnvironmentCompletesTheComposeFile(t *testing.T) {
 	}
 	if _, set := env["ZEEKDEMO_GRAFANA_USER"]; set {
 		t.Error("a user that was not set overrides the Compose file's default")
+	}
+}
+
+// Who opens the stack to a network opens what asks for a password; Loki and
+// Prometheus ask for none, and have to be named.
+func TestLokiAndPrometheusStayAtHome(t *testing.T) {
+	for _, tt := range []struct {
+		bind   string
+		expose bool
+		want   string // where they are published; empty for the Compose file's default, 127.0.0.1
+	}{
+		{"127.0.0.1", false, "127.0.0.1"}, {"127.0.0.2", false, "127.0.0.2"}, {"::1", false, "[::1]"},
+		{"0.0.0.0", false, ""}, {"::", false, ""}, {"192.0.2.7", false, ""}, {"2001:db8::7", false, ""},
+		{"0.0.0.0", true, "0.0.0.0"}, {"2001:db8::7", true, "[2001:db8::7]"},
+	} {
+		s := Settings{Bind: netip.MustParseAddr(tt.bind), Expose: tt.expose, GrafanaPassword: "s3cret"}
+		if got := s.Environment()["ZEEKDEMO_BIND_UNAUTHENTICATED"]; got != tt.want {
+			t.Errorf("bound to %s, exposed %t: they are on %q, want %q", tt.bind, tt.expose, got, tt.want)
+		}
 	}
 }
 
@@ -282,7 +308,8 @@ func TestTheCollectorIsAskedThroughPrometheusWhereItCannotBeReached(t *testing.T
 		collector, _ := ServiceByName("collector")
 		containers := map[string]Container{
 			"collector":  {State: "running"},
-			"prometheus": {State: "running", Ports: []PublishedPort{{HostIP: at.Addr(), HostPort: at.Port(), ContainerPort: 9090}}},
+			"prometheus": {State: "running"},
+			"gateway":    {State: "running", Ports: []PublishedPort{{HostIP: at.Addr(), HostPort: at.Port(), ContainerPort: 9090}}},
 		}
 		err := newProber(EngineInfo{}).ready(t.Context(), collector, containers)
 		if (err == nil) != want {
@@ -301,7 +328,7 @@ func TestAnExporterIsReadyBesideItsSensor(t *testing.T) {
 	}
 	service.Port = at.Port()
 	now := time.Now()
-	addresses := map[string]netip.Addr{"telemetry": at.Addr()}
+	addresses := map[string]netip.Addr{"scrape": at.Addr()}
 	for want, sensor := range map[string]Container{
 		"": {State: "running", StartedAt: now.Add(-time.Second), Addresses: addresses},
 		"zeek was started again without it: it is in the network namespace of before": {State: "running", StartedAt: now.Add(time.Second), Addresses: addresses},
@@ -323,7 +350,8 @@ func TestWhatOnlyTheEnginesMachineReachesIsTakenForReady(t *testing.T) {
 	collector, _ := ServiceByName("collector")
 	containers := map[string]Container{
 		"collector":  {State: "running"},
-		"prometheus": {State: "running", Ports: []PublishedPort{{HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: 1, ContainerPort: 9090}}},
+		"prometheus": {State: "running"},
+		"gateway":    {State: "running", Ports: []PublishedPort{{HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: 1, ContainerPort: 9090}}},
 	}
 	if err := newProber(EngineInfo{Remote: true}).ready(t.Context(), collector, containers); err != nil {
 		t.Error(err)

@@ -47,7 +47,7 @@ func (p *prober) ready(ctx context.Context, s Service, containers map[string]Con
 		}
 		c.Addresses = containers[s.Beside].Addresses
 	}
-	at, published := s.published(c)
+	at, published := s.published(containers)
 	switch {
 	case published && p.remote && at.Addr().IsLoopback():
 		return nil // published on the engine's own loopback: nothing more can be asked from here
@@ -121,7 +121,7 @@ func (p *prober) unpublished(ctx context.Context, s Service, c Container, contai
 	if err != nil {
 		return err
 	}
-	at, ok := prometheus.published(containers[prometheus.Name])
+	at, ok := prometheus.published(containers)
 	switch {
 	case !ok:
 		return direct

@@ -41,7 +41,7 @@ func FindSensor(ctx context.Context, engine Engine, encap string) (Sensor, error
 		return Sensor{}, err
 	}
 	s := Sensor{Service: service, Container: c, Mode: modeOf(c.Command), Workers: workersOf(c)}
-	s.Published, _ = service.published(c)
+	s.Published, _ = service.publishedBy(c)
 	if addr, ok := c.Addresses[MonitoringNetwork]; ok && addr.IsValid() {
 		s.Direct = netip.AddrPortFrom(addr, service.Port)
 	}

@@ -86,7 +86,7 @@ func missing(listening, workers int, port uint16) string {
 // listening is a sensor in a container that has one network.
 func listening(service Service, c Container) Sensor {
 	s := Sensor{Service: service, Container: c, Mode: modeOf(c.Command), Workers: workersOf(c)}
-	s.Published, _ = service.published(c)
+	s.Published, _ = service.publishedBy(c)
 	for _, addr := range c.Addresses {
 		s.Direct = netip.AddrPortFrom(addr, service.Port)
 	}

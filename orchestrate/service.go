@@ -1,6 +1,7 @@
 package orchestrate
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/netip"
@@ -24,6 +25,9 @@ type Service struct {
 	// Scrape selects it among the targets of Prometheus' own scrape list; empty
 	// where it is none.
 	Scrape string
+	// Door names the service whose published port of the same number leads to it, for
+	// what asks nobody for a password; empty where it is its own.
+	Door string
 	// Beside names the sensor whose network namespace it shares: there it has no
 	// addresses of its own. Empty for most.
 	Beside string
@@ -56,13 +60,18 @@ func Services() []Service {
 		{Name: "zeek", Encap: "vxlan", Port: 4789, Scrape: `job="zeek",sensor="zeek"`},
 		{Name: "zeek-geneve", Encap: "geneve", Port: 6081, Scrape: `job="zeek",sensor="zeek-geneve"`},
 		{Name: "collector", Port: 13133, Path: "/", Scrape: `job="collector"`},
-		{Name: "loki", Port: 3100, Path: "/ready", Title: "Loki", Scrape: `job="loki"`},
-		{Name: "prometheus", Port: 9090, Path: "/-/ready", Title: "Prometheus", Scrape: `job="prometheus"`},
+		{Name: "loki", Port: 3100, Path: "/ready", Title: "Loki", Door: gateway, Scrape: `job="loki"`},
+		{Name: "prometheus", Port: 9090, Path: "/-/ready", Title: "Prometheus", Door: gateway, Scrape: `job="prometheus"`},
+		{Name: gateway, Port: 9090, Path: "/-/gateway"},
 		{Name: "grafana", Port: 3000, Path: "/api/health", Title: "Grafana"},
 		{Name: janitorName},
 		exporter("host", ""), exporter("zeek", "zeek"), exporter("zeek-geneve", "zeek-geneve"),
 	}
 }
+
+// gateway lets only what reads pass from the published ports of Loki and
+// Prometheus, see assets/stack/gateway/Caddyfile.
+const gateway = "gateway"
 
 // exporter describes the one that reads a network namespace.
 func exporter(namespace, beside string) Service {
@@ -100,9 +109,14 @@ func serviceNames() string {
 }
 
 // published returns where the service's port can be reached from this machine,
-// and whether it is published at all. A port bound to every address is reached
-// over loopback.
-func (s Service) published(c Container) (netip.AddrPort, bool) {
+// given the stack's containers by service, and whether it is published at all.
+func (s Service) published(containers map[string]Container) (netip.AddrPort, bool) {
+	return s.publishedBy(containers[cmp.Or(s.Door, s.Name)])
+}
+
+// publishedBy is where a container publishes the service's port. One bound to
+// every address is reached over loopback.
+func (s Service) publishedBy(c Container) (netip.AddrPort, bool) {
 	for _, p := range c.Ports {
 		if p.ContainerPort != s.Port || p.HostPort == 0 {
 			continue
@@ -116,9 +130,10 @@ func (s Service) published(c Container) (netip.AddrPort, bool) {
 	return netip.AddrPort{}, false
 }
 
-// URL returns the address of the service's web page, or nothing.
-func (s Service) URL(c Container) string {
-	at, ok := s.published(c)
+// URL returns the address of the service's web page, or nothing, given the stack's
+// containers by service.
+func (s Service) URL(containers map[string]Container) string {
+	at, ok := s.published(containers)
 	if !ok || s.Title == "" {
 		return ""
 	}

@@ -19,12 +19,13 @@ const (
 // ImageNames are the images of the stack that can be replaced. Both sensors
 // run the image called zeek, and the three exporters that called exporter.
 func ImageNames() []string {
-	return []string{"collector", "exporter", "grafana", "loki", "prometheus", "zeek"}
+	return []string{"collector", "exporter", "gateway", "grafana", "loki", "prometheus", "zeek"}
 }
 
 // Settings are what a user may choose about the stack.
 type Settings struct {
 	Bind            netip.Addr        // address of the published ports
+	Expose          bool              // publish Loki and Prometheus there too, which ask for no password, beyond loopback
 	GrafanaUser     string            // empty for the default
 	GrafanaPassword string            // empty for the default
 	Images          map[string]string // image reference by name out of ImageNames
@@ -32,7 +33,7 @@ type Settings struct {
 	Geneve          GeneveMode // what the GENEVE sensor takes; empty for Ethernet
 	Cluster         Cluster    // how many processes make a sensor
 	Bounds          Bounds
-	DNS             bool // whether Zeek looks names up, at the engine's resolvers
+	DNS             netip.Addr // at which Zeek looks names up; not valid for nowhere
 }
 
 // Validate refuses settings that are wrong or unsafe. It touches nothing.
@@ -61,6 +62,9 @@ func (s Settings) Validate() error {
 	if !s.Bind.IsValid() {
 		return errors.New("no address to bind the published ports to")
 	}
+	if s.Expose && s.Bind.IsLoopback() {
+		return WithHint(fmt.Errorf("expose Loki and Prometheus: %s is reached from this machine only", s.Bind), "say with --bind on which address")
+	}
 	if !s.Bind.IsLoopback() && (s.GrafanaPassword == "" || s.GrafanaPassword == DefaultGrafanaPassword) {
 		return WithHint(fmt.Errorf("bind to %s: Grafana would be open to the network with its default password", s.Bind),
 			"set another one with --grafana-password, or stay on 127.0.0.1")
@@ -70,9 +74,15 @@ func (s Settings) Validate() error {
 
 // Environment returns the variables that complete the embedded Compose file.
 func (s Settings) Environment() map[string]string {
-	env := map[string]string{"ZEEKDEMO_BIND": s.Bind.String()}
+	bind := s.Bind.String()
 	if s.Bind.Is6() {
-		env["ZEEKDEMO_BIND"] = "[" + s.Bind.String() + "]" // the Compose short port syntax
+		bind = "[" + bind + "]" // the Compose short port syntax
+	}
+	// On another loopback address the default password is as good as on 127.0.0.1,
+	// and Validate has refused it anywhere else.
+	env := map[string]string{"ZEEKDEMO_BIND": bind, "ZEEKDEMO_GRAFANA_PASSWORD": DefaultGrafanaPassword}
+	if s.Bind.IsLoopback() || s.Expose {
+		env["ZEEKDEMO_BIND_UNAUTHENTICATED"] = bind
 	}
 	if s.GrafanaUser != "" {
 		env["ZEEKDEMO_GRAFANA_USER"] = s.GrafanaUser
@@ -83,7 +93,8 @@ func (s Settings) Environment() map[string]string {
 	maps.Copy(env, s.Geneve.environment())
 	maps.Copy(env, s.Cluster.environment())
 	maps.Copy(env, s.Bounds.environment())
-	if s.DNS {
+	if s.DNS.IsValid() { // which takes a way out, and the way back
+		env["ZEEKDEMO_DNS"], env["ZEEKDEMO_MASQUERADE"] = s.DNS.String(), "true"
 		env["ZEEKDEMO_DNS_FAKE"] = "" // Zeek asks nobody where the variable has a value
 	}
 	for name, ref := range s.Images {

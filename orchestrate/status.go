@@ -78,7 +78,7 @@ func describe(s Service, containers map[string]Container, answer error) ServiceS
 	if !ok {
 		return st
 	}
-	st.State, st.Image, st.Container, st.Addresses, st.URL = c.State, c.Image, c.Name, c.Addresses, s.URL(c)
+	st.State, st.Image, st.Container, st.Addresses, st.URL = c.State, c.Image, c.Name, c.Addresses, s.URL(containers)
 	st.Takes, st.Mode = s.takes(c), s.mode(c)
 	if s.IsSensor() {
 		st.Workers = workersOf(c)

@@ -39,6 +39,8 @@ func platform(e orchestrate.EngineInfo) string {
 
 // The versions of the engine with known defects.
 const (
+	yearVersions     = "17.0"   // Docker's are no older; Podman, which calls itself by its own, is
+	neighboursKept   = "28.0"   // before it, neighbours reach ports that are published on loopback
 	udpLostOnRestart = "29.5.0" // published UDP ports are lost when a container restarts
 	udpPortMismatch  = "29.5.1" // from here on UDP is broken where host and container port differ
 )
@@ -56,6 +58,9 @@ func judgeDefects(f Facts) Line {
 	case v.compare(mustVersion(udpLostOnRestart)) == 0:
 		return warning("29.5.0 loses published UDP ports when a container restarts; direct and sidecar do not need them",
 			"upgrade the engine, or `zeekdemo down && zeekdemo up` after each restart")
+	case v.compare(mustVersion(yearVersions)) >= 0 && v.compare(mustVersion(neighboursKept)) < 0 && neighboursReach(f):
+		return warning("before 28.0, who is on one network with the engine's machine reaches what is published on 127.0.0.1 as well",
+			"upgrade the engine, or close published ports to that network: sudo iptables -I DOCKER-USER -i eth0 -m conntrack --ctstate NEW -j DROP")
 	case v.compare(mustVersion(udpPortMismatch)) < 0:
 		return ok("none is known of this version that matters here")
 	}
@@ -66,6 +71,15 @@ func judgeDefects(f Facts) Line {
 		}
 	}
 	return ok("UDP is lost where published and inner port differ; none do")
+}
+
+// neighboursReach reports whether there is something for neighbours to reach: ports
+// on the loopback address of a machine whose own kernel forwards to containers.
+// Docker Desktop's machine has no neighbours, and a rootless engine forwards in a
+// namespace of its own.
+func neighboursReach(f Facts) bool {
+	return (f.Here || f.Engine.Value.Remote) && !f.Machine.Value.Rootless &&
+		slices.ContainsFunc(f.Ports.Value, func(p Port) bool { return p.Address.Addr().IsLoopback() })
 }
 
 // minAPI is the oldest API that the client library speaks, that of Docker 19.03.
@@ -172,13 +186,14 @@ func perhapsOurs(owner string) bool {
 
 // portList names ports such as "4789 6081/udp, 13000/tcp".
 func portList(ports []Port) string {
-	numbers := map[string][]string{}
+	numbers := map[string][]uint16{}
 	for _, p := range ports {
-		numbers[p.Protocol] = append(numbers[p.Protocol], fmt.Sprint(p.Address.Port()))
+		numbers[p.Protocol] = append(numbers[p.Protocol], p.Address.Port())
 	}
 	var groups []string
 	for _, protocol := range slices.Backward(slices.Sorted(maps.Keys(numbers))) {
-		groups = append(groups, strings.Join(numbers[protocol], " ")+"/"+protocol)
+		slices.Sort(numbers[protocol])
+		groups = append(groups, strings.Trim(fmt.Sprint(numbers[protocol]), "[]")+"/"+protocol)
 	}
 	return strings.Join(groups, ", ")
 }
@@ -220,7 +235,7 @@ func judgeNetworks(f Facts) Line {
 const renumber = "zeekdemo down && zeekdemo up (the engine then chooses other addresses)"
 
 // stackNetworks is how many networks the stack has.
-const stackNetworks = 2
+const stackNetworks = 4
 
 func judgePools(f Facts, others []Network) Line {
 	free := freeSubnets(f.Machine.Value.Pools, others, f.Routes.Value, 100)

@@ -90,6 +90,12 @@ func TestChecks(t *testing.T) {
 
 		{"defects", "none", nil, OK, "none is known", ""},
 		{"defects", "before", version("29.4.3"), OK, "none is known", ""},
+		{"defects", "open to neighbours", version("27.5.1"), Warning, "reaches what is published on 127.0.0.1", "upgrade the engine"},
+		{"defects", "open to neighbours, Debian's", version("20.10.24+dfsg1"), Warning, "reaches what is published on 127.0.0.1", "DOCKER-USER"},
+		{"defects", "closed to neighbours", version("28.0.0"), OK, "none is known", ""},
+		{"defects", "no neighbours", func(f *Facts) { version("27.5.1")(f); inVM(f) }, OK, "none is known", ""},
+		{"defects", "forwards elsewhere", func(f *Facts) { version("27.5.1")(f); f.Machine.Value.Rootless = true }, OK, "none is known", ""},
+		{"defects", "Podman's number", version("4.3.1"), OK, "none is known", ""},
 		{"defects", "the worst", version("29.5.0"), Warning, "29.5.0 loses published UDP ports", "upgrade"},
 		{"defects", "after, harmless", version("29.6.0-rc.1"), OK, "none do", ""},
 		{"defects", "after, ports differ", func(f *Facts) { version("29.5.1")(f); f.Ports.Value[0].Inside = 4790 }, Warning, "as 4789 from 4790", "publish 4790 as 4790"},

@@ -106,26 +106,26 @@ func findPath(ctx context.Context, e orchestrate.Engine, here bool) (Path, error
 		if s.IsSensor() {
 			path.Sensors = append(path.Sensors, sensorAt(s, c, ok))
 		}
-		path.Services.add(s, c, here, info.Remote)
+		path.Services.add(s, containers, here, info.Remote)
 	}
 	return path, nil
 }
 
 // add says where a service is asked. Remote says that what the engine publishes
 // on its machine's loopback is not to be had here.
-func (all *Services) add(s orchestrate.Service, c orchestrate.Container, here, remote bool) {
+func (all *Services) add(s orchestrate.Service, containers map[string]orchestrate.Container, here, remote bool) {
 	switch {
 	case s.IsSensor():
-		for _, port := range orchestrate.PacketMetricsPorts(c) {
-			all.Zeek[s.Name] = append(all.Zeek[s.Name], one(inside(c, here, port))...)
+		for _, port := range orchestrate.PacketMetricsPorts(containers[s.Name]) {
+			all.Zeek[s.Name] = append(all.Zeek[s.Name], one(inside(containers[s.Name], here, port))...)
 		}
 	case s.Name == "collector":
-		all.Collector = inside(c, here, collectorMetricsPort)
+		all.Collector = inside(containers[s.Name], here, collectorMetricsPort)
 	case remote:
 	case s.Name == "loki":
-		all.Loki = s.URL(c)
+		all.Loki = s.URL(containers)
 	case s.Name == "prometheus":
-		all.Prometheus = s.URL(c)
+		all.Prometheus = s.URL(containers)
 	}
 }
 

@@ -39,8 +39,8 @@ func published(ip string, host, container uint16, protocol string) []orchestrate
 }
 
 func someStack() []orchestrate.Container {
-	at := func(monitoring, telemetry string) map[string]netip.Addr {
-		m := map[string]netip.Addr{"telemetry": netip.MustParseAddr(telemetry)}
+	at := func(monitoring, scrape string) map[string]netip.Addr {
+		m := map[string]netip.Addr{"scrape": netip.MustParseAddr(scrape)}
 		if monitoring != "" {
 			m[orchestrate.MonitoringNetwork] = netip.MustParseAddr(monitoring)
 		}
@@ -50,8 +50,9 @@ func someStack() []orchestrate.Container {
 		{Service: "zeek", ID: "z", State: "running", PID: 70, Addresses: at("172.18.0.2", "172.19.0.2"), Ports: published("127.0.0.1", 4789, 4789, "udp")},
 		{Service: "zeek-geneve", State: "exited"},
 		{Service: "collector", State: "running", Addresses: at("", "172.19.0.3")},
-		{Service: "loki", State: "running", Ports: published("127.0.0.1", 13100, 3100, "tcp")},
-		{Service: "prometheus", State: "running", Ports: published("0.0.0.0", 19090, 9090, "tcp")},
+		{Service: "loki", State: "running"},
+		{Service: "prometheus", State: "running"},
+		{Service: "gateway", State: "running", Ports: append(published("127.0.0.1", 13100, 3100, "tcp"), published("0.0.0.0", 19090, 9090, "tcp")...)},
 	}
 }
 

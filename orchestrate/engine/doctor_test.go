@@ -15,7 +15,7 @@ import (
 // in, without any engine.
 func TestCompleteTheEmbeddedFile(t *testing.T) {
 	stack, err := new(Engine).Complete(t.Context(), orchestrate.Project{Name: orchestrate.ProjectName, Compose: assets.Compose(),
-		Env: map[string]string{"ZEEKDEMO_IMAGE_ZEEK": "example.invalid/zeek:1", "ZEEKDEMO_BIND": "[::1]"}})
+		Env: map[string]string{"ZEEKDEMO_IMAGE_ZEEK": "example.invalid/zeek:1", "ZEEKDEMO_BIND": "[::1]", "ZEEKDEMO_GRAFANA_PASSWORD": "p"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -24,7 +24,7 @@ func TestCompleteTheEmbeddedFile(t *testing.T) {
 		ports = append(ports, fmt.Sprintf("%s %s/%s", p.Service, p.Address, p.Protocol))
 	}
 	slices.Sort(ports)
-	want := []string{"grafana [::1]:13000/tcp", "loki [::1]:13100/tcp", "prometheus [::1]:19090/tcp", "zeek [::1]:4789/udp", "zeek-geneve [::1]:6081/udp"}
+	want := []string{"gateway 127.0.0.1:13100/tcp", "gateway 127.0.0.1:19090/tcp", "grafana [::1]:13000/tcp", "zeek [::1]:4789/udp", "zeek-geneve [::1]:6081/udp"}
 	if !slices.Equal(ports, want) {
 		t.Errorf("ports %q, want %q", ports, want)
 	}

@@ -104,3 +104,22 @@ func TestLogNamesBecomeServices(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
+
+// Compose makes a container anew where its service changed. What its inline
+// configurations hold is a part of it.
+func TestAnotherConfigurationIsAnotherService(t *testing.T) {
+	label := func(level string) string {
+		compose := []byte("services: {a: {image: x, configs: [{source: c, target: /etc/c}]}, b: {image: x}}\nconfigs: {c: {content: \"level: ${LEVEL}\"}}\n")
+		p, err := load(t.Context(), orchestrate.Project{Name: "p", Compose: compose, Env: map[string]string{"LEVEL": level}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if labels := p.Services["b"].Labels; len(labels) != 0 {
+			t.Errorf("a service without configurations has the labels %v", labels)
+		}
+		return p.Services["a"].Labels[configurationLabel]
+	}
+	if a, again, b := label("warn"), label("warn"), label("info"); a == "" || a != again || a == b {
+		t.Errorf("warn %q, again %q, info %q", a, again, b)
+	}
+}

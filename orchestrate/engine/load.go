@@ -2,6 +2,8 @@ package engine
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"maps"
 	"reflect"
@@ -31,9 +33,27 @@ func load(ctx context.Context, p orchestrate.Project) (*types.Project, error) {
 	for name, s := range project.Services {
 		s.CustomLabels = labels(project, name)
 		s.PullPolicy = string(p.Pull)
+		if len(s.Configs) > 0 {
+			s.Labels = s.Labels.Add(configurationLabel, configuration(project, s))
+		}
 		project.Services[name] = s
 	}
 	return project, nil
+}
+
+// configurationLabel names what a container's inline configurations hold. Compose
+// makes a container anew where its service changed, and a service only names its
+// configurations: without this another content of one would change nothing.
+const configurationLabel = "org.zeekdemo.configuration"
+
+// configuration is the hash of what a service's configurations hold.
+func configuration(project *types.Project, s types.ServiceConfig) string {
+	h := sha256.New()
+	for _, c := range s.Configs {
+		content := project.Configs[c.Source].Content
+		fmt.Fprintf(h, "%s %d\n%s", c.Target, len(content), content)
+	}
+	return hex.EncodeToString(h.Sum(nil))
 }
 
 // labels are those by which Compose finds a project's containers again. Its own

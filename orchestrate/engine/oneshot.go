@@ -40,7 +40,7 @@ const tailLines = "20"
 // the project, with its named volumes and networks; so the few fields that a
 // sensor uses are translated here. A test holds them against the fields that
 // the embedded file sets. Left out on purpose: restart, the health check and
-// the telemetry network; ports are published only if asked for, and elsewhere.
+// the scrape network; ports are published only if asked for, and elsewhere.
 func (e *Engine) CreateOneShot(ctx context.Context, p orchestrate.Project, o orchestrate.OneShot) (string, error) {
 	project, err := e.oneShots.load(ctx, p)
 	if err != nil {

@@ -53,7 +53,15 @@ func keepsOrder() []string { return []string{"SENSOR_DISK", "SENSOR_KEEP", "SENS
 // are removed together with the container.
 func sensorHost(s types.ServiceConfig) *container.HostConfig {
 	host := &container.HostConfig{CapDrop: s.CapDrop, CapAdd: s.CapAdd, SecurityOpt: s.SecurityOpt, ReadonlyRootfs: s.ReadOnly, Tmpfs: map[string]string{}}
-	host.Memory = int64(s.MemLimit)
+	host.Memory, host.CPUShares = int64(s.MemLimit), s.CPUShares
+	if s.PidsLimit != 0 {
+		host.PidsLimit = &s.PidsLimit
+	}
+	for _, server := range s.DNS {
+		if addr, err := netip.ParseAddr(server); err == nil {
+			host.DNS = append(host.DNS, addr)
+		}
+	}
 	if s.Logging != nil {
 		host.LogConfig = container.LogConfig{Type: s.Logging.Driver, Config: s.Logging.Options}
 	}

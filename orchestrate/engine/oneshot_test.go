@@ -38,7 +38,8 @@ func TestOneShotIsMadeFromTheService(t *testing.T) {
 			t.Errorf("%s: image %s, command %.40q, folder %s", name, config.Image, config.Cmd, config.WorkingDir)
 		}
 		if !slices.Contains(host.CapDrop, "ALL") || !host.ReadonlyRootfs || host.Memory != 2<<30 ||
-			!slices.Contains(host.SecurityOpt, "no-new-privileges:true") || len(host.PortBindings) != 0 {
+			!slices.Contains(host.SecurityOpt, "no-new-privileges:true") || len(host.PortBindings) != 0 ||
+			host.PidsLimit == nil || *host.PidsLimit != s.PidsLimit || host.CPUShares != s.CPUShares || len(host.DNS) != 1 || host.DNS[0].String() != "0.0.0.0" {
 			t.Errorf("%s: %+v", name, host)
 		}
 		if _, ok := host.Tmpfs["/tmp"]; !ok {
@@ -165,7 +166,7 @@ func TestTarOfCopiedFiles(t *testing.T) {
 // Every field that the embedded file sets for a sensor is translated, or left
 // out on purpose. A new one must be put into one of the two lists.
 func TestEveryFieldOfASensorIsThoughtOf(t *testing.T) {
-	translated := []string{"Image", "Command", "Environment", "WorkingDir", "CapDrop", "SecurityOpt", "ReadOnly", "Tmpfs", "Volumes", "MemLimit", "Logging", "Networks"}
+	translated := []string{"Image", "Command", "Environment", "WorkingDir", "CapDrop", "SecurityOpt", "ReadOnly", "Tmpfs", "Volumes", "MemLimit", "PidsLimit", "CPUShares", "DNS", "Logging", "Networks"}
 	leftOut := []string{
 		"Name", "Labels", "CustomLabels", "PullPolicy", // of the project
 		"Restart", "Ports", "HealthCheck", "StopGracePeriod", // it serves one question, and its client waits for it

@@ -43,7 +43,12 @@ func (e *fakeEngine) Networks(context.Context) ([]doctor.Network, error) {
 
 // Complete is the real one, which needs no engine.
 func (e *fakeEngine) Complete(ctx context.Context, p orchestrate.Project) (doctor.Stack, error) {
-	p.Env["ZEEKDEMO_BIND"] = fakeAddress
+	for _, name := range []string{"ZEEKDEMO_BIND", "ZEEKDEMO_BIND_UNAUTHENTICATED"} {
+		p.Env[name] = fakeAddress
+	}
+	if p.Env["ZEEKDEMO_GRAFANA_PASSWORD"] == "" {
+		p.Env["ZEEKDEMO_GRAFANA_PASSWORD"] = orchestrate.DefaultGrafanaPassword
+	}
 	return new(engine.Engine).Complete(ctx, p)
 }
 

@@ -153,6 +153,11 @@ func (e *fakeEngine) Containers(context.Context, string) ([]orchestrate.Containe
 		c := orchestrate.Container{ID: s.Name, Name: "zeekdemo-" + s.Name + "-1", Service: s.Name, State: "running",
 			Image: s.Name + ":1", StartedAt: time.Now().Add(-time.Hour), Addresses: map[string]netip.Addr{}}
 		port := orchestrate.PublishedPort{HostIP: at.Addr(), HostPort: at.Port(), ContainerPort: s.Port, Protocol: "tcp"}
+		for _, behind := range orchestrate.Services() {
+			if behind.Door == s.Name {
+				c.Ports = append(c.Ports, orchestrate.PublishedPort{HostIP: at.Addr(), HostPort: at.Port(), ContainerPort: behind.Port, Protocol: "tcp"})
+			}
+		}
 		if s.IsSensor() {
 			c.Health = "healthy"
 			c.Addresses[orchestrate.MonitoringNetwork] = netip.MustParseAddr("127.0.0.1")
@@ -165,7 +170,9 @@ func (e *fakeEngine) Containers(context.Context, string) ([]orchestrate.Containe
 			c.Env = []string{"SENSOR_WORKERS=" + workers}
 			c.Command = []string{"zeek", "-i", fmt.Sprintf("udp::0.0.0.0:%d:%s", s.Port, source), "local"}
 		}
-		c.Ports = append(c.Ports, port)
+		if s.Door == "" {
+			c.Ports = append(c.Ports, port)
+		}
 		list = append(list, c)
 	}
 	return e.dress(list), nil

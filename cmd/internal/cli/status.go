@@ -163,7 +163,8 @@ func statusRows(services []orchestrate.ServiceStatus) [][]string {
 		if s.URL != "" {
 			ports = s.URL
 		}
-		rows = append(rows, []string{s.Service, s.State, s.Health, uptime, dash(strings.Join(addresses, ",")), dash(ports), dash(takes(s)), dash(s.Image)})
+		image, _, _ := strings.Cut(s.Image, "@") // a digest is for --json
+		rows = append(rows, []string{s.Service, s.State, s.Health, uptime, dash(strings.Join(addresses, ",")), dash(ports), dash(takes(s)), dash(image)})
 	}
 	return rows
 }

@@ -25,12 +25,13 @@ type upOptions struct {
 	grafanaUser     string
 	grafanaPassword string
 	bind            string
+	expose          bool
 	tune            bool
 	geneveMode      string
 	nodes           nodesOptions
 	retention       string
 	maxDisk         string
-	dns             bool
+	dns             string
 }
 
 func newUp(app *App) *cobra.Command {
@@ -56,7 +57,7 @@ when it runs short, each sensor's files an eighth, Prometheus a tenth. The files
 the buffer of the way to Loki and kept a day at most.
 
 An image can also be replaced by a variable: ZEEKDEMO_IMAGE_ZEEK=REF, and
-likewise for collector, exporter, grafana, loki and prometheus.
+likewise for collector, exporter, gateway, grafana, loki and prometheus.
 ZEEKDEMO_GRAFANA_PASSWORD sets the password without showing it in the list of
 processes.`,
 		Args: cobra.NoArgs,
@@ -76,8 +77,12 @@ as AWS Traffic Mirroring sends it through a Gateway Load Balancer)`)
 	o.nodes.flags(f)
 	f.StringVar(&o.retention, "retention", orchestrate.FormatAge(orchestrate.DefaultRetention), "delete what is older in Loki and Prometheus, e.g. 7d, 36h, 90m")
 	f.StringVar(&o.maxDisk, "max-disk", "20G", "what Loki, Prometheus and the sensors' files may take together, e.g. 20G, 500M")
-	f.BoolVar(&o.dns, "dns", false, "let Zeek look up names of the addresses it sees, at the engine's resolver")
-	f.StringVar(&o.bind, "bind", "127.0.0.1", "address of this machine on which the ports are published")
+	f.StringVar(&o.dns, "dns", "", `let Zeek look up names of the addresses it sees, at the name server with this
+address; the sensors then have a way out (default: they ask nobody)`)
+	f.StringVar(&o.bind, "bind", "127.0.0.1", `address of this machine on which Grafana and the sensors' ports are published;
+with an address of this machine only, Loki and Prometheus too`)
+	f.BoolVar(&o.expose, "expose-unauthenticated", false, `publish Loki and Prometheus on the address of --bind as well: whoever reaches it
+reads every log line and number, without a password`)
 	return cmd
 }
 
@@ -85,7 +90,7 @@ as AWS Traffic Mirroring sends it through a Gateway Load Balancer)`)
 // variable of the same meaning.
 func (o upOptions) settings(getenv func(string) string) (orchestrate.Settings, error) {
 	s := orchestrate.Settings{Pull: orchestrate.PullPolicy(o.pull), Images: map[string]string{},
-		GrafanaUser: o.grafanaUser, GrafanaPassword: o.grafanaPassword, Geneve: orchestrate.GeneveMode(o.geneveMode), DNS: o.dns}
+		GrafanaUser: o.grafanaUser, GrafanaPassword: o.grafanaPassword, Geneve: orchestrate.GeneveMode(o.geneveMode)}
 	if err := o.bounds(&s.Bounds); err != nil {
 		return s, err
 	}
@@ -100,7 +105,12 @@ func (o upOptions) settings(getenv func(string) string) (orchestrate.Settings, e
 	if err != nil {
 		return s, usagef("--bind %q: want an IP address", o.bind)
 	}
-	s.Bind = bind
+	s.Bind, s.Expose = bind, o.expose
+	if o.dns != "" {
+		if s.DNS, err = netip.ParseAddr(o.dns); err != nil {
+			return s, usagef("--dns %q: want the IP address of a name server", o.dns)
+		}
+	}
 	if s.GrafanaUser == "" {
 		s.GrafanaUser = getenv("ZEEKDEMO_GRAFANA_USER")
 	}
@@ -254,6 +264,9 @@ func printWelcome(app *App, services []orchestrate.ServiceStatus, s orchestrate.
 	}
 	fmt.Fprintln(app.Err)
 	ui.Table(app.Out, rows)
+	if s.Expose {
+		fmt.Fprintf(app.Err, "\nLoki and Prometheus are open to whoever reaches %s: every log line and number, without a password.\n", s.Bind)
+	}
 	fmt.Fprintln(app.Err, "\nNext: zeekdemo replay        (the embedded sample; or: zeekdemo replay FILE)")
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"archive/tar"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -94,11 +95,15 @@ func writeRoot(w io.Writer, r recipe, entries []entry, programs map[string]strin
 	for _, e := range entries {
 		root.entry(e)
 	}
-	for _, binary := range slices.Sorted(maps.Keys(programs)) {
-		root.file(binary, programs[binary])
+	for _, place := range slices.Sorted(maps.Keys(programs)) {
+		caps := r.caps
+		if place != r.binary {
+			caps = 0
+		}
+		root.file(place, programs[place], caps)
 	}
 	if r.busybox {
-		root.file("/bin/busybox", box.path)
+		root.file("/bin/busybox", box.path, 0)
 		for _, applet := range box.applets {
 			root.link("/bin/"+path.Base(applet), "/bin/busybox")
 		}
@@ -142,8 +147,8 @@ func (w *rootWriter) entry(e entry) {
 	w.copy(strings.NewReader(e.content))
 }
 
-// file writes the program at source.
-func (w *rootWriter) file(name, source string) {
+// file writes the program at source, whose file has capabilities.
+func (w *rootWriter) file(name, source string, caps uint32) {
 	f, err := os.Open(source)
 	if err != nil {
 		w.err = errors.Join(w.err, err)
@@ -155,8 +160,22 @@ func (w *rootWriter) file(name, source string) {
 		w.err = errors.Join(w.err, err)
 		return
 	}
-	w.header(tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o755, Size: info.Size()})
+	h := tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o755, Size: info.Size()}
+	if caps != 0 {
+		h.PAXRecords = map[string]string{"SCHILY.xattr.security.capability": fileCapabilities(caps)}
+	}
+	w.header(h)
 	w.copy(f)
+}
+
+// fileCapabilities is the attribute of a file whose program gets capabilities, as
+// setcap NAME=+ep writes it: struct vfs_cap_data of revision 2 in the kernel's
+// include/uapi/linux/capability.h.
+func fileCapabilities(permitted uint32) string {
+	const revision2, effective = 0x02000000, 0x01
+	data := binary.LittleEndian.AppendUint32(nil, revision2|effective)
+	data = binary.LittleEndian.AppendUint32(data, permitted)
+	return string(append(data, make([]byte, 12)...)) // nothing inheritable, nor any above 31
 }
 
 func (w *rootWriter) link(name, target string) {

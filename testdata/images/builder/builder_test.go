@@ -16,7 +16,7 @@ func TestChoose(t *testing.T) {
 		names, want string
 		err         bool
 	}{
-		{"", "zeek grafana exporter prometheus collector loki", false},
+		{"", "zeek grafana exporter gateway prometheus collector loki", false},
 		{"loki zeek", "zeek loki", false},
 		{"zeek nonsense", "", true},
 	} {
@@ -74,7 +74,7 @@ func TestWriteRoot(t *testing.T) {
 	if err := os.WriteFile(program, []byte("ELF"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	r := recipe{binary: "/usr/bin/p", busybox: true}
+	r := recipe{binary: "/usr/bin/p", busybox: true, caps: 1 << 10}
 	entries := []entry{{path: "/data/x", owner: 5, group: 6, mode: 0o775}, {path: "/etc/passwd", content: "root"}}
 	var out bytes.Buffer
 	if err := writeRoot(&out, r, entries, map[string]string{r.binary: program}, busybox{program, []string{"sh"}}); err != nil {
@@ -99,6 +99,9 @@ func TestWriteRoot(t *testing.T) {
 	}
 	if h := got["usr/bin/p"]; h == nil || h.Mode != 0o755 || h.Size != 3 {
 		t.Errorf("usr/bin/p is %+v", h)
+	}
+	if h := got["usr/bin/p"]; h != nil && h.PAXRecords["SCHILY.xattr.security.capability"] != "\x01\x00\x00\x02\x00\x04\x00\x00"+strings.Repeat("\x00", 12) {
+		t.Errorf("usr/bin/p has the attributes %q", h.PAXRecords)
 	}
 	if h := got["bin/sh"]; h == nil || h.Linkname != "/bin/busybox" {
 		t.Errorf("bin/sh is %+v", h)

@@ -4,7 +4,7 @@
 // left as it is. So is an image that has no such label, because somebody
 // pulled it: the real one is better than ours.
 //
-//	builder [NAME...]	zeek grafana prometheus loki collector; all of them by default
+//	builder [NAME...]	zeek grafana exporter gateway prometheus collector loki; all of them by default
 //
 // It runs in testdata/images and needs Go and a docker command.
 package main

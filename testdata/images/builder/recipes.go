@@ -12,6 +12,7 @@ type recipe struct {
 	tags     string   // Go build tags
 	linkVars []string // NAME=VALUE for the linker's -X
 	binary   string   // where the program is in the image
+	caps     uint32   // capabilities of the binary's file, permitted and effective
 	also     []also   // further programs of the module
 	busybox  bool     // with a shell and the usual tools
 	entries  []entry
@@ -33,7 +34,7 @@ type entry struct {
 
 // recipes lists the images, the quickest to build first.
 func recipes() []recipe {
-	return []recipe{zeek(), grafana(), exporter(), prometheus(), collector(), loki()}
+	return []recipe{zeek(), grafana(), exporter(), gateway(), prometheus(), collector(), loki()}
 }
 
 func zeek() recipe {
@@ -55,7 +56,7 @@ func grafana() recipe {
 	return recipe{
 		name: "grafana", tag: "grafana/grafana:13.2.0", standIn: true,
 		module: ".", source: "grafana-standin", pkg: "./grafana-standin",
-		binary: "/run.sh",
+		binary: "/run.sh", busybox: true,
 		entries: []entry{
 			{path: "/etc/passwd", content: "grafana:x:472:0:grafana:/usr/share/grafana:/sbin/nologin\n"},
 			{path: "/etc/grafana/provisioning/datasources", owner: user}, {path: "/etc/grafana/provisioning/dashboards", owner: user},
@@ -74,8 +75,8 @@ func prometheus() recipe {
 		// the client libraries of every cloud there is.
 		tags:     "remove_all_sd,enable_dns_sd",
 		linkVars: []string{"github.com/prometheus/common/version.Version=3.12.0"},
-		binary:   "/bin/prometheus",
-		also:     []also{{"github.com/prometheus/prometheus/cmd/promtool", "/bin/promtool"}}, // the rules' unit tests run in it
+		binary:   "/bin/prometheus", busybox: true,
+		also: []also{{"github.com/prometheus/prometheus/cmd/promtool", "/bin/promtool"}}, // the rules' unit tests run in it
 		entries: []entry{
 			{path: "/etc/passwd", content: "nobody:x:65534:65534:nobody:/home:/bin/false\n"},
 			{path: "/etc/prometheus", owner: nobody, group: nobody},
@@ -92,9 +93,27 @@ func exporter() recipe {
 		name: "exporter", tag: "prom/node-exporter:v1.12.1",
 		module: "node-exporter", source: "node-exporter", pkg: "github.com/prometheus/node_exporter",
 		linkVars: []string{"github.com/prometheus/common/version.Version=1.12.1"},
-		binary:   "/bin/node_exporter",
-		entries:  []entry{{path: "/etc/passwd", content: "nobody:x:65534:65534:nobody:/home:/bin/false\n"}},
-		changes:  []string{"USER nobody", "EXPOSE 9100", `ENTRYPOINT ["/bin/node_exporter"]`},
+		binary:   "/bin/node_exporter", busybox: true,
+		entries: []entry{{path: "/etc/passwd", content: "nobody:x:65534:65534:nobody:/home:/bin/false\n"}},
+		changes: []string{"USER nobody", "EXPOSE 9100", `ENTRYPOINT ["/bin/node_exporter"]`},
+	}
+}
+
+// gateway is Caddy. Its image lets it open low ports by a capability of the file,
+// so the kernel refuses to start it where a container lacks that one.
+func gateway() recipe {
+	const netBindService = 1 << 10
+	return recipe{
+		name: "gateway", tag: "caddy:2.10.2",
+		module: "gateway", source: "gateway", pkg: "github.com/caddyserver/caddy/v2/cmd/caddy",
+		linkVars: []string{"github.com/caddyserver/caddy/v2.CustomVersion=v2.10.2"},
+		binary:   "/usr/bin/caddy", caps: netBindService, busybox: true,
+		entries: []entry{
+			{path: "/etc/passwd", content: "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/sbin/nologin\n"},
+			{path: "/config/caddy"}, {path: "/data/caddy"}, {path: "/etc/caddy"}, {path: "/srv"},
+		},
+		changes: []string{"ENV XDG_CONFIG_HOME=/config", "ENV XDG_DATA_HOME=/data", "EXPOSE 80", "WORKDIR /srv",
+			`CMD ["caddy", "run", "--config", "/etc/caddy/Caddyfile", "--adapter", "caddyfile"]`},
 	}
 }
 
