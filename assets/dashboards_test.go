@@ -13,11 +13,15 @@ import (
 type (
 	dashboard struct {
 		UID, Title    string
+		Refresh       string
 		SchemaVersion int
-		Links         []struct{ URL string }
-		Annotations   struct{ List []mark }
-		Templating    struct{ List []variable }
-		Panels        []panel
+		Links         []struct {
+			URL                   string
+			KeepTime, IncludeVars bool
+		}
+		Annotations struct{ List []mark }
+		Templating  struct{ List []variable }
+		Panels      []panel
 	}
 	mark struct { // an annotation query
 		Name, Expr string
@@ -34,11 +38,21 @@ type (
 		Current              struct{ Value any }
 	}
 	panel struct {
-		ID              int
-		Type, Title     string
-		Datasource      source
-		GridPos         struct{ X, Y, W, H int }
-		Targets         []target
+		ID                       int
+		Type, Title, Description string
+		Datasource               source
+		GridPos                  struct{ X, Y, W, H int }
+		Collapsed                bool
+		Panels                   []panel // of a collapsed row
+		Targets                  []target
+		FieldConfig              struct {
+			Defaults struct{ Unit, NoValue string }
+		}
+		Options struct {
+			ReduceOptions struct{ Values bool }
+			PieType       string
+			DisplayLabels []string
+		}
 		Transformations []struct {
 			ID      string
 			Options json.RawMessage
@@ -55,12 +69,25 @@ type (
 
 var dashboardFiles = []string{"zeekdemo-logs", "zeekdemo-telemetry", "zeekdemo-path"}
 
+// all returns the panels, those in collapsed rows after their row.
+func (d *dashboard) all() (panels []panel) {
+	for _, p := range d.Panels {
+		panels = append(append(panels, p), p.Panels...)
+	}
+	return panels
+}
+
+// dashboardJSON is a dashboard as Compose delivers it.
+func dashboardJSON(tb testing.TB, uid string) string {
+	tb.Helper()
+	return loadStack(tb, nil).Configs["dashboard-"+strings.TrimPrefix(uid, "zeekdemo-")].Content
+}
+
 // loadDashboard parses a dashboard as Compose delivers it.
 func loadDashboard(tb testing.TB, uid string) dashboard {
 	tb.Helper()
-	config := "dashboard-" + strings.TrimPrefix(uid, "zeekdemo-")
 	var d dashboard
-	if err := json.Unmarshal([]byte(loadStack(tb, nil).Configs[config].Content), &d); err != nil {
+	if err := json.Unmarshal([]byte(dashboardJSON(tb, uid)), &d); err != nil {
 		tb.Fatalf("parse dashboard %s: %v", uid, err)
 	}
 	return d
@@ -100,12 +127,13 @@ func TestDashboards(t *testing.T) {
 				t.Errorf("uid %q, title %q, schema version %d", d.UID, d.Title, d.SchemaVersion)
 			}
 			seen := map[int]bool{}
-			for i, p := range d.Panels {
+			all := d.all()
+			for i, p := range all {
 				if p.Title == "" || p.ID == 0 || seen[p.ID] {
 					t.Errorf("panel %d: id %d, title %q: both are needed, the id once", i, p.ID, p.Title)
 				}
 				seen[p.ID] = true
-				checkPlace(t, d.Panels[:i], p)
+				checkPlace(t, all[:i], p)
 				checkTargets(t, sources, p)
 			}
 			checkLinksAndMarks(t, sources, d)

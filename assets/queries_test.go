@@ -59,7 +59,7 @@ func TestQueries(t *testing.T) {
 				asker.query(t, target{Expr: m.Expr, Datasource: m.Datasource}, values)
 			}
 		}
-		for _, p := range d.Panels {
+		for _, p := range d.all() {
 			for _, target := range p.Targets {
 				name := fmt.Sprintf("%s/%s/%s", uid, p.Title, target.RefID)
 				t.Run(name, func(t *testing.T) {
