@@ -87,6 +87,22 @@ func TestAlertsClaimNoCause(t *testing.T) {
 	}
 }
 
+// The alert for memory and what says it in a dashboard state the limit that the
+// Compose file sets.
+func TestMemoryAlertKnowsTheLimit(t *testing.T) {
+	stack := loadStack(t, nil)
+	for _, name := range []string{"zeek", "zeek-geneve"} {
+		limit := int64(stack.Services[name].MemLimit)
+		at := slices.IndexFunc(loadRules(t), func(r rule) bool { return r.Alert == "SensorMemory" })
+		if want := fmt.Sprintf("process_resident_memory_bytes{job=\"zeek\"} / %d > 0.85", limit); at < 0 || loadRules(t)[at].Expr != want {
+			t.Errorf("no alert SensorMemory with %s", want)
+		}
+		if want := fmt.Sprintf("The container's limit is %d GiB.", limit>>30); !strings.Contains(dashboardJSON(t, "zeekdemo-telemetry"), want) {
+			t.Errorf("the dashboard does not say %q", want)
+		}
+	}
+}
+
 // The rules' unit tests, in the promtool that comes with Prometheus.
 func TestRules(t *testing.T) {
 	t.Parallel()
@@ -119,12 +135,13 @@ func TestAlertsFire(t *testing.T) {
 	b.serve("9100", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		lost := int(time.Since(start).Seconds())
 		fmt.Fprintf(w, "# TYPE node_softnet_dropped_total counter\nnode_softnet_dropped_total{cpu=\"0\"} 0\nnode_softnet_dropped_total{cpu=\"1\"} %d\n", lost)
+		fmt.Fprintf(w, "# TYPE node_netstat_Udp_InDatagrams untyped\nnode_netstat_Udp_InDatagrams %d\n", lost) // a sensor takes packets meanwhile
 		fmt.Fprintf(w, "# TYPE node_netstat_Udp_RcvbufErrors untyped\nnode_netstat_Udp_RcvbufErrors %d\n", lost)
 	}))
 	b.serve("3100", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, "entry too far behind", http.StatusBadRequest)
 	}))
-	prometheus := b.run("prometheus", "exporter-host:"+b.gateway.String())
+	prometheus := b.run("prometheus", "exporter-host:"+b.gateway.String(), "zeek:"+b.gateway.String())
 	b.depot().write("/logs", map[string]string{"zeek/conn.log": logLines("C", start, 10)})
 	collector := b.run("collector", "loki:"+b.gateway.String())
 	eventually(t, 40*time.Second, func() error {
