@@ -24,7 +24,7 @@ func TestCollectorCounts(t *testing.T) {
 	}
 	const malformed = "{\"ts\":\nno JSON\n\"percent_lost\":5\n"
 	b.depot().write("/logs", map[string]string{
-		"zeek/conn.log":             strings.Repeat(conn("vxlan", 4242), 3) + malformed + conn("vxlan", 7),
+		"zeek/conn.log":             strings.Repeat(conn("vxlan", 4242), 3000) + malformed + conn("vxlan", 7),
 		"zeek/weird.log":            conn("vxlan", 99), // no connection
 		"zeek-geneve/conn.log":      conn("geneve", 77),
 		"zeek/capture_loss.log":     malformed + loss(378, "0.26") + loss(2, "50.0") + loss(100, "1.0") + loss(5000, "12.5"),
@@ -38,7 +38,7 @@ func TestCollectorCounts(t *testing.T) {
 			return err
 		}
 		for _, want := range []string{
-			`zeekdemo_run_connections_total{job="zeek",log="conn",sensor="zeek",service_name="zeek",vni="4242"} 3`,
+			`zeekdemo_run_connections_total{job="zeek",log="conn",sensor="zeek",service_name="zeek",vni="4242"} 3000`,
 			`zeekdemo_run_connections_total{job="zeek",log="conn",sensor="zeek",service_name="zeek",vni="7"} 1`,
 			`zeekdemo_run_connections_total{job="zeek",log="conn",sensor="zeek-geneve",service_name="zeek",vni="77"} 1`,
 			`zeekdemo_capture_loss_total{job="zeek",log="capture_loss",sensor="zeek",service_name="zeek"} 2`,
