@@ -61,6 +61,11 @@ func TestDashboardsReadWell(t *testing.T) {
 					lintPanel(t, p)
 				}
 			}
+			if asked := openQueries(d); asked > 24 {
+				t.Errorf("%d queries of logs when it is opened: put panels into collapsed rows", asked)
+			} else if asked > 10 && d.Refresh != "30s" {
+				t.Errorf("refresh %q: so many queries of logs cost more than that", d.Refresh)
+			}
 			for _, l := range d.Links {
 				if !l.KeepTime || !l.IncludeVars { // the sensor is one of them
 					t.Errorf("the link to %s drops the time or the variables", l.URL)
@@ -68,6 +73,16 @@ func TestDashboardsReadWell(t *testing.T) {
 			}
 		})
 	}
+}
+
+// openQueries counts the queries of logs that opening a dashboard makes.
+func openQueries(d dashboard) (n int) {
+	for _, p := range d.Panels {
+		if p.Datasource.Type == "loki" {
+			n += len(p.Targets)
+		}
+	}
+	return n
 }
 
 // Panels without an axis or a number.
@@ -97,6 +112,7 @@ func lintPanel(t *testing.T, p panel) {
 var (
 	fixedRange = regexp.MustCompile(`\[\d+[smhd]`)
 	counter    = regexp.MustCompile(`\brate\(`)
+	cut        = regexp.MustCompile(`^(topk|bottomk)\(|by \((log|sensor)\)`) // or labels of which there are few
 	parsesJSON = regexp.MustCompile("\\| json\\b")
 )
 
@@ -111,6 +127,10 @@ func lintQuery(t *testing.T, p panel, q target) {
 	}
 	if q.Datasource.Type != "loki" {
 		return
+	}
+	// Whoever sends packets chooses names; nobody reads thousands of them.
+	if strings.Contains(q.Expr, " by (") && !cut.MatchString(q.Expr) {
+		t.Errorf("panel %q, query %s: as many rows as there are values: %s", p.Title, q.RefID, q.Expr)
 	}
 	// One line that is no JSON would turn the whole answer into an error.
 	if n := len(parsesJSON.FindAllString(q.Expr, -1)); metric && strings.Count(q.Expr, `__error__=""`) < n {
