@@ -36,7 +36,7 @@ func TestDashboardsDecodeStrictly(t *testing.T) {
 // strictErrors are a dashboard's, but for fields that are missing: the schema
 // calls what has a default required, and Grafana fills it in.
 func strictErrors(raw []byte) []error {
-	var d model.Dashboard
+	var d model.Dashboard //nolint:staticcheck // the dashboards are of this schema; version 2 is another one
 	err := d.UnmarshalJSONStrict(raw)
 	var all cog.BuildErrors
 	if !errors.As(err, &all) && err != nil {
@@ -113,7 +113,7 @@ var (
 	fixedRange = regexp.MustCompile(`\[\d+[smhd]`)
 	counter    = regexp.MustCompile(`\brate\(`)
 	cut        = regexp.MustCompile(`^(topk|bottomk)\(|by \((log|sensor)\)`) // or labels of which there are few
-	parsesJSON = regexp.MustCompile("\\| json\\b")
+	parsesJSON = regexp.MustCompile(`\| json\b`)
 )
 
 func lintQuery(t *testing.T, p panel, q target) {
