@@ -7,11 +7,15 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
+	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/zeekdemo/zeekdemo/assets"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/watch"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/way"
 	"github.com/zeekdemo/zeekdemo/forward"
@@ -68,6 +72,26 @@ func TestAnnotationsAreEscaped(t *testing.T) {
 	doc := &Document{Verdict: Failed, Error: "<script>"}
 	if text := m.ended(time.Now(), doc, encap.Config{}).Text; strings.Contains(text, "<img") || strings.Contains(text, "<script") || !strings.Contains(text, "&lt;img") {
 		t.Errorf("text %s", text)
+	}
+}
+
+// The columns of the dashboard Runs are what a run's data has: each shows, and none
+// stays empty.
+func TestRunsShowsWhatIsMarked(t *testing.T) {
+	m := regexp.MustCompile(`"names":\["time","timeEnd",([^\]]+)\]`).FindSubmatch(assets.Compose())
+	if m == nil {
+		t.Fatal("no table in the dashboard begins with the times of runs")
+	}
+	shown := strings.Split(strings.ReplaceAll(string(m[1]), `"`, ""), ",")
+	var marked []string
+	for field := range reflect.TypeFor[Marked]().Fields() {
+		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+		marked = append(marked, name)
+	}
+	slices.Sort(shown)
+	slices.Sort(marked)
+	if !slices.Equal(shown, marked) {
+		t.Errorf("shown are %q, marked %q", shown, marked)
 	}
 }
 
