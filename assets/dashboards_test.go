@@ -2,6 +2,7 @@ package assets_test
 
 import (
 	"encoding/json"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -185,6 +186,40 @@ func provisionedSources(tb testing.TB) map[string]string {
 		tb.Fatalf("data sources %v: links rely on zeekdemo-prometheus and zeekdemo-loki", types)
 	}
 	return types
+}
+
+// A link out of a log line reaches Grafana with a double dollar: with a single one it
+// would be a variable of Grafana's environment, and empty.
+func TestLinksOutOfLines(t *testing.T) {
+	var file struct {
+		Datasources []struct {
+			UID      string
+			JSONData struct {
+				DerivedFields []struct {
+					Name, URL string
+					Matcher   string `yaml:"matcherRegex"`
+				} `yaml:"derivedFields"`
+			} `yaml:"jsonData"`
+		}
+	}
+	if err := yaml.Unmarshal([]byte(loadStack(t, nil).Configs["grafana-datasources"].Content), &file); err != nil {
+		t.Fatal(err)
+	}
+	const line = `{"ts":1.5,"fuid":"FROHGj2yQAQ7ja84Xk","uid":"C4YJHK3jxXIu9bmZ3k"}`
+	found := map[string]string{}
+	for _, s := range file.Datasources {
+		for _, d := range s.JSONData.DerivedFields {
+			if !strings.Contains(d.URL, "$${__value.raw}") || strings.Contains(d.URL, "$$$") || s.UID != "zeekdemo-loki" {
+				t.Errorf("%s of %s leads to %s", d.Name, s.UID, d.URL)
+			}
+			for _, m := range regexp.MustCompile(d.Matcher).FindAllStringSubmatch(line, -1) {
+				found[d.Name] += m[1]
+			}
+		}
+	}
+	if found["uid"] != "C4YJHK3jxXIu9bmZ3k" || found["fuid"] != "FROHGj2yQAQ7ja84Xk" {
+		t.Errorf("found %q in %s", found, line)
+	}
 }
 
 // checkPlace wants a panel inside Grafana's 24 columns and on no other one.
