@@ -125,8 +125,9 @@ func TestRules(t *testing.T) {
 
 // What cannot be broken for a test without harm to the machine, a real
 // Prometheus is shown instead, as the exporter tells it: a CPU whose backlog
-// overflows, and a socket of the host whose queue does. A Loki that takes nothing
-// is one too; the collector before it is real. The other alerts are made to fire
+// overflows, a socket of the host whose queue does, and a sensor that crashes, swells
+// and falls behind. A Loki that takes nothing is one too; the collector before it is
+// real, and so is what it counts of capture_loss.log. The other alerts are made to fire
 // by the real thing (cmd/zeekdemo).
 func TestAlertsFire(t *testing.T) {
 	t.Parallel()
@@ -138,14 +139,25 @@ func TestAlertsFire(t *testing.T) {
 		fmt.Fprintf(w, "# TYPE node_netstat_Udp_InDatagrams untyped\nnode_netstat_Udp_InDatagrams %d\n", lost) // a sensor takes packets meanwhile
 		fmt.Fprintf(w, "# TYPE node_netstat_Udp_RcvbufErrors untyped\nnode_netstat_Udp_RcvbufErrors %d\n", lost)
 	}))
+	b.serve("9991", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		began, age := start.Unix()-1000, time.Since(start)
+		if age > 10*time.Second { // it crashed
+			began = start.Unix() + 10
+		}
+		fmt.Fprintf(w, "# TYPE process_start_time_seconds gauge\nprocess_start_time_seconds %d.25\n", began)
+		fmt.Fprintln(w, "# TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes 2e+09")
+		fmt.Fprintln(w, "# TYPE zeek_net_packet_lag_seconds gauge\nzeek_net_packet_lag_seconds 9.5")
+		fmt.Fprintf(w, "# TYPE zeek_net_received_packets_total counter\nzeek_net_received_packets_total %d\n", age.Milliseconds())
+	}))
 	b.serve("3100", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, "entry too far behind", http.StatusBadRequest)
 	}))
 	prometheus := b.run("prometheus", "exporter-host:"+b.gateway.String(), "zeek:"+b.gateway.String())
-	b.depot().write("/logs", map[string]string{"zeek/conn.log": logLines("C", start, 10)})
+	b.depot().write("/logs", map[string]string{"zeek/conn.log": logLines("C", start, 10),
+		"zeek/capture_loss.log": fmt.Sprintf("{\"ts\":%d.0,\"ts_delta\":30.0,\"peer\":\"zeek\",\"gaps\":21,\"acks\":1000,\"percent_lost\":2.1}\n", start.Unix())})
 	collector := b.run("collector", "loki:"+b.gateway.String())
 	eventually(t, 40*time.Second, func() error {
-		a, err := prometheus.ask(prometheusPort, "/api/v1/query", url.Values{"query": {`ALERTS{alertstate="firing", alertname=~"HostSocketDrops|LogLinesRefused|SoftnetDrops"}`}})
+		a, err := prometheus.ask(prometheusPort, "/api/v1/query", url.Values{"query": {`ALERTS{alertstate="firing", alertname=~"CaptureLoss|HostSocketDrops|LogLinesRefused|SensorBehind|SensorMemory|SensorRestarted|SoftnetDrops"}`}})
 		if err != nil {
 			return err
 		}
@@ -154,7 +166,7 @@ func TestAlertsFire(t *testing.T) {
 			names = append(names, s.Metric["alertname"]+s.Metric["cpu"])
 		}
 		slices.Sort(names)
-		if want := []string{"HostSocketDrops", "LogLinesRefused", "SoftnetDrops1"}; !slices.Equal(names, want) {
+		if want := []string{"CaptureLoss", "HostSocketDrops", "LogLinesRefused", "SensorBehind", "SensorMemory", "SensorRestarted", "SoftnetDrops1"}; !slices.Equal(names, want) {
 			return fmt.Errorf("alerts %q, want %q", names, want)
 		}
 		return nil
