@@ -177,12 +177,13 @@ func sensors() object {
 
 // vnis chooses a run, of those that had connections in the time range. A run's
 // number is no label in Loki (it would be a stream for each run), but one of the
-// collector's count.
+// collector's count. The list is read when the dashboard is opened: where it is read
+// again, Grafana drops a number that is not in it yet.
 func vnis(name, label, description string) object {
 	query := "label_values(zeekdemo_run_connections_total, vni)"
 	return object{"name": name, "label": label, "description": description, "type": "query", "datasource": prometheus(),
 		"query": object{"query": query, "refId": name}, "definition": query, "regex": "",
-		"refresh": 2, "sort": 4, "multi": false, "includeAll": true, "allValue": ".*", "allowCustomValue": true, "options": []object{},
+		"refresh": 1, "sort": 4, "multi": false, "includeAll": true, "allValue": ".*", "allowCustomValue": true, "options": []object{},
 		"current": object{"text": "All", "value": "$__all"}}
 }
 
