@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -139,10 +140,11 @@ func TestAlertsFire(t *testing.T) {
 		fmt.Fprintf(w, "# TYPE node_netstat_Udp_InDatagrams untyped\nnode_netstat_Udp_InDatagrams %d\n", lost) // a sensor takes packets meanwhile
 		fmt.Fprintf(w, "# TYPE node_netstat_Udp_RcvbufErrors untyped\nnode_netstat_Udp_RcvbufErrors %d\n", lost)
 	}))
+	var asked atomic.Int32
 	b.serve("9991", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		began, age := start.Unix()-1000, time.Since(start)
-		if age > 10*time.Second { // it crashed
-			began = start.Unix() + 10
+		began, age := start.Add(-1000*time.Second).Unix(), time.Since(start)
+		if asked.Add(1) > 2 { // it was seen, and crashed
+			began = start.Unix()
 		}
 		fmt.Fprintf(w, "# TYPE process_start_time_seconds gauge\nprocess_start_time_seconds %d.25\n", began)
 		fmt.Fprintln(w, "# TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes 2e+09")
@@ -156,7 +158,7 @@ func TestAlertsFire(t *testing.T) {
 	b.depot().write("/logs", map[string]string{"zeek/conn.log": logLines("C", start, 10),
 		"zeek/capture_loss.log": fmt.Sprintf("{\"ts\":%d.0,\"ts_delta\":30.0,\"peer\":\"zeek\",\"gaps\":21,\"acks\":1000,\"percent_lost\":2.1}\n", start.Unix())})
 	collector := b.run("collector", "loki:"+b.gateway.String())
-	eventually(t, 40*time.Second, func() error {
+	eventually(t, 60*time.Second, func() error {
 		a, err := prometheus.ask(prometheusPort, "/api/v1/query", url.Values{"query": {`ALERTS{alertstate="firing", alertname=~"CaptureLoss|HostSocketDrops|LogLinesRefused|SensorBehind|SensorMemory|SensorRestarted|SoftnetDrops"}`}})
 		if err != nil {
 			return err
