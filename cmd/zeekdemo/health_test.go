@@ -20,8 +20,8 @@ func TestPathHealth(t *testing.T) {
 	p := stackTest(t)
 	p.must(t, "up", "--pull", "never")
 	eventually(t, 30*time.Second, "everything was scraped", func() error {
-		if list, err := askPrometheus(`up{job!="prometheus"} == 1`); err != nil || len(list) < 7 {
-			return fmt.Errorf("%d of 7 targets, error %v", len(list), err)
+		if list, err := askPrometheus(`up{job!="prometheus"} == 1`); err != nil || len(list) < 8 {
+			return fmt.Errorf("%d of 8 targets, error %v", len(list), err)
 		}
 		return nil
 	})
@@ -50,6 +50,13 @@ func TestPathHealth(t *testing.T) {
 	})
 	checkStatus(t, p, broken)
 	annotated(t, logged, "complete: 432 packets")
+	eventually(t, 30*time.Second, "the run is in the list that dashboards choose from", func() error {
+		list, err := askPrometheus(fmt.Sprintf(`zeekdemo_run_connections_total{sensor="zeek", vni="%d"}`, logged.Run))
+		if err != nil || len(list) != 1 {
+			return fmt.Errorf("%d series, error %v", len(list), err)
+		}
+		return nil
+	})
 	annotated(t, floods[0], "incomplete: ")
 
 	docker(t, "kill", "--signal", "CONT", "zeekdemo-zeek-1")
