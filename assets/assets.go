@@ -11,8 +11,9 @@
 //	content: | # from loki/loki.yaml
 //
 // holds that file, dollar signs doubled so that Compose interpolates nothing in
-// it but the variables below; several names mean their concatenation. `go generate` renews the blocks;
-// a test fails where one is out of date.
+// it but the variables below; several names mean their concatenation. `go generate` renews the blocks,
+// after the dashboards that internal/boards writes; a test fails where one is out of
+// date.
 //
 // These variables change the stack, with or without the program:
 //
@@ -37,6 +38,7 @@ package assets
 
 import _ "embed"
 
+//go:generate go test . -run ^TestBoardsAreWritten$ -update
 //go:generate go test . -run ^TestComposeHoldsTheFiles$ -update
 
 //go:embed stack/compose.yaml

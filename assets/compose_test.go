@@ -269,6 +269,7 @@ func TestConfigsAreTheFiles(t *testing.T) {
 		"grafana-datasources": "grafana/provisioning/datasources/zeekdemo.yaml",
 		"grafana-dashboards":  "grafana/provisioning/dashboards/zeekdemo.yaml",
 		"dashboard-logs":      "grafana/dashboards/zeekdemo-logs.json",
+		"dashboard-runs":      "grafana/dashboards/zeekdemo-runs.json",
 		"dashboard-telemetry": "grafana/dashboards/zeekdemo-telemetry.json",
 		"dashboard-path":      "grafana/dashboards/zeekdemo-path.json",
 	}

@@ -2,6 +2,7 @@ package assets_test
 
 import (
 	"encoding/json"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -13,11 +14,15 @@ import (
 type (
 	dashboard struct {
 		UID, Title    string
+		Refresh       string
 		SchemaVersion int
-		Links         []struct{ URL string }
-		Annotations   struct{ List []mark }
-		Templating    struct{ List []variable }
-		Panels        []panel
+		Links         []struct {
+			URL                   string
+			KeepTime, IncludeVars bool
+		}
+		Annotations struct{ List []mark }
+		Templating  struct{ List []variable }
+		Panels      []panel
 	}
 	mark struct { // an annotation query
 		Name, Expr string
@@ -34,11 +39,21 @@ type (
 		Current              struct{ Value any }
 	}
 	panel struct {
-		ID              int
-		Type, Title     string
-		Datasource      source
-		GridPos         struct{ X, Y, W, H int }
-		Targets         []target
+		ID                       int
+		Type, Title, Description string
+		Datasource               source
+		GridPos                  struct{ X, Y, W, H int }
+		Collapsed                bool
+		Panels                   []panel // of a collapsed row
+		Targets                  []target
+		FieldConfig              struct {
+			Defaults struct{ Unit, NoValue string }
+		}
+		Options struct {
+			ReduceOptions struct{ Values bool }
+			PieType       string
+			DisplayLabels []string
+		}
 		Transformations []struct {
 			ID      string
 			Options json.RawMessage
@@ -53,14 +68,27 @@ type (
 	source struct{ Type, UID string }
 )
 
-var dashboardFiles = []string{"zeekdemo-logs", "zeekdemo-telemetry", "zeekdemo-path"}
+var dashboardFiles = []string{"zeekdemo-logs", "zeekdemo-runs", "zeekdemo-telemetry", "zeekdemo-path"}
+
+// all returns the panels, those in collapsed rows after their row.
+func (d *dashboard) all() (panels []panel) {
+	for _, p := range d.Panels {
+		panels = append(append(panels, p), p.Panels...)
+	}
+	return panels
+}
+
+// dashboardJSON is a dashboard as Compose delivers it.
+func dashboardJSON(tb testing.TB, uid string) string {
+	tb.Helper()
+	return loadStack(tb, nil).Configs["dashboard-"+strings.TrimPrefix(uid, "zeekdemo-")].Content
+}
 
 // loadDashboard parses a dashboard as Compose delivers it.
 func loadDashboard(tb testing.TB, uid string) dashboard {
 	tb.Helper()
-	config := "dashboard-" + strings.TrimPrefix(uid, "zeekdemo-")
 	var d dashboard
-	if err := json.Unmarshal([]byte(loadStack(tb, nil).Configs[config].Content), &d); err != nil {
+	if err := json.Unmarshal([]byte(dashboardJSON(tb, uid)), &d); err != nil {
 		tb.Fatalf("parse dashboard %s: %v", uid, err)
 	}
 	return d
@@ -100,12 +128,13 @@ func TestDashboards(t *testing.T) {
 				t.Errorf("uid %q, title %q, schema version %d", d.UID, d.Title, d.SchemaVersion)
 			}
 			seen := map[int]bool{}
-			for i, p := range d.Panels {
+			all := d.all()
+			for i, p := range all {
 				if p.Title == "" || p.ID == 0 || seen[p.ID] {
 					t.Errorf("panel %d: id %d, title %q: both are needed, the id once", i, p.ID, p.Title)
 				}
 				seen[p.ID] = true
-				checkPlace(t, d.Panels[:i], p)
+				checkPlace(t, all[:i], p)
 				checkTargets(t, sources, p)
 			}
 			checkLinksAndMarks(t, sources, d)
@@ -159,6 +188,40 @@ func provisionedSources(tb testing.TB) map[string]string {
 	return types
 }
 
+// A link out of a log line reaches Grafana with a double dollar: with a single one it
+// would be a variable of Grafana's environment, and empty.
+func TestLinksOutOfLines(t *testing.T) {
+	var file struct {
+		Datasources []struct {
+			UID      string
+			JSONData struct {
+				DerivedFields []struct {
+					Name, URL string
+					Matcher   string `yaml:"matcherRegex"`
+				} `yaml:"derivedFields"`
+			} `yaml:"jsonData"`
+		}
+	}
+	if err := yaml.Unmarshal([]byte(loadStack(t, nil).Configs["grafana-datasources"].Content), &file); err != nil {
+		t.Fatal(err)
+	}
+	const line = `{"ts":1.5,"fuid":"FROHGj2yQAQ7ja84Xk","uid":"C4YJHK3jxXIu9bmZ3k"}`
+	found := map[string]string{}
+	for _, s := range file.Datasources {
+		for _, d := range s.JSONData.DerivedFields {
+			if !strings.Contains(d.URL, "$${__value.raw}") || strings.Contains(d.URL, "$$$") || s.UID != "zeekdemo-loki" {
+				t.Errorf("%s of %s leads to %s", d.Name, s.UID, d.URL)
+			}
+			for _, m := range regexp.MustCompile(d.Matcher).FindAllStringSubmatch(line, -1) {
+				found[d.Name] += m[1]
+			}
+		}
+	}
+	if found["uid"] != "C4YJHK3jxXIu9bmZ3k" || found["fuid"] != "FROHGj2yQAQ7ja84Xk" {
+		t.Errorf("found %q in %s", found, line)
+	}
+}
+
 // checkPlace wants a panel inside Grafana's 24 columns and on no other one.
 func checkPlace(t *testing.T, others []panel, p panel) {
 	t.Helper()
@@ -181,6 +244,9 @@ func checkTargets(t *testing.T, sources map[string]string, p panel) {
 	}
 	for _, target := range p.Targets {
 		s := target.Datasource
+		if s.Type == "grafana" { // its own annotations
+			continue
+		}
 		if sources[s.UID] != s.Type || s != p.Datasource {
 			t.Errorf("panel %q, query %s: data source %+v", p.Title, target.RefID, s)
 		}

@@ -36,9 +36,9 @@ const (
 
 // What the processes of a cluster take: measured of a real Zeek after mix.pcap, in
 // MiB. The first is what connections may take beyond that, however many workers
-// share them; with the process of a sensor that is none it is 2 GiB.
+// share them; the limit of a sensor that is none, 2 GiB, has the same.
 const (
-	connectionMemory, workerMemory, otherMemory = 1848, 200, 120
+	connectionMemory, workerMemory, otherMemory = 1928, 200, 120
 )
 
 // ParseWorkers reads the value of `up --workers`: a number or auto, which is that of

@@ -59,6 +59,7 @@ type Annotation struct {
 	End   time.Time // zero for a moment
 	Tags  []string  // a tag may be NAME:VALUE
 	Text  string    // with HTML, which Grafana sanitises
+	Data  any       // a JSON object that tables can show; nil for none
 }
 
 // Annotate makes an annotation and returns its number
@@ -85,6 +86,9 @@ func (g Grafana) send(ctx context.Context, method, path string, a Annotation, an
 	document := map[string]any{"time": a.Start.UnixMilli(), "tags": a.Tags, "text": a.Text}
 	if !a.End.IsZero() {
 		document["timeEnd"] = a.End.UnixMilli()
+	}
+	if a.Data != nil {
+		document["data"] = a.Data
 	}
 	body, err := json.Marshal(document)
 	if err != nil {

@@ -48,6 +48,7 @@ func TestAnnotate(t *testing.T) {
 	}{
 		"a moment":                   {false, moment, 200, `{"id":7,"message":"Annotation added"}`, `POST /api/annotations {"tags":["a","b:1"],"text":"\u003cb\u003e","time":1700000000123}`, ""},
 		"a region":                   {false, region, 200, `{"id":7}`, `POST /api/annotations {"tags":["a","b:1"],"text":"\u003cb\u003e","time":1700000000123,"timeEnd":1700000001123}`, ""},
+		"with data":                  {false, Annotation{Start: start, Text: "x", Data: map[string]int{"packets": 5}}, 200, `{"id":7}`, `POST /api/annotations {"data":{"packets":5},"tags":null,"text":"x","time":1700000000123}`, ""},
 		"an end":                     {true, region, 200, `{"message":"Annotation patched"}`, `PATCH /api/annotations/7 {"tags":["a","b:1"],"text":"\u003cb\u003e","time":1700000000123,"timeEnd":1700000001123}`, ""},
 		"the password was changed":   {false, moment, 401, `{"message":"Invalid username or password"}`, "", "answers 401 Invalid username or password"},
 		"an answer without a number": {false, moment, 200, `{}`, "", "the answer has no id"},

@@ -20,8 +20,8 @@ func TestPathHealth(t *testing.T) {
 	p := stackTest(t)
 	p.must(t, "up", "--pull", "never")
 	eventually(t, 30*time.Second, "everything was scraped", func() error {
-		if list, err := askPrometheus(`up{job!="prometheus"} == 1`); err != nil || len(list) < 7 {
-			return fmt.Errorf("%d of 7 targets, error %v", len(list), err)
+		if list, err := askPrometheus(`up{job!="prometheus"} == 1`); err != nil || len(list) < 8 {
+			return fmt.Errorf("%d of 8 targets, error %v", len(list), err)
 		}
 		return nil
 	})
@@ -38,7 +38,7 @@ func TestPathHealth(t *testing.T) {
 		floods = append(floods, flood(t, p, via))
 	}
 	broken := []string{"CollectorCannotDeliver", "HostSocketDrops host", "PathNotWatched zeek-geneve", "SensorDown zeek",
-		"SensorQueueFull zeek", "SensorReadsNothing zeek", "SensorSocketDrops zeek", "ServiceDown loki"}
+		"SensorRestarted zeek-geneve", "SensorQueueFull zeek", "SensorReadsNothing zeek", "SensorSocketDrops zeek", "ServiceDown loki"}
 	eventually(t, 45*time.Second, "alerts fire", func() error {
 		got := firing(t) // a flood may overflow a CPU's backlog as well
 		for _, name := range broken {
@@ -50,6 +50,13 @@ func TestPathHealth(t *testing.T) {
 	})
 	checkStatus(t, p, broken)
 	annotated(t, logged, "complete: 432 packets")
+	eventually(t, 30*time.Second, "the run is in the list that dashboards choose from", func() error {
+		list, err := askPrometheus(fmt.Sprintf(`zeekdemo_run_connections_total{sensor="zeek", vni="%d"}`, logged.Run))
+		if err != nil || len(list) != 1 {
+			return fmt.Errorf("%d series, error %v", len(list), err)
+		}
+		return nil
+	})
 	annotated(t, floods[0], "incomplete: ")
 
 	docker(t, "kill", "--signal", "CONT", "zeekdemo-zeek-1")
@@ -103,7 +110,7 @@ func firing(t *testing.T) []string {
 	for _, s := range list {
 		about := s.Metric["namespace"]
 		switch s.Metric["alertname"] {
-		case "SensorDown":
+		case "SensorDown", "SensorRestarted":
 			about = s.Metric["sensor"]
 		case "ServiceDown":
 			about = s.Metric["job"]
@@ -148,12 +155,21 @@ func annotated(t *testing.T, r run, want string) {
 		Time, TimeEnd int64
 		Text          string
 		Tags          []string
+		Data          struct {
+			Kind, Verdict string
+			Run           int
+			Packets       uint64
+		}
 	}
 	if err := fetch(fmt.Sprintf("http://zeek:zeek@127.0.0.1:13000/api/annotations?tags=zeekdemo&tags=run:%d", r.Run), &list); err != nil {
 		t.Fatal(err)
 	}
 	if len(list) != 1 || list[0].TimeEnd <= list[0].Time || !strings.Contains(list[0].Text, fmt.Sprintf("Run %d: ", r.Run)) || !strings.Contains(list[0].Text, want) {
-		t.Errorf("run %d: annotations %+v, want one region with %q", r.Run, list, want)
+		t.Fatalf("run %d: annotations %+v, want one region with %q", r.Run, list, want)
+	}
+	verdict, _, _ := strings.Cut(want, ":")
+	if d := list[0].Data; d.Kind != "replay" || d.Verdict != verdict || d.Run != int(r.Run) || d.Packets == 0 {
+		t.Errorf("run %d: data %+v", r.Run, d)
 	}
 }
 

@@ -26,6 +26,10 @@ func perWorker(d keyed, said map[string]bool) string {
 		return "the manager puts a conversation together from what workers tell it"
 	case d.Log == "ssl" && only(d, "validation_status"): // policy/protocols/ssl/validate-certs.zeek
 		return "an intermediate certificate that one worker saw reaches the others later"
+	case d.Log == "conn" && d.Cause == TimedOut && strings.HasPrefix(d.Connection, "icmp "):
+		return "ICMP errors go to the worker of the flow that they are about, and Zeek takes those of two hosts for one connection" // analyzer/protocol/icmp
+	case d.Log == "conn" && d.Cause == TimedOut && carries(d), d.Log == "tunnel":
+		return "a tunnel's packets go to the workers of the flows in it, so several workers see the tunnel"
 	case d.Log == "conn" && only(d, "service") && announced(d):
 		return "a data connection was announced on another worker, which told the others too late" // base/protocols/ftp/main.zeek, irc/dcc-send.zeek
 	}
@@ -36,6 +40,16 @@ func perWorker(d keyed, said map[string]bool) string {
 func sums(d keyed) bool {
 	return slices.ContainsFunc([]string{"Scan::", "SSH::Password_Guessing", "FTP::Bruteforcing", "HTTP::SQL_Injection_", "Traceroute::", "SMTP::Blocklist_", "Weird::"},
 		func(prefix string) bool { return strings.HasPrefix(d.kind, prefix) })
+}
+
+// carries tells a connection that is a tunnel, by what Zeek says that it is.
+func carries(d keyed) bool {
+	for _, tunnel := range []string{"vxlan", "geneve", "teredo", "ayiya", "gtpv1"} {
+		if strings.Contains(d.Got+d.Want, `service="`+tunnel) {
+			return true
+		}
+	}
+	return false
 }
 
 // only tells whether two lines differ in this field and no other.

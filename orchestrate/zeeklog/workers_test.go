@@ -24,6 +24,11 @@ func TestWhatWorkersCannotAgreeOn(t *testing.T) {
 		r["validation_status"], r["server_name"] = status, "a"
 		return r
 	}
+	icmp := func(packets string) Record {
+		r := conn("C1", "")
+		r["proto"], r["id.orig_p"], r["id.resp_p"], r["orig_pkts"] = "icmp", json.Number("3"), json.Number("1"), json.Number(packets)
+		return r
+	}
 	for name, c := range map[string]struct {
 		live, offline Logs
 		own           bool
@@ -42,7 +47,19 @@ func TestWhatWorkersCannotAgreeOn(t *testing.T) {
 		"a service that is announced too much": {Logs{"conn": {conn("C1", "ftp-data")}}, Logs{"conn": {conn("C2", "")}}, false},
 		"a connection less":                    {Logs{}, Logs{"conn": {conn("C2", "http")}}, false},
 		"a line of a protocol":                 {Logs{}, Logs{"http": {conn("C2", "")}}, false},
-		"a file":                               {Logs{}, Logs{"files": {{"ts": json.Number("1"), "fuid": "F1", "mime_type": "text/html"}}}, false},
+		"errors about two flows":               {Logs{"conn": {icmp("2"), icmp("3")}}, Logs{"conn": {func() Record { r := icmp("5"); r["resp_pkts"] = json.Number("10"); return r }()}}, true},
+		"an error less":                        {Logs{"conn": {icmp("2")}}, Logs{"conn": {icmp("5")}}, false},
+		"a tunnel seen by two": {Logs{"conn": {conn("C1", "teredo"), conn("C2", "teredo")}}, Logs{"conn": {func() Record {
+			r := conn("C3", "teredo")
+			r["orig_pkts"], r["resp_pkts"] = json.Number("10"), json.Number("10")
+			return r
+		}()}}, true},
+		"a connection in two": {Logs{"conn": {conn("C1", "http"), conn("C2", "http")}}, Logs{"conn": {func() Record {
+			r := conn("C3", "http")
+			r["orig_pkts"], r["resp_pkts"] = json.Number("10"), json.Number("10")
+			return r
+		}()}}, false},
+		"a file": {Logs{}, Logs{"files": {{"ts": json.Number("1"), "fuid": "F1", "mime_type": "text/html"}}}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cluster := Rules{Workers: 3}.Attribute(c.live, c.offline)

@@ -20,14 +20,12 @@
 #   SENSOR_GRACE    seconds for stopping: the container's stop_grace_period (60)
 set -u
 
-# For Zeek the variable is set even where it is empty.
+# Zeek asks nobody for names where this is set, even to nothing (fake_dns in its
+# src/Options.cc), and a Compose file cannot leave a variable out.
 [ -n "${ZEEK_DNS_FAKE:-}" ] || unset ZEEK_DNS_FAKE
 
 workers=${SENSOR_WORKERS:-1} loggers=${SENSOR_LOGGERS:-1} proxies=${SENSOR_PROXIES:-1}
 rotate=${SENSOR_ROTATE:-0} keep=${SENSOR_KEEP:-0} disk=${SENSOR_DISK:-0} grace=${SENSOR_GRACE:-60}
-# Zeek asks nobody for names where this is set, even to nothing (fake_dns() in its
-# src/Options.cc), and a Compose file cannot leave a variable out.
-[ -n "${ZEEK_DNS_FAKE:-}" ] || unset ZEEK_DNS_FAKE
 logs=$PWD nodes=${TMPDIR:-/tmp}/nodes
 
 say() { printf 'sensor: %s\n' "$*" >&2; }

@@ -7,15 +7,21 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
+	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/zeekdemo/zeekdemo/assets"
+	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/watch"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/way"
 	"github.com/zeekdemo/zeekdemo/forward"
 	"github.com/zeekdemo/zeekdemo/forward/encap"
 	"github.com/zeekdemo/zeekdemo/orchestrate"
+	"github.com/zeekdemo/zeekdemo/orchestrate/drops"
 )
 
 // sayer is an observer that writes down what it is told.
@@ -62,10 +68,30 @@ func TestAnnotatingNeverHoldsARunUp(t *testing.T) {
 
 // What Grafana shows is HTML, and names of captures are not.
 func TestAnnotationsAreEscaped(t *testing.T) {
-	r := &Run{Replay: &Replay{Captures: &Captures{Names: []string{"<img src=x>.pcap"}}}, sender: &fromHere{}}
+	m := Marked{Kind: "mirror", What: "<img src=x>"}
 	doc := &Document{Verdict: Failed, Error: "<script>"}
-	if text := r.endAnnotation(time.Now(), doc).Text; strings.Contains(text, "<img") || strings.Contains(text, "<script") || !strings.Contains(text, "&lt;img") {
+	if text := m.ended(time.Now(), doc, encap.Config{}).Text; strings.Contains(text, "<img") || strings.Contains(text, "<script") || !strings.Contains(text, "&lt;img") {
 		t.Errorf("text %s", text)
+	}
+}
+
+// The columns of the dashboard Runs are what a run's data has: each shows, and none
+// stays empty.
+func TestRunsShowsWhatIsMarked(t *testing.T) {
+	m := regexp.MustCompile(`"names":\["time","timeEnd",([^\]]+)\]`).FindSubmatch(assets.Compose())
+	if m == nil {
+		t.Fatal("no table in the dashboard begins with the times of runs")
+	}
+	shown := strings.Split(strings.ReplaceAll(string(m[1]), `"`, ""), ",")
+	var marked []string
+	for field := range reflect.TypeFor[Marked]().Fields() {
+		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+		marked = append(marked, name)
+	}
+	slices.Sort(shown)
+	slices.Sort(marked)
+	if !slices.Equal(shown, marked) {
+		t.Errorf("shown are %q, marked %q", shown, marked)
 	}
 }
 
@@ -74,6 +100,7 @@ type annotations struct {
 	mu     sync.Mutex
 	status int // of its answers
 	told   []string
+	data   string // the last one's
 }
 
 func (a *annotations) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -83,15 +110,19 @@ func (a *annotations) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		Tags    []string
 		Text    string
 		TimeEnd int64
+		Data    json.RawMessage
 	}
 	if err := json.NewDecoder(r.Body).Decode(&document); err != nil {
 		document.Text = err.Error()
 	}
 	user, password, _ := r.BasicAuth()
 	a.told = append(a.told, fmt.Sprintf("%s %s %s:%s %v ended:%v %s", r.Method, r.URL.Path, user, password, document.Tags, document.TimeEnd > 0, document.Text))
+	a.data = string(document.Data)
 	w.WriteHeader(a.status)
 	fmt.Fprintln(w, `{"id": 5, "message": "no more disk"}`)
 }
+
+func ledger(lost uint64) *Account { return &Account{Ledger: &drops.Ledger{Lost: lost}} }
 
 // A run is a moment in Grafana while it lasts and a region when it is over, with
 // what became of it; where that fails a line says so, and the run does not.
@@ -103,12 +134,15 @@ func TestARunIsMarked(t *testing.T) {
 		doc    *Document
 		end    string // what the region says more
 		said   string
+		data   string
 	}{
-		"complete":    {200, &Document{Verdict: Complete, Report: rep}, "<br>complete: 120 packets in 2s<br><a href=\"/d/zeekdemo-logs?from=", ""},
-		"it lost":     {200, &Document{Verdict: Incomplete, Report: rep, Error: "3 lost"}, "<br>incomplete: 120 packets in 2s<br>3 lost<br><a ", ""},
-		"interrupted": {200, &Document{Verdict: Interrupted, Report: rep, Error: "interrupted after 120"}, "<br>interrupted: 120 packets in 2s<br><a ", ""},
-		"never begun": {200, nil, "<br>failed", ""},
-		"refused":     {500, nil, "", "The run is not marked in the dashboards: annotate in Grafana: answers 500 no more disk\n"},
+		"complete":    {200, &Document{Verdict: Complete, Report: rep, Delivery: watch.AllTaken, Lossless: ledger(0)}, "<br>complete: 120 packets in 2s<br><a href=\"/d/zeekdemo-logs?from=", "", `"packets":120,"lost":0,"verdict":"complete","delivery":"taken"}`},
+		"nobody saw":  {200, &Document{Verdict: Complete, Report: rep, Delivery: watch.OnlySent, Lossless: ledger(0)}, "<br>complete: 120 packets in 2s", "", `"packets":120,"verdict":"complete","delivery":"sent"}`},
+		"it lost":     {200, &Document{Verdict: Incomplete, Report: rep, Error: "3 lost", Delivery: watch.SomeLost, Lossless: ledger(3)}, "<br>incomplete: 120 packets in 2s<br>3 lost<br><a ", "", `"packets":120,"lost":3,"verdict":"incomplete","delivery":"lost"}`},
+		"interrupted": {200, &Document{Verdict: Interrupted, Report: rep, Error: "interrupted after 120"}, "<br>interrupted: 120 packets in 2s<br><a ", "", `"packets":120,"verdict":"interrupted"}`},
+		"it goes on":  {200, &Document{}, "", "", `"packets":0,"verdict":"under way"}`},
+		"never begun": {200, nil, "<br>failed", "", `"packets":0,"verdict":"failed"}`},
+		"refused":     {500, nil, "", "The run is not marked in the dashboards: annotate in Grafana: answers 500 no more disk\n", `"packets":0,"verdict":"under way"}`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := &annotations{status: tt.status}
@@ -125,8 +159,11 @@ func TestARunIsMarked(t *testing.T) {
 			a.mu.Lock()
 			defer a.mu.Unlock()
 			want := []string{"POST /api/annotations " + tags + " ended:false " + begun}
-			if tt.end != "" {
-				want = append(want, "PATCH /api/annotations/5 "+tags+" ended:true "+begun+tt.end)
+			if tt.doc != nil || tt.end != "" {
+				want = append(want, fmt.Sprintf("PATCH /api/annotations/5 %s ended:%v %s", tags, tt.end != "", begun+tt.end))
+			}
+			if data := `{"kind":"replay","run":7,"what":"the embedded sample","sensor":"zeek","way":"published",` + tt.data; a.data != data {
+				t.Errorf("data %s, want %s", a.data, data)
 			}
 			if len(a.told) != len(want) || said.String() != tt.said {
 				t.Fatalf("told %q, said %q", a.told, said.String())

@@ -18,6 +18,7 @@ type annotation struct {
 	TimeEnd int64    `json:"timeEnd"` // that of a moment is its time
 	Tags    []string `json:"tags"`
 	Text    string   `json:"text"`
+	Data    any      `json:"data"` // an object, as it was given
 	Login   string   `json:"login"`
 	Created int64    `json:"created"`
 	Updated int64    `json:"updated"`
@@ -29,6 +30,7 @@ type change struct {
 	TimeEnd *int64
 	Tags    []string
 	Text    *string
+	Data    map[string]any
 }
 
 // defaultLimit is how many annotations one answer has.
@@ -47,6 +49,9 @@ func (c change) apply(a *annotation) {
 	}
 	if c.Text != nil {
 		a.Text = *c.Text
+	}
+	if c.Data != nil {
+		a.Data = c.Data
 	}
 	if a.TimeEnd == 0 {
 		a.TimeEnd = a.Time
@@ -75,7 +80,7 @@ func (s *server) annotate(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now().UnixMilli()
-	a := annotation{ID: len(s.annotations) + 1, Time: now, Tags: []string{}, Login: s.user, Created: now}
+	a := annotation{ID: len(s.annotations) + 1, Time: now, Tags: []string{}, Data: map[string]any{}, Login: s.user, Created: now}
 	c.apply(&a)
 	s.annotations = append(s.annotations, a)
 	answer(w, http.StatusOK, map[string]any{"id": a.ID, "message": "Annotation added"})

@@ -65,6 +65,10 @@ func TestServer(t *testing.T) {
 		{"ends when it begins", "GET", "/api/annotations?tags=m:1", "", "pw", 200, `"time":5000,"timeEnd":5000`},
 		{"is patched", "PATCH", "/api/annotations/2", `{"timeEnd":6000,"text":"then"}`, "pw", 200, "Annotation patched"},
 		{"and is a region", "GET", "/api/annotations?tags=m:1", "", "pw", 200, `"time":5000,"timeEnd":6000,"tags":["m:1"],"text":"then"`},
+		{"what is not named stays", "PATCH", "/api/annotations/2", `{"data":{"packets":5}}`, "pw", 200, "Annotation patched"},
+		{"and data is an object", "GET", "/api/annotations?tags=m:1", "", "pw", 200, `"text":"then","data":{"packets":5}`},
+		{"or an empty one", "GET", "/api/annotations?tags=a", "", "pw", 200, `"data":{}`},
+		{"but no text", "PATCH", "/api/annotations/2", `{"data":"x"}`, "pw", 400, "bad request data"},
 		{"no such annotation", "PATCH", "/api/annotations/3", `{"text":"x"}`, "pw", 404, "Could not find"},
 		{"the latest first", "GET", "/api/annotations?limit=1", "", "pw", 200, `[{"id":2,`},
 	} {

@@ -98,10 +98,33 @@ func Run(ctx context.Context, e orchestrate.Engine, o Options) (*Document, error
 	if err := m.prepare(ctx); err != nil {
 		return nil, err
 	}
+	end := m.mark(ctx)
+	doc, err := m.run(ctx)
+	end(doc)
+	return doc, err
+}
+
+func (m *mirror) run(ctx context.Context) (*Document, error) {
 	if m.how == Kernel {
 		return m.runKernel(ctx)
 	}
 	return m.runForwarder(ctx)
+}
+
+// mark annotates the mirror in the stack's Grafana, from now until end. One that goes
+// on without this program has no end there.
+func (m *mirror) mark(ctx context.Context) (end func(*Document)) {
+	marked := delivery.Mark(ctx, m.target, m.Config, delivery.Marked{Kind: "mirror", What: strings.Join(m.interfaces, ", ")}, m.Observer)
+	return func(doc *Document) {
+		switch {
+		case doc == nil:
+			marked(nil)
+		case m.Detach:
+			marked(&delivery.Document{})
+		default:
+			marked(&doc.Document)
+		}
+	}
 }
 
 func (m *mirror) atEnd(f func()) { m.cleanup = append(m.cleanup, f) }

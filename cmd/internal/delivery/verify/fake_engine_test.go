@@ -37,6 +37,7 @@ type fakeEngine struct {
 	at   func(step string)
 	// ended says how containers end; those that are not named end well.
 	ended map[string]orchestrate.Ended
+	stack []orchestrate.Container // what runs beside the verification
 	// namespace, if it is set, is where sensors listen.
 	namespace func(c *oneShot) orchestrate.Container
 
@@ -58,6 +59,11 @@ type oneShot struct {
 
 func newFake(tb testing.TB) *fakeEngine {
 	return &fakeEngine{tb: tb, made: map[string]*oneShot{}, fail: map[string]error{}, ended: map[string]orchestrate.Ended{}}
+}
+
+// Containers are the stack's.
+func (e *fakeEngine) Containers(context.Context, string) ([]orchestrate.Container, error) {
+	return e.stack, nil
 }
 
 // step is one call of the engine, which may fail.

@@ -2,8 +2,10 @@ package verify
 
 import (
 	"errors"
+	"path/filepath"
 
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery"
+	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/watch"
 	"github.com/zeekdemo/zeekdemo/cmd/internal/delivery/way"
 	"github.com/zeekdemo/zeekdemo/forward"
 	"github.com/zeekdemo/zeekdemo/orchestrate/zeeklog"
@@ -60,6 +62,16 @@ type Row struct {
 	Unmet          []string             `json:"unmet,omitempty"`
 	Report         forward.Report       `json:"report"`
 	ElapsedSeconds float64              `json:"elapsed_seconds"`
+}
+
+// marked is the row as the dashboard Runs shows it.
+func (r *Row) marked(sensor string) delivery.Marked {
+	m := delivery.Marked{Kind: "verify", What: filepath.Base(r.Capture), Sensor: sensor, Way: r.Via, Verdict: string(r.Verdict)}
+	known := watch.OnlySent
+	if r.Lossless != nil {
+		known = r.Lossless.Delivery()
+	}
+	return m.Outcome(r.Report.DatagramsSent, known, r.Lossless)
 }
 
 // fail makes it the row of a capture that could not be verified.

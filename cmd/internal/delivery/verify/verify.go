@@ -101,7 +101,27 @@ func Run(ctx context.Context, e orchestrate.Engine, captures []string, o Options
 	r.sensors = &standby{run: r, publish: o.Way.Kind == way.Published, wanted: len(captures)}
 	working, cancel := context.WithCancel(ctx)
 	defer func() { cancel(); r.sensors.wait() }() // no longer than for what is wanted
-	return r.all(working, captures), nil
+	rows = r.all(working, captures)
+	r.mark(ctx, rows)
+	return rows, nil
+}
+
+// mark annotates the verifications in the stack's Grafana, if it runs, so that the
+// dashboard Runs lists them. Where one cannot be, none is.
+func (r *run) mark(ctx context.Context, rows []Row) {
+	grafana := orchestrate.FindGrafana(ctx, r.engine)
+	if grafana.URL == "" {
+		return
+	}
+	for _, row := range rows {
+		if row.Report.Start.IsZero() { // nothing was sent
+			continue
+		}
+		if err := delivery.MarkOver(ctx, grafana, row.marked(r.service.Name), row.Error, row.Report.Start, row.Report.End); err != nil {
+			r.Observer.Say(fmt.Sprintf("Not marked in the dashboards: %v", err))
+			return
+		}
+	}
 }
 
 func newRun(ctx context.Context, e orchestrate.Engine, o Options) (*run, error) {
