@@ -13,25 +13,44 @@ import (
 // Said are the lines, after the name of their log, that the one process wrote. It
 // returns "" for what must be equal. Source: scripts of Zeek 9.0, as named.
 func perWorker(d keyed, said map[string]bool) string {
+	if why := wholeLogs[d.Log]; why != "" {
+		return why
+	}
 	switch {
 	case inventories[d.Log]: // policy/protocols/conn/known-hosts.zeek and its like, base/frameworks/software
 		return "a list that workers fill through the proxies, each at its own time"
-	case d.Log == "notice" && sums(d):
-		return "the manager adds up what each worker counted, and its intervals are its own" // base/frameworks/sumstats/cluster.zeek
-	case d.Log == "weird": // base/frameworks/notice/weird.zeek and the core's Weird::sampling_threshold
-		return "each worker counts by itself how often it has seen a weird, and leaves out what it saw often"
-	case (d.Log == "notice" || d.Log == "x509" || d.Log == "ocsp") && d.Want == "" && said[d.Log+" "+d.Got]:
-		return "each worker suppresses by itself what it has logged before" // base/files/x509/main.zeek, base/frameworks/notice/main.zeek
-	case d.Log == "dhcp": // base/protocols/dhcp/main.zeek
-		return "the manager puts a conversation together from what workers tell it"
+	case d.Log == "notice" && sums(d): // base/frameworks/sumstats/cluster.zeek
+		return "the manager adds up what each worker counted, and its intervals are its own"
+	case d.Want == "" && said[d.Log+" "+d.Got]: // base/files/x509/main.zeek, base/frameworks/notice/main.zeek
+		return "each worker suppresses by itself what it has logged before"
 	case d.Log == "ssl" && only(d, "validation_status"): // policy/protocols/ssl/validate-certs.zeek
 		return "an intermediate certificate that one worker saw reaches the others later"
-	case d.Log == "conn" && d.Cause == TimedOut && strings.HasPrefix(d.Connection, "icmp "):
-		return "ICMP errors go to the worker of the flow that they are about, and Zeek takes those of two hosts for one connection" // analyzer/protocol/icmp
-	case d.Log == "conn" && d.Cause == TimedOut && carries(d), d.Log == "tunnel":
-		return "a tunnel's packets go to the workers of the flows in it, so several workers see the tunnel"
-	case d.Log == "conn" && only(d, "service") && announced(d):
-		return "a data connection was announced on another worker, which told the others too late" // base/protocols/ftp/main.zeek, irc/dcc-send.zeek
+	case d.Log == "conn":
+		return ofConnection(d)
+	}
+	return ""
+}
+
+// wholeLogs are those of which no line needs to agree.
+var wholeLogs = map[string]string{
+	// base/frameworks/notice/weird.zeek and the core's Weird::sampling_threshold
+	"weird": "each worker counts by itself how often it has seen a weird, and leaves out what it saw often",
+	// base/protocols/dhcp/main.zeek
+	"dhcp":   "the manager puts a conversation together from what workers tell it",
+	"tunnel": severalSee,
+}
+
+const severalSee = "a tunnel's packets go to the workers of the flows in it, so several workers see the tunnel"
+
+// ofConnection is perWorker of a line of conn.log.
+func ofConnection(d keyed) string {
+	switch {
+	case d.Cause == TimedOut && strings.HasPrefix(d.Connection, "icmp "): // the core's ICMPAnalyzer
+		return "ICMP errors go to the worker of the flow that they are about, and Zeek takes those of two hosts for one connection"
+	case d.Cause == TimedOut && carries(d):
+		return severalSee
+	case only(d, "service") && announced(d): // base/protocols/ftp/main.zeek, irc/dcc-send.zeek
+		return "a data connection was announced on another worker, which told the others too late"
 	}
 	return ""
 }
