@@ -10,9 +10,8 @@ import (
 // what Zeek knows across connections is collected by other processes, at their own
 // times. Connections, protocol logs and files are not among it.
 //
-// Said are the lines, after the name of their log, that the one process wrote. It
-// returns "" for what must be equal. Source: scripts of Zeek 9.0, as named.
-func perWorker(d keyed, said map[string]bool) string {
+// It returns "" for what must be equal. Source: scripts of Zeek 9.0, as named.
+func perWorker(d keyed, w alone) string {
 	if why := wholeLogs[d.Log]; why != "" {
 		return why
 	}
@@ -21,14 +20,24 @@ func perWorker(d keyed, said map[string]bool) string {
 		return "a list that workers fill through the proxies, each at its own time"
 	case d.Log == "notice" && sums(d): // base/frameworks/sumstats/cluster.zeek
 		return "the manager adds up what each worker counted, and its intervals are its own"
-	case d.Want == "" && said[d.Log+" "+d.Got]: // base/files/x509/main.zeek, base/frameworks/notice/main.zeek
+	case d.Want == "" && w.said[d.Log+" "+d.Got]: // base/files/x509/main.zeek, base/frameworks/notice/main.zeek
 		return "each worker suppresses by itself what it has logged before"
 	case d.Log == "ssl" && only(d, "validation_status"): // policy/protocols/ssl/validate-certs.zeek
 		return "an intermediate certificate that one worker saw reaches the others later"
+	case w.parts[d.key] && (d.Log == "files" || d.Log == "http" && only(d, "resp_fuids", "resp_mime_types", "resp_filenames")): // base/protocols/http/files.zeek
+		return "a file that came in parts by several connections is put together by each worker for itself"
+	case d.Log == "files" && onAnnounced(d), d.Log == "ftp" && only(d, "fuid", "mime_type", "file_size"), d.Log == "irc" && only(d, "fuid", "dcc_mime_type"):
+		return announcedElsewhere
 	case d.Log == "conn":
 		return ofConnection(d)
 	}
 	return ""
+}
+
+// alone is what one process wrote that had all connections.
+type alone struct {
+	said  map[string]bool // lines of logs in which things are suppressed, after the log's name
+	parts map[string]bool // keys of connections that brought parts of files
 }
 
 // wholeLogs are those of which no line needs to agree.
@@ -40,7 +49,10 @@ var wholeLogs = map[string]string{
 	"tunnel": severalSee,
 }
 
-const severalSee = "a tunnel's packets go to the workers of the flows in it, so several workers see the tunnel"
+const (
+	announcedElsewhere = "a data connection was announced on another worker, which told the others too late"
+	severalSee         = "a tunnel's packets go to the workers of the flows in it, so several workers see the tunnel"
+)
 
 // ofConnection is perWorker of a line of conn.log.
 func ofConnection(d keyed) string {
@@ -50,7 +62,7 @@ func ofConnection(d keyed) string {
 	case d.Cause == TimedOut && carries(d):
 		return severalSee
 	case only(d, "service") && announced(d): // base/protocols/ftp/main.zeek, irc/dcc-send.zeek
-		return "a data connection was announced on another worker, which told the others too late"
+		return announcedElsewhere
 	}
 	return ""
 }
@@ -71,9 +83,14 @@ func carries(d keyed) bool {
 	return false
 }
 
-// only tells whether two lines differ in this field and no other.
-func only(d keyed, field string) bool {
-	return len(d.Fields) > 0 && !slices.ContainsFunc(d.Fields, func(f FieldChange) bool { return f.Field != field })
+// only tells whether two lines differ in these fields and no other.
+func only(d keyed, fields ...string) bool {
+	return len(d.Fields) > 0 && !slices.ContainsFunc(d.Fields, func(f FieldChange) bool { return !slices.Contains(fields, f.Field) })
+}
+
+// onAnnounced tells a file of such a connection.
+func onAnnounced(d keyed) bool {
+	return strings.Contains(d.Got+d.Want, `source="FTP_DATA"`) || strings.Contains(d.Got+d.Want, `source="IRC_DATA"`)
 }
 
 // announced tells a service that Zeek knows from another connection only.
@@ -94,11 +111,16 @@ func (r Rules) workersReason(offline Logs) func(keyed) string {
 	if r.Workers < 2 {
 		return nil
 	}
-	v, said := r.view(offline), map[string]bool{}
+	v, w := r.view(offline), alone{said: map[string]bool{}, parts: map[string]bool{}}
 	for _, log := range []string{"notice", "x509", "ocsp"} {
 		for _, l := range v.comparable(log, offline[log]) {
-			said[log+" "+l.text] = true
+			w.said[log+" "+l.text] = true
 		}
 	}
-	return func(d keyed) string { return perWorker(d, said) }
+	for _, r := range offline["http"] {
+		if r.number("status_code") == 206 {
+			w.parts[connKey(r)] = true
+		}
+	}
+	return func(d keyed) string { return perWorker(d, w) }
 }

@@ -29,6 +29,16 @@ func TestWhatWorkersCannotAgreeOn(t *testing.T) {
 		r["proto"], r["id.orig_p"], r["id.resp_p"], r["orig_pkts"] = "icmp", json.Number("3"), json.Number("1"), json.Number(packets)
 		return r
 	}
+	part := func(uid string) Record {
+		r := conn(uid, "")
+		r["status_code"], r["uri"] = json.Number("206"), "/a"
+		return r
+	}
+	file := func(uid string) Record {
+		r := conn(uid, "")
+		r["fuid"], r["source"], r["mime_type"] = "F1", "HTTP", "text/html"
+		return r
+	}
 	for name, c := range map[string]struct {
 		live, offline Logs
 		own           bool
@@ -59,7 +69,10 @@ func TestWhatWorkersCannotAgreeOn(t *testing.T) {
 			r["orig_pkts"], r["resp_pkts"] = json.Number("10"), json.Number("10")
 			return r
 		}()}}, false},
-		"a file": {Logs{}, Logs{"files": {{"ts": json.Number("1"), "fuid": "F1", "mime_type": "text/html"}}}, false},
+		"a file of an announced connection": {Logs{}, Logs{"files": {{"ts": json.Number("1"), "fuid": "F1", "source": "FTP_DATA"}}}, true},
+		"a part of a file":                  {Logs{"http": {part("C1")}}, Logs{"http": {part("C2")}, "files": {file("C2")}}, true},
+		"a file of another connection":      {Logs{}, Logs{"files": {file("C2")}}, false},
+		"a file":                            {Logs{}, Logs{"files": {{"ts": json.Number("1"), "fuid": "F1", "mime_type": "text/html"}}}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cluster := Rules{Workers: 3}.Attribute(c.live, c.offline)
