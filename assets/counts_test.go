@@ -15,7 +15,7 @@ const countsPort = 8889
 // malformed line is no reason to count another one twice.
 func TestCollectorCounts(t *testing.T) {
 	t.Parallel()
-	b := newBench(t, "collector")
+	b := newBench(t, "collector", "loki")
 	conn := func(tunnel string, vni int) string {
 		return fmt.Sprintf(`{"ts":%d.5,"uid":"C1","id.orig_h":"10.0.0.1","id.ctx.%s_vni":%d,"proto":"tcp"}`+"\n", time.Now().Unix(), tunnel, vni)
 	}
@@ -31,7 +31,7 @@ func TestCollectorCounts(t *testing.T) {
 		"zeek-geneve/http.log":      loss(100, "99.0"), // of another log
 		"zeek/capture_loss.old.log": "",
 	})
-	collector := b.run("collector", "loki:"+b.gateway.String())
+	loki, collector := b.run("loki"), b.run("collector") // which counts what Loki has taken
 	eventually(t, 30*time.Second, func() error {
 		body, err := collector.get(countsPort, "/metrics", nil)
 		if err != nil {
@@ -51,5 +51,5 @@ func TestCollectorCounts(t *testing.T) {
 			return fmt.Errorf("%d runs, want 3:\n%s", n, body)
 		}
 		return nil
-	}, collector)
+	}, loki, collector)
 }

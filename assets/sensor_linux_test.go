@@ -3,6 +3,7 @@ package assets_test
 import (
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,13 +24,14 @@ import (
 const fakeZeek = `#!/bin/sh
 me=${CLUSTER_NODE:-alone}
 tell() { echo "$1 $me" >> "$EVENTS"; }
+nap=''
+trap 'tell stop; [ "$me" = "${FAKE_STUBBORN:-}" ] || { [ -z "$nap" ] || kill "$nap"; echo "bye"; tell end; exit 0; }' TERM
 for text; do :; done
 echo "$text" > "$EVENTS.$me.script"
 echo "${ZEEK_DNS_FAKE-not set}" > "$EVENTS.$me.dns"
 printf '%s\n' "$@" > "$EVENTS.$me.args"
 tell start
 [ "$me" != "${FAKE_SICK:-}" ] || exit 3
-trap 'tell stop; [ "$me" = "${FAKE_STUBBORN:-}" ] || { kill $nap; echo "bye"; tell end; exit 0; }' TERM
 case $me in logger-*|alone) : > conn.log; echo "$me $$" >> conn.log ;; esac
 echo "listening"
 while :; do sleep 100 & nap=$!; wait $nap; done
@@ -69,6 +71,12 @@ type process1 struct {
 // startProcess1 starts it as the Compose file does; env adds variables.
 func startProcess1(t *testing.T, shell []string, logs string, env ...string) *process1 {
 	t.Helper()
+	return startProcess1At(t, shell, logs, 4789, nil, env...)
+}
+
+// startProcess1At has another port, and a file that all its processes have open.
+func startProcess1At(t *testing.T, shell []string, logs string, port int, open *os.File, env ...string) *process1 {
+	t.Helper()
 	dir := t.TempDir()
 	for name, text := range map[string]string{"zeek": fakeZeek, "zeek-cluster-layout-generator": fakeLayout} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o755); err != nil {
@@ -81,9 +89,12 @@ func startProcess1(t *testing.T, shell []string, logs string, env ...string) *pr
 	}
 	p := &process1{T: t, logs: logs, events: filepath.Join(dir, "events"), nodes: filepath.Join(dir, "nodes"), out: out}
 	p.cmd = exec.Command(shell[0], slices.Concat(shell[1:], []string{"-c", readFile(t, "stack/zeek/sensor.sh"), "sensor",
-		"zeek", "-i", "udp::0.0.0.0:4789:vxlan", "local", "-e", "redef x = T;"})...)
+		"zeek", "-i", fmt.Sprintf("udp::0.0.0.0:%d:vxlan", port), "local", "-e", "redef x = T;"})...)
 	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = logs, out, out
 	p.cmd.Env = slices.Concat(os.Environ(), []string{"PATH=" + dir + ":" + os.Getenv("PATH"), "TMPDIR=" + dir, "EVENTS=" + p.events}, env)
+	if open != nil {
+		p.cmd.ExtraFiles = []*os.File{open}
+	}
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -267,8 +278,8 @@ func TestFinishedLogsAreRemovedInTime(t *testing.T) {
 		deadline := time.Now().Add(30 * time.Second)
 		for want := []string{"conn.2026-01-01-00-01-00.log", "conn.2026-01-01-00-02-00.log", "conn.log"}; ; time.Sleep(50 * time.Millisecond) {
 			var names []string
-			for _, f := range must(os.ReadDir(dir)) {
-				names = append(names, f.Name())
+			for _, name := range must(filepath.Glob(filepath.Join(dir, "*.log"))) {
+				names = append(names, filepath.Base(name))
 			}
 			if slices.Equal(names, want) {
 				break
@@ -431,6 +442,37 @@ func TestStubbornNodeDoesNotCostTheOthers(t *testing.T) {
 		}
 		p.inOrder([]string{"manager", "logger-1", "proxy-1", "worker-2"})
 	})
+}
+
+// What the kernel says of a worker's socket is there to be scraped, under the worker's
+// name; of a Zeek by itself too.
+func TestSocketsAreTold(t *testing.T) {
+	for name, tt := range map[string]struct{ env, node string }{"cluster": {"SENSOR_WORKERS=2", "worker-2"}, "one": {"SENSOR_WORKERS=1", "zeek"}} {
+		t.Run(name, func(t *testing.T) {
+			inEachShell(t, func(t *testing.T, shell []string) {
+				socket, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4zero})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer socket.Close()
+				port := socket.LocalAddr().(*net.UDPAddr).Port
+				if _, err := socket.WriteTo(make([]byte, 100), &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port}); err != nil {
+					t.Fatal(err)
+				}
+				p := startProcess1At(t, shell, t.TempDir(), port, must(socket.File()), tt.env)
+				queued := regexp.MustCompile(fmt.Sprintf(`(?m)^zeekdemo_socket_queued_bytes\{sensor=%q,node=%q\} [1-9]\d+$`, filepath.Base(p.logs), tt.node))
+				for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+					text, _ := os.ReadFile(filepath.Join(p.logs, "sockets.prom"))
+					if queued.Match(text) && strings.Contains(string(text), fmt.Sprintf("zeekdemo_socket_drops_total{sensor=%q,node=%q} 0\n", filepath.Base(p.logs), tt.node)) {
+						break
+					}
+					if time.Now().After(deadline) {
+						t.Fatalf("it tells\n%s", text)
+					}
+				}
+			})
+		})
+	}
 }
 
 // Workers are pinned in turn.

@@ -62,14 +62,51 @@ tidy() {
   done
 }
 
+# The inodes of the workers' sockets, with their names.
+worker_sockets() {
+  for file in "$nodes"/worker-*.pid; do
+    [ -e "$file" ] || continue
+    name=${file##*/}
+    { ls -l "/proc/$(cat "$file")/fd"; } 2>/dev/null | sed -n "s/.* -> socket:\[\([0-9]*\)\]\$/\1 ${name%.pid}/p"
+  done
+}
+
+# Writes down what the kernel says of each worker's socket, which no Zeek sees: the
+# exporter of the host reads it, and Prometheus that. Numbers of /proc/net/udp are
+# hexadecimal; a socket that listens is in state 07.
+tell_sockets() {
+  {
+    worker_sockets
+    cat /proc/net/udp
+  } | awk -v port="$(printf %04X "$port")" -v sensor="${logs##*/}" '
+    function number(text, i, n) {
+      for (i = 1; i <= length(text); i++) n = 16 * n + index("0123456789ABCDEF", substr(text, i, 1)) - 1
+      return n
+    }
+    function tell(name, type, help, of, node) {
+      printf "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type
+      for (node in of) printf "%s{sensor=\"%s\",node=\"%s\"} %.0f\n", name, sensor, node, of[node]
+    }
+    NF == 2 { names[$1] = $2; next }
+    $4 == "07" && $2 ~ ":" port "$" {
+      node = ($10 in names) ? names[$10] : "zeek"
+      split($5, queues, ":")
+      queued[node] += number(queues[2])
+      drops[node] += $13
+    }
+    END {
+      tell("zeekdemo_socket_queued_bytes", "gauge", "Kernel memory of the datagrams that wait at the socket.", queued)
+      tell("zeekdemo_socket_drops_total", "counter", "Datagrams that the kernel dropped because the socket was full.", drops)
+    }' >"$logs/sockets.new" && mv "$logs/sockets.new" "$logs/sockets.prom"
+}
+
 # One Zeek in this process's place. What tidies up beside it ends with the container.
 standalone() { # ZEEK ARGUMENTS...
-  if [ "$keep" -gt 0 ] || [ "$disk" -gt 0 ]; then
-    while :; do
-      sleep 5
-      tidy
-    done &
-  fi
+  while :; do
+    sleep 5
+    tidy
+    tell_sockets
+  done &
   zeek=$1
   shift
   exec "$zeek" -i "$source" "$@" -e "$script
@@ -233,9 +270,9 @@ stop() { # EXIT CODE
 # Lists for Prometheus the nodes whose numbers are not on the first port.
 list() { # NODE PORT, a line each
   separator='['
-  while read -r node port; do
-    [ "$port" != 9991 ] || continue
-    printf '%s{"targets":["%s:%s"],"labels":{"sensor":"%s","node":"%s"}}' "$separator" "${logs##*/}" "$port" "${logs##*/}" "$node"
+  while read -r who where; do
+    [ "$where" != 9991 ] || continue
+    printf '%s{"targets":["%s:%s"],"labels":{"sensor":"%s","node":"%s"}}' "$separator" "${logs##*/}" "$where" "${logs##*/}" "$who"
     separator=,
   done
   [ "$separator" = , ] || printf '['
@@ -272,6 +309,7 @@ cluster() { # ZEEK ARGUMENTS...
     sleep 5 &
     wait $!
     tidy
+    tell_sockets
     inspect "$@"
   done
 }
@@ -302,6 +340,8 @@ while [ "$left" -gt 0 ]; do
 done
 script="$script
 redef Log::default_rotation_interval = $rotate sec;"
+port=${source#udp::*:} # udp::ADDRESS:PORT:ENCAPSULATION
+port=${port%%:*}
 
 for place in "$logs" "$logs"/logger-*/; do
   move_aside "${place%/}" || exit 1
