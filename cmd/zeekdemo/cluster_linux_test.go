@@ -152,3 +152,20 @@ func killedWorker(t *testing.T, p program, capture string) {
 		t.Errorf("the sensor does not say that its worker was killed:\n%s", said)
 	}
 }
+
+// A cluster sees of captures what one process does: of connections, of many protocols,
+// of a file that came in parts, of fragments and of tunnels.
+func TestVerifyACluster(t *testing.T) {
+	p := verifyTest(t)
+	captures := []string{"verify", "--workers", "3", "--json"}
+	for _, name := range []string{"bro.org.pcap", "206_example_b.pcap", "ipv6-fragmented-dns.pcap", "erspan.pcap", "irc-dcc-send.pcapng"} {
+		captures = append(captures, testenv.Shared(t, "pcaps", name))
+	}
+	var doc verified
+	if err := json.Unmarshal([]byte(p.must(t, captures...).stdout), &doc); err != nil {
+		t.Fatal(err)
+	}
+	if doc.Verdict != "equal" || len(doc.Captures) != 5 {
+		t.Errorf("%+v", doc)
+	}
+}

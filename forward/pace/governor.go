@@ -203,6 +203,8 @@ type Queue struct {
 	Believed int
 	Held     int
 	Gone     bool
+	// Waited is how long sending waited while this was the one with the least room.
+	Waited time.Duration
 
 	hold  time.Duration // how long the belief stays as it is
 	grows int64         // when it is to grow
@@ -368,12 +370,29 @@ func (g *Governor) wait(ctx context.Context, b *forward.Batch) (int, error) {
 		if g.tell(start, g.patience); g.patience > 0 && g.idle(start) >= g.patience {
 			return 0, &StuckError{Stall: g.stall(start, g.patience), Taken: min(g.result.Taken, g.granted), Granted: g.granted}
 		}
-		if err := g.clock.SleepUntil(ctx, g.clock.Now()+int64(g.nextPause())); err != nil {
+		slept := g.clock.Now()
+		if err := g.clock.SleepUntil(ctx, slept+int64(g.nextPause())); err != nil {
 			return 0, err
 		}
+		g.blame(time.Duration(g.clock.Now() - slept))
 		if err := g.look(); err != nil {
 			return 0, err
 		}
+	}
+}
+
+// blame notes for which socket it was waited: the one with the least room, as last
+// seen.
+func (g *Governor) blame(waited time.Duration) {
+	var least *Queue
+	for i := range g.known {
+		q := &g.known[i]
+		if !q.Gone && (least == nil || q.Believed-q.Allocated < least.Believed-least.Allocated) {
+			least = q
+		}
+	}
+	if least != nil {
+		least.Waited += waited
 	}
 }
 

@@ -269,6 +269,23 @@ func TestNothingIsEverDropped(t *testing.T) {
 	}
 }
 
+// Of several sockets the one that holds all back is known: here the one with the least
+// room.
+func TestWhomItWaitsFor(t *testing.T) {
+	s := newSimulation(1, []int{8 * untuned, untuned, 8 * untuned})
+	s.service, s.lag = func(int64) int64 { return 20_000 }, 20_000
+	g, err := NewGovernor(s, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	forwardTo(t, s, g, 4000, 1400)
+	for _, q := range g.Queues() {
+		if waited := q.Waited > 0; waited != (q.ID == 2) {
+			t.Errorf("socket %d: waited %s for it", q.ID, q.Waited)
+		}
+	}
+}
+
 // A slow receiver is kept busy: at least 0.95 of what it can do. A fast one is
 // looked at seldom.
 func TestReceiverNeverWaits(t *testing.T) {

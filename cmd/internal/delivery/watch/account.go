@@ -85,6 +85,8 @@ type Socket struct {
 	HeldBytes     int  `json:"held_bytes,omitempty"`
 	BelievedBytes int  `json:"believed_bytes,omitempty"`
 	Gone          bool `json:"gone,omitempty"` // before the end of the run, while others went on
+	// WaitedSeconds is how long sending waited while this queue had the least room.
+	WaitedSeconds float64 `json:"waited_seconds,omitempty"`
 }
 
 // Limited says where a buffer could not be used to its end; empty if it could.
@@ -124,11 +126,29 @@ func (a Account) waited() time.Duration {
 func (a Account) Governance(stalled float64) string {
 	switch {
 	case a.Governed && stalled > 0:
-		return fmt.Sprintf("governed by %s; waited %s for the sensor", a.queues(), units.Duration(time.Duration(stalled*float64(time.Second))))
+		return fmt.Sprintf("governed by %s; waited %s for the sensor%s", a.queues(), units.Duration(time.Duration(stalled*float64(time.Second))), a.laggard())
 	case a.Governed:
 		return fmt.Sprintf("governed by %s; the sensor was never waited for", a.queues())
 	}
 	return "not governed: " + a.Reason
+}
+
+// laggard names the one of several workers for which the run was waiting most.
+func (a Account) laggard() string {
+	var most Socket
+	workers := 0
+	for _, s := range a.Sockets {
+		if s.Place == AtSensor {
+			workers++
+		}
+		if s.WaitedSeconds > most.WaitedSeconds {
+			most = s
+		}
+	}
+	if workers < 2 || most.Address == "" {
+		return ""
+	}
+	return fmt.Sprintf(", %s of it for %s", units.Duration(time.Duration(most.WaitedSeconds*float64(time.Second))), most.Address)
 }
 
 // queues names the buffers that were watched.

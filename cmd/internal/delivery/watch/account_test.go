@@ -26,6 +26,8 @@ func TestGovernance(t *testing.T) {
 	for want, got := range map[string]string{
 		"governed by the sensor's socket and docker-proxy's (sizes assumed), least buffer 1.02 kB; waited 1.5s for the sensor":      governed.Governance(1.5),
 		"governed by the sensor's socket and docker-proxy's (sizes assumed), least buffer 1.02 kB; the sensor was never waited for": governed.Governance(0),
+		"governed by the sensor's 2 sockets, least buffer 1.02 kB; waited 2s for the sensor, 1.5s of it for worker-2 at 0.0.0.0:4789": Account{Governed: true, Feedback: FromSockDiag,
+			Sockets: []Socket{{Place: "sensor", Address: "worker-1 at 0.0.0.0:4789", BufferBytes: 1024, WaitedSeconds: 0.5}, {Place: "sensor", Address: "worker-2 at 0.0.0.0:4789", BufferBytes: 1024, WaitedSeconds: 1.5}}}.Governance(2),
 		"not governed: --lossless off": Account{Reason: "--lossless off"}.Governance(1),
 	} {
 		if got != want {

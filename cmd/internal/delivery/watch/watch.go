@@ -271,7 +271,7 @@ func (w *Watch) watched(last []drops.Socket) (list []Socket) {
 				dropped -= min(was.Drops, dropped)
 			}
 		}
-		s := Socket{Place: last[i].Place, Address: last[i].Name, BufferBytes: q.Buffer, Dropped: dropped, Gone: q.Gone}
+		s := Socket{Place: last[i].Place, Address: last[i].Name, BufferBytes: q.Buffer, Dropped: dropped, Gone: q.Gone, WaitedSeconds: q.Waited.Seconds()}
 		if q.Held > 0 {
 			s.HeldBytes, s.BelievedBytes = q.Held, q.Believed
 		}
