@@ -195,10 +195,10 @@ func (e *fakeEngine) Exec(ctx context.Context, id string, cmd []string, stdout, 
 		fmt.Fprintf(stdout, "loki 1024 11718750 %d 604800\nprometheus 2048 1953125 - 604800\nzeek 10 2441406 %d 86400 refuses\n", time.Now().Add(-2*time.Hour).Unix(), time.Now().Unix())
 		return 0, nil
 	}
-	if cmd[len(cmd)-1] != "conn.log" {
+	if cmd[len(cmd)-1] != "conn" {
 		fmt.Fprintln(stderr, "tail: no such file")
 		return 1, nil
 	}
-	fmt.Fprintf(stdout, "%s in %s\n", strings.Join(cmd, " "), id)
+	fmt.Fprintf(stdout, "%s in %s\n", strings.Join(cmd[3:], " "), id)
 	return 0, nil
 }

@@ -111,11 +111,30 @@ func serviceLogs(ctx context.Context, app *App, e orchestrate.Engine, o logsOpti
 		}})
 }
 
-// followScript follows a file by its name, for it may come later, and Zeek may start a
-// new one. An engine does not end what it runs in a container when nobody reads it
-// any more, but closes its standard input; tail does not read that, and busybox's
-// has no --pid. The shell waits for that end, and sees to tail's.
-const followScript = `tail -n "$1" -F "$2" & cat >/dev/null; kill $!`
+// finishedScript lists the finished files of a log, the oldest first: Zeek goes on in a
+// new file now and then, and a sensor that starts moves what there is aside. With
+// several loggers each but the first has a folder.
+const finishedScript = `finished() { ls -tr "$2".*.log logger-*/"$2".*.log logger-*/"$2".log 2>/dev/null; }
+`
+
+// readScript prints the last lines of a log; it fails where there is no file of it.
+const readScript = finishedScript + `files=$(finished "$@"; ls "$2".log 2>/dev/null)
+[ -n "$files" ] && cat $files | tail -n "$1"`
+
+// followScript prints the last lines of a log, and follows its file by the name, for it
+// may come later, and Zeek may start a new one. An engine does not end what it runs in
+// a container when nobody reads it any more, but closes its standard input; tail does
+// not read that, and busybox's has no --pid. The shell waits for that end, and sees to
+// tail's.
+const followScript = finishedScript + `here=$(cat "$2".log 2>/dev/null | wc -l)
+old=$(finished "$@")
+if [ -n "$old" ]; then
+  case $1 in
+  +1) cat $old ;;
+  *) [ "$1" -le "$here" ] || cat $old | tail -n $(($1 - here)) ;;
+  esac
+fi
+tail -n "$1" -F "$2".log & cat >/dev/null; kill $!`
 
 // zeekLog reads a log in the sensor's container, where its working directory
 // is the folder of its logs.
@@ -132,17 +151,16 @@ func zeekLog(ctx context.Context, app *App, e orchestrate.Engine, o logsOptions)
 	if o.tail != "all" {
 		lines = o.tail
 	}
-	file := o.log + ".log"
-	cmd := []string{"tail", "-n", lines, file}
+	cmd := []string{"sh", "-c", readScript, "read", lines, o.log}
 	if o.follow {
-		cmd = []string{"sh", "-c", followScript, "follow", lines, file}
+		cmd = []string{"sh", "-c", followScript, "follow", lines, o.log}
 	}
 	code, err := e.Exec(ctx, sensor.Container.ID, cmd, app.Out, io.Discard)
 	switch {
 	case err != nil:
 		return err
 	case code != 0:
-		return orchestrate.WithHint(fmt.Errorf("read %s of %s: there is none yet", file, o.service),
+		return orchestrate.WithHint(fmt.Errorf("read %s.log of %s: there is none yet", o.log, o.service),
 			"Zeek writes a log with its first line: replay something, or wait until its connections end")
 	}
 	return nil
