@@ -216,7 +216,7 @@ func checkHelpful(t *testing.T, door func(uint16) netip.AddrPort) {
 // before the services answer. The sensors' are looked at by every scenario.
 func TestHealthChecks(t *testing.T) {
 	t.Parallel()
-	services := []string{"exporter-host", "gateway", "grafana", "loki", "prometheus"}
+	services := []string{"collector", "exporter-host", "gateway", "grafana", "loki", "prometheus"}
 	b := newBench(t, services...)
 	for _, service := range services {
 		i := b.run(service)

@@ -48,6 +48,10 @@ func TestLeftRunning(t *testing.T) {
 	docker(t, "volume", "create", "--label", "com.docker.compose.project=zeekdemo", "--label", "com.docker.compose.volume=loki-data",
 		"--opt", "type=tmpfs", "--opt", "device=tmpfs", "--opt", "o=size=200m,uid=10001,gid=10001", "zeekdemo_loki-data")
 	t.Cleanup(func() { _ = exec.Command("docker", "volume", "rm", "-f", "zeekdemo_loki-data").Run() })
+	// What is in memory is there as long as somebody has it mounted, and Compose copies
+	// a file into it before anything runs.
+	docker(t, "run", "-d", "--name", "zeekdemo-soak-holder", "-v", "zeekdemo_loki-data:/loki", "zeek/zeek:9.0", "sleep", "3600")
+	t.Cleanup(func() { _ = exec.Command("docker", "rm", "-f", "zeekdemo-soak-holder").Run() })
 	p.must(t, "up", "--pull", "never", "--retention", "1m", "--max-disk", "200M")
 	w := watchFiles(t)
 	length, began := soakTime(t), time.Now()

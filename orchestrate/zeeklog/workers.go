@@ -73,8 +73,12 @@ func sums(d keyed) bool {
 		func(prefix string) bool { return strings.HasPrefix(d.kind, prefix) })
 }
 
-// carries tells a connection that is a tunnel, by what Zeek says that it is.
+// carries tells a connection that is a tunnel, by what Zeek says that it is: that of a
+// protocol which it does not open is only known to be none that it knows.
 func carries(d keyed) bool {
+	if strings.HasPrefix(d.Connection, "unknown_transport ") {
+		return true
+	}
 	for _, tunnel := range []string{"vxlan", "geneve", "teredo", "ayiya", "gtpv1"} {
 		if strings.Contains(d.Got+d.Want, `service="`+tunnel) {
 			return true

@@ -29,6 +29,11 @@ func TestWhatWorkersCannotAgreeOn(t *testing.T) {
 		r["proto"], r["id.orig_p"], r["id.resp_p"], r["orig_pkts"] = "icmp", json.Number("3"), json.Number("1"), json.Number(packets)
 		return r
 	}
+	opaque := func(uid, packets string) Record {
+		r := conn(uid, "")
+		r["proto"], r["orig_pkts"], r["resp_pkts"] = "unknown_transport", json.Number(packets), json.Number("0")
+		return r
+	}
 	part := func(uid string) Record {
 		r := conn(uid, "")
 		r["status_code"], r["uri"] = json.Number("206"), "/a"
@@ -64,6 +69,8 @@ func TestWhatWorkersCannotAgreeOn(t *testing.T) {
 			r["orig_pkts"], r["resp_pkts"] = json.Number("10"), json.Number("10")
 			return r
 		}()}}, true},
+		"a tunnel that is not opened": {Logs{"conn": {opaque("C1", "5"), opaque("C2", "5")}}, Logs{"conn": {opaque("C3", "10")}}, true},
+		"a packet of it less":         {Logs{"conn": {opaque("C1", "5"), opaque("C2", "4")}}, Logs{"conn": {opaque("C3", "10")}}, false},
 		"a connection in two": {Logs{"conn": {conn("C1", "http"), conn("C2", "http")}}, Logs{"conn": {func() Record {
 			r := conn("C3", "http")
 			r["orig_pkts"], r["resp_pkts"] = json.Number("10"), json.Number("10")
