@@ -73,11 +73,16 @@ func sums(d keyed) bool {
 		func(prefix string) bool { return strings.HasPrefix(d.kind, prefix) })
 }
 
-// carries tells a connection that is a tunnel, by what Zeek says that it is: that of a
-// protocol which it does not open is only known to be none that it knows.
+// carries tells a connection that is a tunnel: by what Zeek says that it is, which is
+// nothing where it does not open it, or by the port of one.
 func carries(d keyed) bool {
 	if strings.HasPrefix(d.Connection, "unknown_transport ") {
 		return true
+	}
+	for _, port := range []string{"2152", "3544", "4789", "5072", "6081"} { // GTP-U, Teredo, VXLAN, AYIYA, GENEVE
+		if strings.HasPrefix(d.Connection, "udp ") && strings.HasSuffix(d.Connection, ":"+port) {
+			return true
+		}
 	}
 	for _, tunnel := range []string{"vxlan", "geneve", "teredo", "ayiya", "gtpv1"} {
 		if strings.Contains(d.Got+d.Want, `service="`+tunnel) {

@@ -34,6 +34,11 @@ func TestWhatWorkersCannotAgreeOn(t *testing.T) {
 		r["proto"], r["orig_pkts"], r["resp_pkts"] = "unknown_transport", json.Number(packets), json.Number("0")
 		return r
 	}
+	teredo := func(uid, packets string) Record {
+		r := opaque(uid, packets)
+		r["proto"], r["id.resp_p"] = "udp", json.Number("3544")
+		return r
+	}
 	part := func(uid string) Record {
 		r := conn(uid, "")
 		r["status_code"], r["uri"] = json.Number("206"), "/a"
@@ -70,6 +75,7 @@ func TestWhatWorkersCannotAgreeOn(t *testing.T) {
 			return r
 		}()}}, true},
 		"a tunnel that is not opened": {Logs{"conn": {opaque("C1", "5"), opaque("C2", "5")}}, Logs{"conn": {opaque("C3", "10")}}, true},
+		"a tunnel by its port":        {Logs{"conn": {teredo("C1", "5"), teredo("C2", "5")}}, Logs{"conn": {teredo("C3", "10")}}, true},
 		"a packet of it less":         {Logs{"conn": {opaque("C1", "5"), opaque("C2", "4")}}, Logs{"conn": {opaque("C3", "10")}}, false},
 		"a connection in two": {Logs{"conn": {conn("C1", "http"), conn("C2", "http")}}, Logs{"conn": {func() Record {
 			r := conn("C3", "http")
