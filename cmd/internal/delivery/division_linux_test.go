@@ -130,7 +130,7 @@ func (j judgedCapture) divide(t *testing.T, name string, w *workers, kind encap.
 // in both tunnels. So the kernel decides, of every capture.
 func TestEveryFlowIsOneWorkers(t *testing.T) {
 	if testing.Short() {
-		t.Skip("SKIPPED: every capture, 16 times; runs without -short")
+		t.Skip("SKIPPED: every capture, ten times; runs without -short")
 	}
 	c := testenv.NewContainer(t, 65535)
 	var groups []*workers
@@ -148,6 +148,9 @@ func TestEveryFlowIsOneWorkers(t *testing.T) {
 			}
 			for _, w := range groups {
 				for _, kind := range []encap.Kind{encap.VXLAN, encap.GENEVE} {
+					if kind == encap.GENEVE && len(w.conns) != 4 {
+						continue // the source ports are the same
+					}
 					for _, tx := range []transmit.Mode{transmit.Packet, transmit.UDP} {
 						shares := j.divide(t, name, w, kind, tx)
 						if fair := j.frames / len(shares); filepath.Base(name) == "mix.pcap" && slices.Min(shares) < fair/10 { // the kernel's hash has a key of each boot
