@@ -68,8 +68,8 @@ func ParseWorkers(text string) (map[string]int, error) {
 	return workers, nil
 }
 
-// of returns the workers of the sensor that takes an encapsulation.
-func (c Cluster) of(encap string) int { return max(1, c.Workers[encap]) }
+// Of returns how many workers the sensor has that takes an encapsulation.
+func (c Cluster) Of(encap string) int { return max(1, c.Workers[encap]) }
 
 // Validate refuses numbers of nodes that make no cluster.
 func (c Cluster) Validate() error {
@@ -133,7 +133,7 @@ func (c Cluster) fit(machine Capacity) (Cluster, error) {
 func (c Cluster) environment() map[string]string {
 	env := map[string]string{}
 	for encap, prefix := range map[string]string{"vxlan": "ZEEKDEMO_", "geneve": "ZEEKDEMO_GENEVE_"} {
-		if n := c.of(encap); n > 1 {
+		if n := c.Of(encap); n > 1 {
 			env[prefix+"WORKERS"] = strconv.Itoa(n)
 			env[prefix+"MEMORY"] = strconv.Itoa(connectionMemory+workerMemory*n+otherMemory*(1+max(1, c.Loggers)+max(1, c.Proxies))) + "m"
 		}
@@ -214,11 +214,6 @@ func workersOf(c Container) int { return numberIn(c, "SENSOR_WORKERS") }
 
 // numberIn reads a variable of a container; what is no number is 1.
 func numberIn(c Container, name string) int {
-	for _, variable := range c.Env {
-		if text, ok := strings.CutPrefix(variable, name+"="); ok {
-			n, _ := strconv.Atoi(text)
-			return max(1, n)
-		}
-	}
-	return 1
+	n, _ := strconv.Atoi(variable(c.Env, name, ""))
+	return max(1, n)
 }

@@ -38,18 +38,18 @@ func FindGrafana(ctx context.Context, engine Engine) Grafana {
 	c := containers[service.Name]
 	at, _ := service.published(containers)
 	return Grafana{URL: service.URL(containers), Away: info.Remote && at.Addr().IsLoopback(),
-		User: variable(c.Env, "GF_SECURITY_ADMIN_USER"), Password: variable(c.Env, "GF_SECURITY_ADMIN_PASSWORD")}
+		User: variable(c.Env, "GF_SECURITY_ADMIN_USER", "admin"), Password: variable(c.Env, "GF_SECURITY_ADMIN_PASSWORD", "admin")}
 }
 
 // variable finds a variable in an environment; "admin", which is Grafana's
 // default for both, where it is not set.
-func variable(env []string, name string) string {
+func variable(env []string, name, otherwise string) string {
 	for _, entry := range env {
 		if value, ok := strings.CutPrefix(entry, name+"="); ok {
 			return value
 		}
 	}
-	return "admin"
+	return otherwise
 }
 
 // Annotation is a mark on the time axis of all dashboards that ask for one of

@@ -89,8 +89,8 @@ func (p *prober) sensorListens(s Service, c Container) error {
 	if !p.remote && c.PID > 0 {
 		list, err := os.ReadFile(filepath.Join(p.proc, strconv.Itoa(c.PID), "net", "udp"))
 		if err == nil {
-			if n := socketState(string(list), s.Port).Listening; n < workersOf(c) {
-				return errors.New(missing(n, workersOf(c), s.Port) + " yet")
+			if state := socketState(string(list), s.Port); !state.All(workersOf(c)) {
+				return errors.New(missing(state.Listening, workersOf(c), s.Port) + " yet")
 			}
 			return nil
 		}

@@ -66,7 +66,6 @@ type HopReport struct {
 	// Notes say what else is to be known: wrapped, began anew, which CPU.
 	Notes    []string  `json:"notes,omitempty"`
 	Queues   []Queue   `json:"queues,omitempty"`
-	waited   bool      // something was in the first of them at the first look as well
 	Unknown  []Unknown `json:"unknown,omitempty"`
 	Counters []Delta   `json:"counters"`
 	Lag      float64   `json:"lag_seconds,omitempty"` // by which Zeek is behind the packets
@@ -75,6 +74,7 @@ type HopReport struct {
 	CaptureLoss *float64 `json:"capture_loss_percent,omitempty"`
 
 	facts, was Facts // now, and in the picture before
+	waited     bool  // something was in the first queue before as well
 }
 
 // Delta is one number and how it grew.

@@ -408,17 +408,16 @@ func zeekState(sensor string, a answer) State {
 
 // workers adds what each worker of a cluster took.
 func (s *State) workers(a answer) {
+	var shares []Value
 	for _, m := range a.metrics {
 		if node := m.labels["node"]; m.name == "zeek_net_received_packets_total" && strings.HasPrefix(node, "worker-") {
-			s.Values = append(s.Values, Value{Name: "packets of " + node, Role: RoleShare, N: uint64(max(0, m.value)), bits: 64})
+			shares = append(shares, Value{Name: "packets of " + node, Role: RoleShare, N: uint64(max(0, m.value)), bits: 64})
 		}
 	}
-	slices.SortFunc(s.Values, func(a, b Value) int {
-		if a.Role != RoleShare || b.Role != RoleShare {
-			return 0
-		}
+	slices.SortFunc(shares, func(a, b Value) int { // worker-2 before worker-10
 		return cmp.Or(cmp.Compare(len(a.Name), len(b.Name)), cmp.Compare(a.Name, b.Name))
 	})
+	s.Values = append(s.Values, shares...)
 }
 
 // weirdLines counts what Zeek found odd.

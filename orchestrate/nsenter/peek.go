@@ -17,9 +17,9 @@ import (
 // Peek returns a Machine that only reads, without any privilege and without a
 // helper: the machine's own files here if this is the engine's machine, and
 // those of a container, given by the process of a running container of the
-// stack, with cat inside it; records, wherever the machine is. What cannot be seen that way is absent: the
-// machine's own interfaces where it is another machine, for example. The list has
-// the containers of the stack.
+// stack, with cat inside it; records, wherever the machine is. What cannot be seen
+// that way is absent: the machine's own interfaces where it is another machine, for
+// example. The list has the containers of the stack.
 func Peek(ctx context.Context, engine orchestrate.Engine, list []orchestrate.Container) Machine {
 	p := &peek{engine: engine, ids: map[int]string{}}
 	for _, c := range list {

@@ -32,8 +32,9 @@ func newStatus(app *App) *cobra.Command {
 		Long: `Show each service of the stack: the state of its container, whether it answers,
 its image, addresses, ports and uptime. The exit code is 0 only if every service
 is healthy. Shown as well: how much each store holds and may hold, and since when,
-each alert that fires, with what to do, what this machine's kernel mirrors ("zeekdemo mirror"), and whether the engine's machine is
-tuned ("zeekdemo tune-host").`,
+each alert that fires, with what to do, what this machine's kernel mirrors
+("zeekdemo mirror"), and whether the engine's machine is tuned ("zeekdemo
+tune-host").`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runStatus(cmd.Context(), app, o) },
 	}

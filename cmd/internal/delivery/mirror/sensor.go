@@ -90,8 +90,8 @@ func (m *mirror) findSuitable(ctx context.Context, warned *bool) (orchestrate.Se
 	return s, err
 }
 
-// listens reports whether every worker of the sensor has opened its socket, as far as it can be
-// seen: its container runs before that, and what came meanwhile would be lost.
+// listens reports whether every worker of the sensor has opened its socket, as far as
+// it can be seen: its container runs before that, and what came meanwhile would be lost.
 func (m *mirror) listens(ctx context.Context, s orchestrate.Sensor) bool {
 	state, err := orchestrate.SensorSockets(ctx, m.engine, s.Container, s.Service.Port)
 	return err != nil || state.All(s.Workers)

@@ -150,7 +150,7 @@ func newRun(ctx context.Context, e orchestrate.Engine, o Options) (*run, error) 
 }
 
 // workers is how many processes share a sensor's port.
-func (r *run) workers() int { return max(1, r.Settings.Cluster.Workers[r.Kind.String()]) }
+func (r *run) workers() int { return r.Settings.Cluster.Of(r.Kind.String()) }
 
 // What one capture at a time wants of the engine's machine. A Zeek takes about 160
 // MiB when it has started, and more with what it sees.

@@ -104,7 +104,7 @@ func (a Account) Result() error {
 	switch {
 	case a.Ledger == nil:
 		return nil
-	case a.Ledger.Lost > 0, len(a.Ledger.Died) > 0:
+	case a.Delivery() == SomeLost:
 		return &LossError{errors.New(a.Ledger.Verdict)}
 	case a.Ledger.QueuedBytes > 0: // it stopped reading before the end
 		return orchestrate.WithHint(fmt.Errorf("wait for the sensor: it has taken nothing for %s: %s", a.waited(), a.Ledger.Verdict),

@@ -36,8 +36,8 @@ type Route struct {
 	inside  bool              // this process sends from the sensor's namespace
 }
 
-// ToContainer is the way into a sensor's container of an engine on this machine: by the
-// port published at proxy, or straight to its address if proxy is not valid. It
+// ToContainer is the way into a sensor's container of an engine on this machine: by
+// the port published at proxy, or straight to its address if proxy is not valid. It
 // fails where the container's processes are not this kernel's.
 func ToContainer(s orchestrate.Sensor, proxy netip.AddrPort) (Route, error) {
 	c := s.Container

@@ -198,7 +198,10 @@ func (w *Watch) settle(ctx context.Context, a *Account, sent uint64, runErr erro
 	}
 	a.Sockets = w.watched(last)
 	seen := w.governor.Feedback()
-	run := drops.Run{Sent: sent, Taken: seen.Taken, QueuedBytes: w.queued(), Gone: w.gone(last, gone), InGone: seen.InGone, Died: w.died(last, gone)}
+	run := drops.Run{Sent: sent, Taken: seen.Taken, QueuedBytes: w.queued(), InGone: seen.InGone}
+	if gone == nil { // else none was left
+		run.Gone, run.Died = w.gone(last)
+	}
 	w.others.bound(w.probe.sensor, &run)
 	ledger := drops.Settle(w.before, after, run)
 	if ledger.Doubt > 0 && gone == nil {
@@ -241,25 +244,19 @@ func (w *Watch) queued() (sum int) {
 	return sum
 }
 
-// gone names the sockets that went while others went on.
-func (w *Watch) gone(last []drops.Socket, all *pace.GoneError) (names []string) {
+// gone names the sockets that went while others went on, and those of them that were
+// the sensor's own, whose processes held what they had taken.
+func (w *Watch) gone(last []drops.Socket) (names, died []string) {
 	for i, q := range w.governor.Queues() {
-		if q.Gone && all == nil {
-			names = append(names, fmt.Sprintf("%s of the %s", last[i].Name, last[i].Place))
+		if !q.Gone {
+			continue
+		}
+		names = append(names, fmt.Sprintf("%s of the %s", last[i].Name, last[i].Place))
+		if last[i].Place == AtSensor {
+			died = append(died, last[i].Name)
 		}
 	}
-	return names
-}
-
-// died names those of them that were the sensor's own, whose processes held what they
-// had taken.
-func (w *Watch) died(last []drops.Socket, all *pace.GoneError) (names []string) {
-	for i, q := range w.governor.Queues() {
-		if q.Gone && all == nil && last[i].Place == AtSensor {
-			names = append(names, last[i].Name)
-		}
-	}
-	return names
+	return names, died
 }
 
 // watched are the sockets with what they dropped in this run.
